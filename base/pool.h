@@ -1,0 +1,22 @@
+/*
+ * A fixed pool of worker threads behind one bounded queue. The pool never blocks a producer: pool_submit says no when the queue
+ * is full, and the caller turns that into an error for its client.
+ *
+ * Each worker owns an arena that is cleared between jobs and handed to the job. pool_stop runs what is queued, then joins.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/arena.h"
+
+struct pool;
+
+typedef void pool_fn(void *job, struct arena *arena);
+
+/* name: thread name, at most 12 characters. arena_budget_bytes is each worker's. Never NULL (asserts when threads cannot be made). */
+struct pool *pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes);
+bool pool_submit(struct pool *p, pool_fn *fn, void *job);
+size_t pool_queued(const struct pool *p);
+void pool_stop(struct pool *p); /* and free; NULL is fine */

@@ -1,0 +1,113 @@
+/*
+ * The log: partitions of records with offsets, durable before they are acknowledged. The only write-ahead log of the system.
+ *
+ * Two back ends fit behind this door: embedded (one node, LMDB; embedded.c) and Kafka. Nothing above log/ knows which one it has.
+ *
+ * Promises
+ *   1. plog_produce's done(NULL) runs after every record of the request is durable. Records of one request to one partition keep their order.
+ *   2. Offsets of a partition are dense from the first produced one (Kafka may leave gaps: readers use the record's own offset).
+ *   3. A fetched record has exactly the key, version, value and timestamp that were produced.
+ *   4. At a full disk or over the bound of buffered bytes a produce fails with a clear, retriable error, nothing of it is stored by this
+ *      call's promise, and it heals when space returns.
+ *
+ * Any thread may call any function.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/flags.h"
+#include "base/slice.h"
+
+struct plog;
+
+struct plog_config {
+#define FLAG FLAG_FIELD
+#include "log/log_flags.def"
+#undef FLAG
+};
+extern const struct flag_def plog_flags[];
+extern const size_t plog_flags_n;
+
+enum plog_value_form {
+    PLOG_PLAIN,  /* value is the WriteRequest */
+    PLOG_SNAPPY, /* value is a snappy block of the WriteRequest; only between a producer and the embedded log, never on Kafka's wire */
+};
+
+/*
+ * Work that the producer has done already, for a consumer in the same process: the record, parsed. The log keeps it beside the newest records
+ * within a bound (-ingest-storage.embedded.max-hint-bytes) and may drop it at any time; the bytes stay the truth. Refcounted, any thread.
+ */
+struct plog_hint {
+    _Atomic int refs;
+    size_t size_bytes; /* what it holds in memory */
+    void (*free)(struct plog_hint *hint);
+};
+void plog_hint_ref(struct plog_hint *h);
+void plog_hint_unref(struct plog_hint *h); /* NULL is fine */
+
+struct plog_record {
+    int32_t partition;
+    int64_t offset;       /* set by the log */
+    int64_t timestamp_ms; /* when it was produced (set by the caller; 0 = now) */
+    struct slice tenant;  /* the record key */
+    uint32_t version;     /* of the value: 0, 1, 2 (header "Version"; absent = 0) */
+    enum plog_value_form form;
+    struct slice value;
+    struct plog_hint *hint; /* NULL = none */
+};
+
+/* --- life cycle ---------------------------------------------------------------------------------------------------- */
+
+/* dir: the log's own folder, made when absent. Errors name the folder and what is wrong with it. */
+struct plog *plog_open_embedded(const struct plog_config *cfg, const char *dir, struct err *err);
+/* Waits until queued produces are durable. */
+void plog_close(struct plog *log); /* NULL is fine */
+int32_t plog_partitions(const struct plog *log); /* ids are 0 .. n-1 */
+
+/* --- produce -------------------------------------------------------------------------------------------------------- */
+
+/*
+ * A produce request. The caller owns it and everything its records point to until done has run. done runs once, on a thread of the log: it must be
+ * short and must not call plog_produce. err is NULL when all records are durable; their offsets are filled in then.
+ */
+struct plog_produce {
+    struct plog_record *records;
+    size_t n;
+    void (*done)(struct plog_produce *p, const struct err *err);
+    struct plog_produce *next; /* the log's */
+    size_t bytes;              /* the log's */
+};
+/* False: refused at once (bound reached, log broken or closing); done does not run then. */
+bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err);
+
+/* --- fetch ---------------------------------------------------------------------------------------------------------- */
+
+struct plog_batch {
+    struct plog_record *records;
+    size_t n;
+    struct arena arena; /* holds the records and their bytes; hints are referenced */
+};
+/*
+ * The next records from `offset` on: at least one when there is one, at most about max_bytes of values. Waits up to timeout_ms for one to come;
+ * n == 0 is no error. An offset below the first gives records from the first on (the caller sees the gap); beyond the end: ERR_NOT_FOUND.
+ */
+bool plog_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
+                struct plog_batch *ret, struct err *err);
+void plog_batch_release(struct plog_batch *b);
+
+/* --- offsets -------------------------------------------------------------------------------------------------------- */
+
+/* First retained offset, and the one that the next record will get. first == next: empty. */
+bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
+/* First offset whose record has timestamp_ms >= t; next when none. */
+bool plog_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
+/* The last consumed offset of a group (Mimir's convention: not the next one). -1 when nothing was committed. Durable when commit returns. */
+bool plog_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
+bool plog_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);
+/* Records below `offset` are not needed by this process any more: retention by age and size never removes what is above the lowest of these. */
+void plog_set_needed_from(struct plog *log, int32_t partition, int64_t offset);

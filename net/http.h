@@ -1,0 +1,114 @@
+/*
+ * HTTP server: libmicrohttpd (epoll, a thread pool) in front, worker pools behind.
+ *
+ * The way of a request: the I/O thread parses headers, finds the route, checks method, tenant and limits *before it takes in the
+ * body*, then collects the body (never past the route's limit), suspends the connection and puts the request on the pool
+ * that the route names. The handler runs there and answers, at once or later from any thread, with one of the http_respond functions;
+ * the connection is resumed and the I/O thread sends the answer. No thread ever waits for the log or for a slow client.
+ *
+ * Cancellation: while a request is suspended its socket is watched (one thread, poll, every 100 ms at most); when the peer has closed,
+ * ctx.canceled becomes true. The handler must still respond exactly once.
+ *
+ * Every answer is counted in cortex_request_duration_seconds{method,route,status_code,ws}, cortex_inflight_requests{method,route},
+ * cortex_request_message_bytes, cortex_response_message_bytes, cortex_tcp_connections.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/ctx.h"
+#include "base/flags.h"
+#include "base/slice.h"
+
+struct http_server;
+struct http_request;
+
+struct http_config {
+#define FLAG FLAG_FIELD
+#include "net/http_flags.def"
+#undef FLAG
+};
+extern const struct flag_def http_flags[];
+extern const size_t http_flags_n;
+
+enum http_method { HTTP_GET = 1, HTTP_POST = 2, HTTP_PUT = 4, HTTP_DELETE = 8, HTTP_ANY = 255 };
+
+/* Which pool a handler runs on. INLINE handlers run on the I/O thread and must not wait or compute for long. */
+enum http_pool { HTTP_POOL_INLINE, HTTP_POOL_WRITE, HTTP_POOL_QUERY };
+
+enum http_route_flag {
+    HTTP_TENANT = 1,  /* needs a tenant (X-Scope-OrgID, or the no-auth tenant when multitenancy is off) */
+    HTTP_GZIP = 2,    /* the answer may be compressed when the client asks for it */
+    HTTP_PREFIX = 4,  /* the path is under -http.prometheus-http-prefix */
+    HTTP_BIG_BODY = 8 /* body limit is the push limit (-distributor.max-recv-msg-size), else -query-frontend.max-body-size */
+};
+
+/* Runs on the route's pool. Must lead to exactly one http_respond*. arg is the one given at registration. */
+typedef void http_handler(struct http_request *req, void *arg);
+
+/*
+ * One row of a <room>_routes.def. path may have segments in braces, "/api/v1/label/{name}/values"; matched on the encoded path, the
+ * variable is percent-decoded. The metric's route label is the path with '/' -> '_' and variables by name, as Mimir's.
+ */
+struct http_route {
+    int methods; /* enum http_method bits */
+    const char *path;
+    enum http_pool pool;
+    int flags; /* enum http_route_flag bits */
+    http_handler *handler;
+    const char *help; /* for the index page and docs/reference/http.md; "" = not listed */
+};
+
+/* --- life cycle ------------------------------------------------------------------------------------------------ */
+
+struct http_limits {
+    uint64_t max_body_bytes;      /* most routes */
+    uint64_t max_push_body_bytes; /* HTTP_BIG_BODY routes */
+};
+
+/*
+ * Parses X-Scope-OrgID: returns true and the tenant, or false with ERR_UNAUTHENTICATED / ERR_TOO_MANY_TENANTS / ERR_BAD_DATA. Given by app, so
+ * that net knows nothing of tenants. header.p == NULL: header absent.
+ */
+typedef bool http_tenant_fn(void *arg, struct slice header, struct slice *ret_tenant, struct err *err);
+
+struct http_server *http_server_new(const struct http_config *cfg, struct http_limits limits, http_tenant_fn *tenant_fn,
+                                    void *tenant_arg);
+/* Before start. The table must outlive the server. prefix is put before rows with HTTP_PREFIX. */
+void http_server_add(struct http_server *s, const char *prefix, const struct http_route *routes, size_t n, void *arg);
+/* Binds, starts threads. Errors name the address: port in use, no permission. */
+bool http_server_start(struct http_server *s, struct err *err);
+uint16_t http_server_port(const struct http_server *s); /* the bound port, also when the flag was 0 */
+/* Stops accepting, waits for running requests up to timeout_ms, then closes. */
+void http_server_stop(struct http_server *s, int64_t timeout_ms);
+void http_server_free(struct http_server *s);
+/* Each registered route in order: for the index page and the reference. */
+void http_server_each_route(const struct http_server *s, void (*fn)(const struct http_route *r, const char *full_path, void *arg),
+                            void *arg);
+
+/* --- reading a request (handler's thread; slices live until the response) ---------------------------------------------- */
+
+struct ctx *http_ctx(struct http_request *req); /* tenant, deadline, canceled; its arena is the request's own */
+enum http_method http_method(const struct http_request *req);
+struct slice http_path(const struct http_request *req);
+struct slice http_body(const struct http_request *req);
+struct slice http_header(const struct http_request *req, const char *name); /* p == NULL when absent */
+struct slice http_path_var(const struct http_request *req, const char *name);
+/* First value of a parameter, from the URL, then a form body (POST with application/x-www-form-urlencoded). p == NULL when absent. */
+struct slice http_param(struct http_request *req, const char *name);
+/* All values, in order; returns how many. */
+size_t http_params(struct http_request *req, const char *name, const struct slice **ret_values);
+
+/* --- answering (any thread; exactly one of the respond functions) ------------------------------------------------------ */
+
+void http_set_header(struct http_request *req, const char *name, const char *value); /* copied; before responding */
+/* Takes over body's bytes; body is empty afterwards. content_type NULL: no such header. */
+void http_respond(struct http_request *req, int status, const char *content_type, struct buf *body);
+void http_respond_status(struct http_request *req, int status);
+/* As Go's http.Error: text/plain; charset=utf-8, X-Content-Type-Options: nosniff, text and a newline. */
+void http_respond_text_error(struct http_request *req, int status, const char *text);
+/* A body that lives as long as the process (embedded pages); may be pre-compressed: gzip says so. */
+void http_respond_static(struct http_request *req, const char *content_type, struct slice body, bool gzip);

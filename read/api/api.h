@@ -1,0 +1,33 @@
+/*
+ * The query API under <prefix>/api/v1: query, query_range, series, labels, label values, metadata, format_query, as Prometheus and Mimir's
+ * query-frontend answer. Runs on the query pool.
+ */
+#pragma once
+
+#include "base/flags.h"
+#include "model/limits.h"
+#include "net/http.h"
+#include "read/promql/engine.h"
+#include "storage/queryable.h"
+
+struct read_config {
+#define FLAG FLAG_FIELD
+#include "read/read_flags.def"
+#undef FLAG
+};
+extern const struct flag_def read_flags[];
+extern const size_t read_flags_n;
+
+/*
+ * Waits until the store holds everything that was acknowledged before now: in the single process each query does so. Given by app; NULL: no wait.
+ */
+typedef bool read_barrier_fn(void *arg, struct ctx *ctx, struct err *err);
+
+struct query_api;
+struct query_api *query_api_new(const struct read_config *cfg, const struct limits_provider *limits, struct queryable *q,
+                                read_barrier_fn *barrier, void *barrier_arg);
+void query_api_free(struct query_api *api);
+
+/* Routes; the handlers' arg is the struct query_api. */
+extern const struct http_route read_routes[];
+extern const size_t read_routes_n;

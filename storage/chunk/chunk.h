@@ -1,0 +1,96 @@
+/*
+ * Chunks: runs of samples of one series, in Prometheus's encodings (FORMATS.md 6.6), byte for byte.
+ *
+ * XOR chunks are appended to in place by the head, whose hot struct holds the appender; readers decode whole chunks into columns. Histogram
+ * chunks have an appender object of their own. Pure code: no locks, no I/O; every function may be called from any thread on its own data.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/slice.h"
+#include "model/histogram.h"
+
+enum chunk_encoding {
+    CHUNK_NONE = 0,
+    CHUNK_XOR = 1,
+    CHUNK_HISTOGRAM = 2,
+    CHUNK_FLOAT_HISTOGRAM = 3,
+};
+
+#define CHUNK_SAMPLES 120              /* where a float chunk is aimed to be cut */
+#define CHUNK_MAX_BYTES 1024           /* a float chunk never grows past this */
+#define XOR_SAMPLE_MAX_BYTES 20        /* room that one append may need beyond the bytes used */
+
+/* --- XOR: floats ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Appender of one open XOR chunk: 32 bytes, kept by value by its owner. The bytes are the owner's: at least (bits + 7) / 8 +
+ * XOR_SAMPLE_MAX_BYTES of them, zeroed or not (bits past the end are overwritten). After n samples the chunk is bytes[0 .. xor_size()).
+ */
+struct xor_appender {
+    int64_t t;        /* last timestamp */
+    uint64_t v;       /* bits of the last value */
+    int32_t bits;     /* bits used, the 16-bit count included */
+    uint16_t n;       /* samples */
+    uint8_t leading;  /* 0xFF = no window yet */
+    uint8_t trailing;
+    uint64_t t_delta; /* last difference of timestamps */
+};
+void xor_appender_init(struct xor_appender *a);
+/* t must be greater than a->t when n > 0. Writes the sample and the chunk's count. */
+void xor_append(struct xor_appender *a, uint8_t *bytes, int64_t t, double v);
+static inline size_t xor_size(const struct xor_appender *a) { return a->n == 0 ? 0 : (size_t)(a->bits + 7) / 8; }
+/*
+ * A finished or snapshot chunk to columns: at most `cap` samples (cap >= the chunk's count is the caller's to ensure: xor_count). Returns the number
+ * of samples, or -1 on bytes that are no chunk.
+ */
+int xor_decode(struct slice data, int64_t *ret_t, double *ret_v, size_t cap);
+int xor_count(struct slice data); /* the 16-bit count; -1 when there are not even two bytes */
+/* Rebuilds the appender state from a chunk's bytes, to go on appending after a restart. False on corrupt bytes. */
+bool xor_resume(struct xor_appender *a, struct slice data);
+
+/* --- histograms ------------------------------------------------------------------------------------------------------ */
+
+struct histogram_appender; /* one open chunk of integer or float histograms, with its bytes */
+
+enum histogram_append_result {
+    HISTOGRAM_APPENDED,  /* it is in the chunk (which may have been re-encoded with a wider layout) */
+    HISTOGRAM_NEW_CHUNK, /* it does not fit: the caller closes this chunk and appends to the next one made by histogram_appender_next */
+};
+
+/* The first chunk of a series. is_float chooses the encoding. */
+struct histogram_appender *histogram_appender_new(bool is_float);
+/* The chunk after prev (which the caller still owns): carries over what decides the counter reset header of the new chunk (FORMATS.md 6.6). */
+struct histogram_appender *histogram_appender_next(const struct histogram_appender *prev, bool is_float);
+void histogram_appender_free(struct histogram_appender *a);
+enum histogram_append_result histogram_append(struct histogram_appender *a, int64_t t, const struct histogram *h);
+/* Should the next sample at time t go to a new chunk because of size or time (FORMATS.md 6.7)? range_end is the end of the head's chunk range. */
+bool histogram_appender_full(struct histogram_appender *a, int64_t t, int64_t range_end);
+struct slice histogram_appender_bytes(const struct histogram_appender *a); /* valid until the next append */
+uint16_t histogram_appender_count(const struct histogram_appender *a);
+bool histogram_appender_is_float(const struct histogram_appender *a);
+size_t histogram_appender_memory(const struct histogram_appender *a);
+/* From a chunk's bytes, to go on after a restart. NULL on corrupt bytes. */
+struct histogram_appender *histogram_appender_resume(enum chunk_encoding enc, struct slice data);
+
+/* --- reading any encoding -------------------------------------------------------------------------------------------- */
+
+/*
+ * Decodes a chunk into columns in the arena. Exactly one of v and h is not NULL: v for XOR, h (float or integer form as stored, with counter reset
+ * hints as FORMATS.md 6.6 gives them on read) for histogram encodings.
+ */
+struct chunk_columns {
+    size_t n;
+    int64_t *t;
+    double *v;
+    struct histogram *h;
+};
+bool chunk_decode(enum chunk_encoding enc, struct slice data, struct arena *arena, struct chunk_columns *ret, struct err *err);
+/* Number of samples by the header; -1 when malformed. */
+int chunk_count(enum chunk_encoding enc, struct slice data);

@@ -1,0 +1,33 @@
+/*
+ * The distributor: takes pushes, validates them, and puts them into the log. See README.md in this folder.
+ *
+ * A push is one batch: decompress, scan, hash all series, look all of them up in the tenant's cache of known series (hash -> token,
+ * verdict), validate and tokenise the unknown ones, group by partition, produce, answer when durable. Runs on the write pool; the answer is sent from
+ * the log's thread.
+ */
+#pragma once
+
+#include "base/flags.h"
+#include "log/plog.h"
+#include "model/limits.h"
+#include "net/http.h"
+#include "partition-ring/partition_ring.h"
+
+struct write_config {
+#define FLAG FLAG_FIELD
+#include "write/write_flags.def"
+#undef FLAG
+};
+extern const struct flag_def write_flags[];
+extern const size_t write_flags_n;
+
+struct distributor;
+
+struct distributor *distributor_new(const struct write_config *cfg, const struct limits_provider *limits, struct plog *log,
+                                    struct partition_ring *ring, uint64_t hash_seed);
+/* After the HTTP server has stopped and the log is closed. */
+void distributor_free(struct distributor *d);
+
+/* Routes of this room; the handlers' arg is the struct distributor. */
+extern const struct http_route write_routes[];
+extern const size_t write_routes_n;
