@@ -1,0 +1,115 @@
+/*
+ * A ring of jobs under one lock, workers waiting on one condition. Jobs here are whole requests (tens of microseconds at
+ * least), so the lock is not what costs.
+ */
+#include "base/pool.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/assert.h"
+
+struct pool_job {
+    pool_fn *fn;
+    void *job;
+};
+
+struct pool {
+    pthread_mutex_t lock;
+    pthread_cond_t not_empty;
+    struct pool_job *ring; /* guarded by lock */
+    size_t max_queued;
+    size_t head;   /* guarded by lock */
+    size_t queued; /* guarded by lock */
+    bool stopping; /* guarded by lock */
+    size_t arena_budget_bytes;
+    size_t n_threads;
+    pthread_t threads[];
+};
+
+/* False when the pool stops and nothing is left. */
+static bool take(struct pool *p, struct pool_job *ret)
+{
+    pthread_mutex_lock(&p->lock);
+    while (p->queued == 0 && !p->stopping)
+        pthread_cond_wait(&p->not_empty, &p->lock);
+    bool found = p->queued > 0;
+    if (found) {
+        *ret = p->ring[p->head];
+        p->head = (p->head + 1) % p->max_queued;
+        p->queued--;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return found;
+}
+
+static void *worker(void *arg)
+{
+    struct pool *p = arg;
+    struct arena arena;
+    arena_init(&arena, p->arena_budget_bytes);
+    struct pool_job job;
+    while (take(p, &job)) {
+        job.fn(job.job, &arena);
+        arena_clear(&arena);
+    }
+    arena_release(&arena);
+    return NULL;
+}
+
+struct pool *pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes)
+{
+    ASSERT(n_threads > 0 && max_queued > 0);
+    struct pool *p = calloc(1, sizeof(*p) + n_threads * sizeof(p->threads[0]));
+    ASSERT(p);
+    p->ring = calloc(max_queued, sizeof(p->ring[0]));
+    ASSERT(p->ring);
+    p->max_queued = max_queued;
+    p->arena_budget_bytes = arena_budget_bytes;
+    p->n_threads = n_threads;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->not_empty, NULL);
+    for (size_t i = 0; i < n_threads; i++) {
+        int rc = pthread_create(&p->threads[i], NULL, worker, p);
+        ASSERT(rc == 0);
+        pthread_setname_np(p->threads[i], name);
+    }
+    return p;
+}
+
+bool pool_submit(struct pool *p, pool_fn *fn, void *job)
+{
+    pthread_mutex_lock(&p->lock);
+    bool ok = p->queued < p->max_queued && !p->stopping;
+    if (ok) {
+        p->ring[(p->head + p->queued) % p->max_queued] = (struct pool_job){fn, job};
+        p->queued++;
+        pthread_cond_signal(&p->not_empty);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return ok;
+}
+
+size_t pool_queued(struct pool *p)
+{
+    pthread_mutex_lock(&p->lock);
+    size_t n = p->queued;
+    pthread_mutex_unlock(&p->lock);
+    return n;
+}
+
+void pool_stop(struct pool *p)
+{
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->stopping = true;
+    pthread_cond_broadcast(&p->not_empty);
+    pthread_mutex_unlock(&p->lock);
+    for (size_t i = 0; i < p->n_threads; i++)
+        pthread_join(p->threads[i], NULL);
+    pthread_cond_destroy(&p->not_empty);
+    pthread_mutex_destroy(&p->lock);
+    free(p->ring);
+    free(p);
+}
