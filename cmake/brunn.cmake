@@ -18,7 +18,7 @@ endif()
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
 
-set(BRUNN_WARNINGS -Wall -Wextra -Werror -Wshadow -Wconversion -Wvla -Wformat=2 -Wno-unknown-warning-option)
+set(BRUNN_WARNINGS -Wall -Wextra -Werror -Wshadow -Wconversion -Wvla -Wformat=2)
 set(BRUNN_C_WARNINGS -Wstrict-prototypes -Wmissing-prototypes)
 
 add_library(brunn_flags INTERFACE)
