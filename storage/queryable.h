@@ -99,3 +99,10 @@ static inline void series_set_release(struct series_set *s)
     if (s)
         s->ops->release(s);
 }
+
+/*
+ * One store out of several whose series are disjoint, as the partitions of one process are: selects run one after the other,
+ * names and values are merged. parts are not owned. With n == 1 the part itself is asked through one more call.
+ */
+struct queryable *queryable_fanout_new(struct queryable *const *parts, size_t n);
+void queryable_fanout_free(struct queryable *q);
