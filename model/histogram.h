@@ -57,7 +57,10 @@ static inline bool is_stale_nan(double v)
 
 double stale_nan(void);
 
-/* Decodes the proto message Histogram (remote write field 4 of TimeSeries). *ret_t is field 15. Arrays in the arena. */
+/*
+ * Decodes the proto message Histogram (remote write field 4 of TimeSeries). *ret_t is field 15. Arrays in the arena, sized by what the message
+ * really holds. No check beyond the encoding's is made. Errors: ERR_BAD_DATA with the wording of mimir/http.md 1.2.
+ */
 bool histogram_decode_proto(struct slice msg, struct arena *arena, struct histogram *ret, int64_t *ret_t, struct err *err);
 /* The inverse, appended to out (without a tag or length of its own). */
 struct buf;
@@ -65,15 +68,20 @@ void histogram_encode_proto(const struct histogram *h, int64_t t, struct buf *ou
 
 /*
  * The checks that a TSDB makes before it stores a histogram. On failure err has Prometheus's text (see mimir/http.md 1.4: "3 observations
- * found in buckets, but the Count field is 4: histogram's observation count should equal ...") and one of the ERR_NATIVE_HISTOGRAM_* codes.
+ * found in buckets, but the Count field is 4: histogram's observation count should equal ...") and one of the ERR_NATIVE_HISTOGRAM_* codes,
+ * ERR_INVALID_NATIVE_HISTOGRAM_SCHEMA, or ERR_BAD_DATA for what has no public id.
  */
 bool histogram_validate(const struct histogram *h, struct err *err);
 /* Number of populated bucket slots of both sides. */
 static inline uint32_t histogram_n_buckets(const struct histogram *h) { return h->n_positive + h->n_negative; }
-/* Halves the resolution (schema - 1), merging buckets; exponential schemas above the minimum only. Result in the arena. */
+/*
+ * Lowers the resolution to to_schema, merging buckets (two into one for each step). Result in the arena, its custom values shared with h.
+ * False for custom buckets, for to_schema above h->schema or below the minimum, for spans that do not fit the buckets (validate
+ * first) and when the arena is full.
+ */
 bool histogram_reduce(const struct histogram *h, int32_t to_schema, struct arena *arena, struct histogram *ret);
 /* The float form of an integer histogram (or a shallow copy of a float one); arrays in the arena. NULL on arena overflow. */
 struct histogram *histogram_to_float(const struct histogram *h, struct arena *arena);
 struct histogram *histogram_dup(const struct histogram *h, struct arena *arena);
-/* Same layout, counts, sum (bitwise for doubles) and hint. */
+/* Same form, layout, counts, sum and hint. Doubles are compared bitwise. Not compared: time. */
 bool histogram_eq(const struct histogram *a, const struct histogram *b);
