@@ -158,7 +158,7 @@ size_t dtoa_g(double v, char *out)
     struct digits d;
     find_digits(v, &d);
     int exp = d.point - 1;
-    return exp < -4 || exp >= 21 ? put_exponent(&d, out) : put_fixed(&d, out);
+    return exp < -4 || exp >= 6 ? put_exponent(&d, out) : put_fixed(&d, out);
 }
 
 /* --- reading ----------------------------------------------------------------------------------------------------------------- */

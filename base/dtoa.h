@@ -20,7 +20,7 @@ size_t dtoa_fixed(double v, char *out);
  * least two digits: "1e-07").
  */
 size_t dtoa_json(double v, char *out);
-/* As Go's %g / FormatFloat(v, 'g', -1, 64): exponent form when exp < -4 or >= 21. What PromQL prints for number literals is dtoa_fixed. */
+/* As Go's %g / FormatFloat(v, 'g', -1, 64): exponent form when exp < -4 or >= 6 (1e+06). What PromQL prints for number literals is dtoa_fixed. */
 size_t dtoa_g(double v, char *out);
 
 /* As Go's strconv.ParseFloat on the whole text: decimal, hex floats, "inf", "+Inf", "nan" in any case; no blanks, no underscores. */

@@ -14,7 +14,7 @@ struct regex;
 
 /*
  * Compiles "^(?s:pattern)$". On a bad pattern: ERR_BAD_DATA with Go's wording as Prometheus shows it, for instance
- *   error parsing regexp: missing closing ): `^(?s:(foo)$`
+ *   error parsing regexp: missing closing ): `(foo`
  * Memory for the program is bounded (8 MiB).
  */
 struct regex *regex_new(struct slice pattern, struct err *err);
