@@ -36,16 +36,23 @@ int labels_cmp(struct labels a, struct labels b);
 static inline bool labels_eq(struct labels a, struct labels b) { return labels_cmp(a, b) == 0; }
 /* XXH3-64 over name FF value FF: for hash tables of one process. */
 uint64_t labels_hash(struct labels l);
-/* {a="b", c="d"}; the form of error messages and String(): name{a="b"} when there is a __name__. Values quoted as Go's %q; names that are
- * not legacy names are quoted too. */
+/* The form of the write path's messages: name{a="b", c="d"}, {a="b"} without a __name__, name alone. Values quoted as Go's %q, names as they are. */
 void labels_print(struct labels l, struct buf *out);
+/* Prometheus's Labels.String(), the form of query errors: {__name__="m", a="b"}. Values quoted as Go's %q, and so are names that are no legacy names. */
+void labels_print_set(struct labels l, struct buf *out);
+/* A string as Go's %q (strconv.Quote) writes it. */
+void labels_put_quoted(struct slice s, struct buf *out);
+
+/* Size of a label's canonical entry and its bytes; the bytes go to out, which has room. Returns the end. */
+size_t label_canonical_size(struct label l);
+char *label_put_canonical(char *out, struct label l);
 void labels_put_canonical(struct labels l, struct buf *out);
 /* Decodes canonical bytes (or any sequence of label entries). False on bytes that are none. items come from the arena, slices point into span. */
 bool labels_from_span(struct slice span, struct arena *arena, struct labels *ret);
 /* A deep copy into the arena. */
 struct labels labels_dup(struct arena *arena, struct labels l);
-/* Sorts by name in place. */
-void labels_sort(struct label *items, size_t n);
+/* Sorts by name in place; equal names keep their order. False when memory for a large set could not be had (items are unchanged then). */
+bool labels_sort(struct label *items, size_t n);
 
 /* [a-zA-Z_:][a-zA-Z0-9_:]*  and  [a-zA-Z_][a-zA-Z0-9_]* */
 bool metric_name_is_legacy(struct slice s);
