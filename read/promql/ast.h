@@ -143,7 +143,7 @@ struct promql_function {
     int id;                   /* enum promql_function_id */
     enum value_type args[PROMQL_MAX_ARGS];
     int n_args;
-    int variadic;             /* 0: exactly n_args; k > 0: the last k of them are optional; -1: the last may repeat without bound */
+    int variadic;             /* 0: exactly n_args; else at least n_args - 1, and at most n_args - 1 + k when k > 0; the last type repeats */
     enum value_type returns;
     bool experimental;
 };
