@@ -1,0 +1,168 @@
+/* Pages that every process has: index, readiness, metrics, configuration, modules. */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "app/process.h"
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/metrics.h"
+
+static http_handler page_index, page_ready, page_metrics, page_config, page_services;
+
+const struct http_route page_routes[] = {
+#define ROUTE(methods, path, pool, flags, handler, help) {methods, path, HTTP_POOL_##pool, flags, handler, help},
+#include "app/page_routes.def"
+#undef ROUTE
+};
+const size_t page_routes_n = ARRAY_LEN(page_routes);
+
+static const char page_style[] =
+    "<meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">"
+    "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #8884}"
+    "code{font-size:13px}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}</style>";
+
+static bool wants_json(const struct http_request *req)
+{
+    struct slice accept = http_header(req, "Accept");
+    return accept.n && memmem(accept.p, accept.n, "application/json", 16);
+}
+
+/* --- index ----------------------------------------------------------------------------------------------------------- */
+
+static void index_row(const struct http_route *r, const char *path, void *arg)
+{
+    struct buf *out = arg;
+    if (!r->help[0])
+        return;
+    bool link = (r->methods & HTTP_GET) && !strchr(path, '{');
+    buf_printf(out, link ? "<tr><td><a href=\"%s\"><code>%s</code></a></td><td>%s</td></tr>\n"
+                         : "<tr><td><!--%s--><code>%s</code></td><td>%s</td></tr>\n",
+               path, path, r->help);
+}
+
+static void page_index(struct http_request *req, void *arg)
+{
+    struct process *p = arg;
+    struct buf out;
+    buf_init(&out, 0);
+    buf_printf(&out, "<!doctype html><html lang=\"en\"><head><title>Brunn</title>%s</head><body><h1>Brunn %s</h1>\n", page_style,
+               BRUNN_VERSION);
+    buf_puts(&out, "<p><a href=\"/explore\"><b>Explore metrics</b></a>: type a query, see a table and a plot.</p>\n"
+                   "<h2>Endpoints</h2><table>\n");
+    http_server_each_route(p->server, index_row, &out);
+    buf_puts(&out, "</table></body></html>\n");
+    http_respond(req, 200, "text/html; charset=utf-8", &out);
+}
+
+/* --- readiness --------------------------------------------------------------------------------------------------------- */
+
+static void page_ready(struct http_request *req, void *arg)
+{
+    struct process *p = arg;
+    struct buf out;
+    buf_init(&out, 0);
+    if (atomic_load(&p->stopping)) {
+        buf_puts(&out, "Application is stopping");
+        http_respond(req, 503, "text/plain; charset=utf-8", &out);
+        return;
+    }
+    buf_puts(&out, "Some services are not Running:\n");
+    size_t heading = out.n;
+    for (size_t i = 0; i < process_n_modules(); i++) {
+        struct err detail = ERR_NONE;
+        enum module_state s = process_module_state(p, i, &detail);
+        if (s == MODULE_RUNNING)
+            continue;
+        buf_printf(&out, "%s%s: %s", out.n == heading ? "" : "\n", process_module_name(i), module_state_name(s));
+        if (detail.text[0])
+            buf_printf(&out, " (%s)", detail.text);
+    }
+    if (out.n > heading) {
+        http_respond_text_error(req, 503, buf_cstr(&out));
+        buf_release(&out);
+        return;
+    }
+    buf_clear(&out);
+    buf_puts(&out, "ready");
+    http_respond(req, 200, "text/plain", &out);
+}
+
+/* --- metrics ------------------------------------------------------------------------------------------------------------- */
+
+static void page_metrics(struct http_request *req, void *arg)
+{
+    (void)arg;
+    const struct slice *names;
+    size_t n = http_params(req, "name[]", &names);
+    struct buf out;
+    buf_init(&out, 0);
+    metrics_write_text(&out, names, n);
+    http_respond(req, 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", &out);
+}
+
+/* --- configuration --------------------------------------------------------------------------------------------------------- */
+
+static void page_config(struct http_request *req, void *arg)
+{
+    struct process *p = arg;
+    struct slice mode = http_param(req, "mode");
+    enum flag_dump dump = slice_eq(mode, SL("diff"))       ? FLAG_DUMP_DIFF
+                          : slice_eq(mode, SL("defaults")) ? FLAG_DUMP_DEFAULTS
+                                                           : FLAG_DUMP_ALL;
+    struct buf out;
+    buf_init(&out, 0);
+    flag_set_print_yaml(p->flags, dump, &out);
+    http_respond(req, 200, "text/plain; charset=utf-8", &out);
+}
+
+/* --- modules ------------------------------------------------------------------------------------------------------------- */
+
+static void services_json(struct process *p, struct buf *out)
+{
+    char now[64];
+    int64_t ns = clock_wall_ns();
+    time_t s = (time_t)(ns / 1000000000);
+    struct tm tm;
+    size_t n = strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%S", gmtime_r(&s, &tm));
+    snprintf(now + n, sizeof(now) - n, ".%09dZ", (int)(ns % 1000000000));
+    struct json j;
+    json_init(&j, out);
+    json_obj(&j);
+    json_key(&j, SL("now"));
+    json_str(&j, slice_of(now));
+    json_key(&j, SL("services"));
+    json_arr(&j);
+    for (size_t i = 0; i < process_n_modules(); i++) {
+        json_obj(&j);
+        json_key(&j, SL("name"));
+        json_str(&j, slice_of(process_module_name(i)));
+        json_key(&j, SL("status"));
+        json_str(&j, slice_of(module_state_name(process_module_state(p, i, NULL))));
+        json_obj_end(&j);
+    }
+    json_arr_end(&j);
+    json_obj_end(&j);
+}
+
+static void services_html(struct process *p, struct buf *out)
+{
+    buf_printf(out, "<!doctype html><html lang=\"en\"><head><title>Modules - Brunn</title>%s</head><body><h1>Modules</h1><table>\n",
+               page_style);
+    buf_puts(out, "<tr><th>Module</th><th>State</th></tr>\n");
+    for (size_t i = 0; i < process_n_modules(); i++)
+        buf_printf(out, "<tr><td>%s</td><td>%s</td></tr>\n", process_module_name(i),
+                   module_state_name(process_module_state(p, i, NULL)));
+    buf_puts(out, "</table><p><a href=\"/\">Index</a></p></body></html>\n");
+}
+
+static void page_services(struct http_request *req, void *arg)
+{
+    bool json = wants_json(req);
+    struct buf out;
+    buf_init(&out, 0);
+    (json ? services_json : services_html)(arg, &out);
+    http_respond(req, 200, json ? "application/json" : "text/html; charset=utf-8", &out);
+}
