@@ -53,6 +53,11 @@ struct metric_def {
     const char *labels[METRIC_MAX_LABELS];
 };
 
+/* One row of a table as a struct metric_def: `#define COUNTER METRIC_DEF_COUNTER`, and so on, around its #include. */
+#define METRIC_DEF_COUNTER(id, name_, help_, ...) {METRIC_COUNTER, name_, help_, NULL, {__VA_ARGS__}},
+#define METRIC_DEF_GAUGE(id, name_, help_, ...) {METRIC_GAUGE, name_, help_, NULL, {__VA_ARGS__}},
+#define METRIC_DEF_HISTOGRAM(id, name_, help_, bounds_, ...) {METRIC_HISTOGRAM, name_, help_, bounds_, {__VA_ARGS__}},
+
 extern const double METRIC_BUCKETS_SECONDS[]; /* .005 .01 .025 .05 .1 .25 .5 1 2.5 5 10 25 50 100 +Inf, as Mimir's request durations */
 extern const double METRIC_BUCKETS_BYTES[];   /* 1 KiB ... 1 GiB in powers of 4, +Inf */
 

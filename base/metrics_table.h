@@ -33,9 +33,9 @@ void METRICS_NAME(_metrics_register)(void);
 
 #if defined(METRICS_DEFINE) || defined(METRICS_DEFINE_ONLY)
 static const struct metric_def METRICS_NAME(_metric_defs)[] = {
-#define COUNTER(id, metric_name, metric_help, ...) {METRIC_COUNTER, metric_name, metric_help, NULL, {__VA_ARGS__}},
-#define GAUGE(id, metric_name, metric_help, ...) {METRIC_GAUGE, metric_name, metric_help, NULL, {__VA_ARGS__}},
-#define HISTOGRAM(id, metric_name, metric_help, bounds, ...) {METRIC_HISTOGRAM, metric_name, metric_help, bounds, {__VA_ARGS__}},
+#define COUNTER METRIC_DEF_COUNTER
+#define GAUGE METRIC_DEF_GAUGE
+#define HISTOGRAM METRIC_DEF_HISTOGRAM
 #include METRICS_DEF
 #undef COUNTER
 #undef GAUGE
