@@ -1,0 +1,24 @@
+import pytest
+
+from process import Brunn
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rounds", type=int, default=30, help="rounds of the kill -9 test")
+    parser.addoption("--scrape-seconds", type=int, default=120, help="how long the real Prometheus scrapes")
+
+
+@pytest.fixture
+def brunn(tmp_path):
+    """A fresh single process; it must have ended cleanly, without a word from a sanitizer."""
+    b = Brunn(tmp_path)
+    yield b
+    b.stop()
+
+
+@pytest.fixture
+def tenants(tmp_path):
+    """The same with multitenancy."""
+    b = Brunn(tmp_path, multitenancy=True)
+    yield b
+    b.stop()
