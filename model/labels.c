@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "model/proto_int.h"
 #include "model/write_request.h"
 
 struct slice labels_get(struct labels l, struct slice name)
@@ -54,52 +55,22 @@ struct series_hash series_hash_of(struct slice canonical, uint64_t seed)
 
 /* --- canonical bytes ------------------------------------------------------------------------------------------------ */
 
-static size_t uvarint_size(uint64_t v)
-{
-    size_t n = 1;
-    while (v >= 0x80) {
-        v >>= 7;
-        n++;
-    }
-    return n;
-}
-
-static char *put_uvarint(char *out, uint64_t v)
-{
-    while (v >= 0x80) {
-        *out++ = (char)(v | 0x80);
-        v >>= 7;
-    }
-    *out++ = (char)v;
-    return out;
-}
-
-static char *put_field(char *out, char tag, struct slice s)
-{
-    *out++ = tag;
-    out = put_uvarint(out, s.n);
-    if (s.n)
-        memcpy(out, s.p, s.n);
-    return out + s.n;
-}
-
 static size_t pair_size(struct label l)
 {
-    return 2 + uvarint_size(l.name.n) + l.name.n + uvarint_size(l.value.n) + l.value.n;
+    return proto_bytes_size(l.name.n) + proto_bytes_size(l.value.n);
 }
 
 size_t label_canonical_size(struct label l)
 {
-    size_t n = pair_size(l);
-    return 1 + uvarint_size(n) + n;
+    return proto_bytes_size(pair_size(l));
 }
 
 char *label_put_canonical(char *out, struct label l)
 {
     *out++ = 0x0A;
-    out = put_uvarint(out, pair_size(l));
-    out = put_field(out, 0x0A, l.name);
-    return put_field(out, 0x12, l.value);
+    out = proto_put_uvarint(out, pair_size(l));
+    out = proto_put_bytes(out, 0x0A, l.name);
+    return proto_put_bytes(out, 0x12, l.value);
 }
 
 void labels_put_canonical(struct labels l, struct buf *out)
