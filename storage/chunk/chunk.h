@@ -3,6 +3,7 @@
  *
  * XOR chunks are appended to in place by the head, whose hot struct holds the appender; readers decode whole chunks into columns. Histogram
  * chunks have an appender object of their own. Pure code: no locks, no I/O; every function may be called from any thread on its own data.
+ * README.md in this folder tells how the files go together.
  */
 #pragma once
 
@@ -27,6 +28,12 @@ enum chunk_encoding {
 #define CHUNK_MAX_BYTES 1024           /* a float chunk never grows past this */
 #define XOR_SAMPLE_MAX_BYTES 20        /* room that one append may need beyond the bytes used */
 
+/*
+ * When a chunk should end, so that the chunks up to max_t become about equally long: it began at `start`, its last sample is at `cur`, and
+ * it would be full ratio_to_full times later (4 for floats at a quarter of CHUNK_SAMPLES; see FORMATS.md 6.7).
+ */
+int64_t chunk_end_time(int64_t start, int64_t cur, int64_t max_t, double ratio_to_full);
+
 /* --- XOR: floats ---------------------------------------------------------------------------------------------------- */
 
 /*
@@ -43,7 +50,10 @@ struct xor_appender {
     uint64_t t_delta; /* last difference of timestamps */
 };
 void xor_appender_init(struct xor_appender *a);
-/* t must be greater than a->t when n > 0. Writes the sample and the chunk's count. */
+/*
+ * t must be greater than a->t when n > 0. Writes the sample and the chunk's count. Bytes before the one of a->bits are not written, but for
+ * the first two (the count). At most 65535 samples (asserted).
+ */
 void xor_append(struct xor_appender *a, uint8_t *bytes, int64_t t, double v);
 static inline size_t xor_size(const struct xor_appender *a) { return a->n == 0 ? 0 : (size_t)(a->bits + 7) / 8; }
 /*
@@ -62,18 +72,24 @@ struct histogram_appender; /* one open chunk of integer or float histograms, wit
 enum histogram_append_result {
     HISTOGRAM_APPENDED,  /* it is in the chunk (which may have been re-encoded with a wider layout) */
     HISTOGRAM_NEW_CHUNK, /* it does not fit: the caller closes this chunk and appends to the next one made by histogram_appender_next */
+    HISTOGRAM_NO_MEMORY, /* nothing has changed */
 };
 
-/* The first chunk of a series. is_float chooses the encoding. */
+/* The first chunk of a series. is_float chooses the encoding. NULL when memory is short. */
 struct histogram_appender *histogram_appender_new(bool is_float);
-/* The chunk after prev (which the caller still owns): carries over what decides the counter reset header of the new chunk (FORMATS.md 6.6). */
+/*
+ * The chunk after prev (which the caller still owns and may free): carries over what decides the counter reset header of the new chunk
+ * (FORMATS.md 6.6). Whether prev was full or has refused the sample is known from its last append. NULL when memory is short.
+ */
 struct histogram_appender *histogram_appender_next(const struct histogram_appender *prev, bool is_float);
 void histogram_appender_free(struct histogram_appender *a);
+/* h must have passed histogram_validate, and t must be greater than the time before; an empty appender takes any h of its form. */
 enum histogram_append_result histogram_append(struct histogram_appender *a, int64_t t, const struct histogram *h);
 /* Should the next sample at time t go to a new chunk because of size or time (FORMATS.md 6.7)? range_end is the end of the head's chunk range. */
 bool histogram_appender_full(struct histogram_appender *a, int64_t t, int64_t range_end);
 struct slice histogram_appender_bytes(const struct histogram_appender *a); /* valid until the next append */
 uint16_t histogram_appender_count(const struct histogram_appender *a);
+int64_t histogram_appender_last_t(const struct histogram_appender *a); /* time of the last sample; 0 when there is none */
 bool histogram_appender_is_float(const struct histogram_appender *a);
 size_t histogram_appender_memory(const struct histogram_appender *a);
 /* From a chunk's bytes, to go on after a restart. NULL on corrupt bytes. */
@@ -94,3 +110,25 @@ struct chunk_columns {
 bool chunk_decode(enum chunk_encoding enc, struct slice data, struct arena *arena, struct chunk_columns *ret, struct err *err);
 /* Number of samples by the header; -1 when malformed. */
 int chunk_count(enum chunk_encoding enc, struct slice data);
+
+/*
+ * All samples of one series in one column. Where h is NULL all are floats; else sample i is a histogram if h[i] is not NULL, and a float if
+ * it is (v[i] is 0 beside a histogram).
+ */
+struct chunk_samples {
+    size_t n;
+    const int64_t *t;
+    const double *v;
+    const struct histogram *const *h;
+};
+/*
+ * Merges columns of chunks that may overlap (out-of-order data) into one that is sorted by time with no time twice: on equal times the
+ * column that comes first in the list wins. Each input is sorted (a time that is not later than the one before it in its own column is left out).
+ * Integer and float histograms and floats may be mixed. Where a histogram does not follow the sample it followed in its chunk, its hint "not
+ * reset" is no longer true, and becomes "unknown" (in place, in cols).
+ *
+ * Costs a copy, and a look at every column for each run of samples that comes from one of them; no copy when a single column of floats has
+ * all samples. Everything is in the arena or shared with cols.
+ */
+bool chunk_columns_merge(const struct chunk_columns *cols, size_t n_cols, struct arena *arena, struct chunk_samples *ret,
+                         struct err *err);
