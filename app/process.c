@@ -1,11 +1,13 @@
 #include "app/process.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "app/explorer/explorer.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
@@ -206,6 +208,7 @@ static bool server_start(struct process *p, struct err *err)
     const char *prefix = p->app.prometheus_http_prefix;
     p->server = http_server_new(&p->http, limits, tenant_of, p);
     http_server_add(p->server, prefix, page_routes, page_routes_n, p);
+    http_server_add(p->server, prefix, explorer_routes, explorer_routes_n, p);
     http_server_add(p->server, prefix, write_routes, write_routes_n, p->distributor);
     http_server_add(p->server, prefix, read_routes, read_routes_n, p->api);
     return http_server_start(p->server, err);
