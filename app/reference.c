@@ -61,10 +61,12 @@ static void put_metric(struct buf *out, const struct metric_def *d)
     buf_printf(out, " | %s |\n", d->help);
 }
 
+/* Bucket bounds are the rooms' own and not shown. */
 static const struct metric_def metric_defs[] = {
-#define COUNTER METRIC_DEF_COUNTER
-#define GAUGE METRIC_DEF_GAUGE
-#define HISTOGRAM METRIC_DEF_HISTOGRAM
+#define COUNTER(id, name_, help_, ...) {.kind = METRIC_COUNTER, .name = name_, .help = help_, .labels = {__VA_ARGS__}},
+#define GAUGE(id, name_, help_, ...) {.kind = METRIC_GAUGE, .name = name_, .help = help_, .labels = {__VA_ARGS__}},
+#define HISTOGRAM(id, name_, help_, buckets_, ...)                                                                     \
+    {.kind = METRIC_HISTOGRAM, .name = name_, .help = help_, .labels = {__VA_ARGS__}},
 #include "base/process_metrics.def"
 #include "net/http_metrics.def"
 #include "model/discarded_metrics.def"

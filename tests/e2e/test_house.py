@@ -52,3 +52,11 @@ def test_reference_is_fresh(tmp_path):
             if kept.read() != (tmp_path / name).read_text():
                 stale.append(name)
     assert not stale, "run: build/asan/app/brunn tool reference docs/reference"
+
+
+def test_the_readmes_examples_work_as_printed(brunn):
+    with open(os.path.join(ROOT, "README.md")) as f:
+        commands = [line for line in f.read().splitlines() if line.startswith("curl ")]
+    assert len(commands) >= 4
+    for command in commands:
+        subprocess.run(command.replace("127.0.0.1:8080", f"127.0.0.1:{brunn.port}"), shell=True, check=True, stdout=subprocess.DEVNULL)
