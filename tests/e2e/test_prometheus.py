@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -12,6 +13,7 @@ import pytest
 
 from process import Brunn, Server, free_port, wait_until
 
+PROMETHEUS = "prometheus"
 CONFIG = """
 global:
   scrape_interval: 1s
@@ -117,13 +119,13 @@ def differences(ours, theirs):
 def pair(tmp_path_factory, request):
     """(base URL of Brunn, base URL of Prometheus, start, end) after some minutes of scraping."""
     folder = tmp_path_factory.mktemp("prometheus")
-    for program in ("prometheus", "prometheus-node-exporter"):
+    for program in (PROMETHEUS, "prometheus-node-exporter"):
         assert shutil.which(program), f"{program} is not installed"
     brunn = Brunn(folder / "brunn")
     ports = {"prometheus": free_port(), "node": free_port(), "brunn": brunn.port}
     (folder / "prometheus.yml").write_text(CONFIG.format(**ports))
     node = Server(["prometheus-node-exporter", f"--web.listen-address=127.0.0.1:{ports['node']}"], str(folder / "node.log"))
-    prometheus = Server(["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+    prometheus = Server([PROMETHEUS, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                          f"--web.listen-address=127.0.0.1:{ports['prometheus']}"], str(folder / "prometheus.log"))
     url = f"http://127.0.0.1:{ports['prometheus']}"
     start = time.time()
