@@ -16,6 +16,7 @@
 #include "model/histogram.h"
 
 #include "base/buf.h"
+#include "model/proto_int.h"
 
 enum field {
     F_COUNT_INT = 1,
@@ -37,129 +38,31 @@ enum field {
     F_END
 };
 
-enum wire { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_GROUP = 3, WIRE_GROUP_END = 4, WIRE_FIXED32 = 5 };
-
 /* The wire type of a lone element; names as Go's generated code spells them, because they are part of error texts. */
 static const struct {
     const char *name;
     uint8_t wire;
     bool repeated; /* scalars that may also come packed */
 } fields[F_END] = {
-    [F_COUNT_INT] = {"CountInt", WIRE_VARINT, false},
-    [F_COUNT_FLOAT] = {"CountFloat", WIRE_FIXED64, false},
-    [F_SUM] = {"Sum", WIRE_FIXED64, false},
-    [F_SCHEMA] = {"Schema", WIRE_VARINT, false},
-    [F_ZERO_THRESHOLD] = {"ZeroThreshold", WIRE_FIXED64, false},
-    [F_ZERO_COUNT_INT] = {"ZeroCountInt", WIRE_VARINT, false},
-    [F_ZERO_COUNT_FLOAT] = {"ZeroCountFloat", WIRE_FIXED64, false},
-    [F_NEGATIVE_SPANS] = {"NegativeSpans", WIRE_BYTES, false},
-    [F_NEGATIVE_DELTAS] = {"NegativeDeltas", WIRE_VARINT, true},
-    [F_NEGATIVE_COUNTS] = {"NegativeCounts", WIRE_FIXED64, true},
-    [F_POSITIVE_SPANS] = {"PositiveSpans", WIRE_BYTES, false},
-    [F_POSITIVE_DELTAS] = {"PositiveDeltas", WIRE_VARINT, true},
-    [F_POSITIVE_COUNTS] = {"PositiveCounts", WIRE_FIXED64, true},
-    [F_RESET_HINT] = {"ResetHint", WIRE_VARINT, false},
-    [F_TIMESTAMP] = {"Timestamp", WIRE_VARINT, false},
-    [F_CUSTOM_VALUES] = {"CustomValues", WIRE_FIXED64, true},
+    [F_COUNT_INT] = {"CountInt", PROTO_VARINT, false},
+    [F_COUNT_FLOAT] = {"CountFloat", PROTO_FIXED64, false},
+    [F_SUM] = {"Sum", PROTO_FIXED64, false},
+    [F_SCHEMA] = {"Schema", PROTO_VARINT, false},
+    [F_ZERO_THRESHOLD] = {"ZeroThreshold", PROTO_FIXED64, false},
+    [F_ZERO_COUNT_INT] = {"ZeroCountInt", PROTO_VARINT, false},
+    [F_ZERO_COUNT_FLOAT] = {"ZeroCountFloat", PROTO_FIXED64, false},
+    [F_NEGATIVE_SPANS] = {"NegativeSpans", PROTO_BYTES, false},
+    [F_NEGATIVE_DELTAS] = {"NegativeDeltas", PROTO_VARINT, true},
+    [F_NEGATIVE_COUNTS] = {"NegativeCounts", PROTO_FIXED64, true},
+    [F_POSITIVE_SPANS] = {"PositiveSpans", PROTO_BYTES, false},
+    [F_POSITIVE_DELTAS] = {"PositiveDeltas", PROTO_VARINT, true},
+    [F_POSITIVE_COUNTS] = {"PositiveCounts", PROTO_FIXED64, true},
+    [F_RESET_HINT] = {"ResetHint", PROTO_VARINT, false},
+    [F_TIMESTAMP] = {"Timestamp", PROTO_VARINT, false},
+    [F_CUSTOM_VALUES] = {"CustomValues", PROTO_FIXED64, true},
 };
 
 /* --- reading ----------------------------------------------------------------------------------------------------------- */
-
-struct reader {
-    const uint8_t *p;
-    const uint8_t *end;
-    struct err *err;
-};
-
-static bool read_varint(struct reader *r, uint64_t *ret)
-{
-    uint64_t v = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-        if (r->p == r->end)
-            return err_set(r->err, ERR_BAD_DATA, "unexpected EOF");
-        uint8_t b = *r->p++;
-        v |= (uint64_t)(b & 0x7F) << shift;
-        if (b < 0x80) {
-            *ret = v;
-            return true;
-        }
-    }
-    return err_set(r->err, ERR_BAD_DATA, "proto: integer overflow");
-}
-
-static bool read_fixed64(struct reader *r, uint64_t *ret)
-{
-    if (r->end - r->p < 8)
-        return err_set(r->err, ERR_BAD_DATA, "unexpected EOF");
-    memcpy(ret, r->p, 8);
-    r->p += 8;
-    return true;
-}
-
-static bool read_bytes(struct reader *r, struct reader *ret)
-{
-    uint64_t n;
-    if (!read_varint(r, &n))
-        return false;
-    if (n > INT64_MAX)
-        return err_set(r->err, ERR_BAD_DATA, "proto: negative length found during unmarshaling");
-    if (n > (uint64_t)(r->end - r->p))
-        return err_set(r->err, ERR_BAD_DATA, "unexpected EOF");
-    *ret = (struct reader){r->p, r->p + n, r->err};
-    r->p += n;
-    return true;
-}
-
-static bool read_tag(struct reader *r, const char *message, uint64_t *ret_field, unsigned *ret_wire)
-{
-    uint64_t tag;
-    if (!read_varint(r, &tag))
-        return false;
-    /* Field numbers are 32 bits in Go's parser: higher bits of the tag are dropped there, so they are here. */
-    int32_t field = (int32_t)(uint32_t)(tag >> 3);
-    *ret_wire = (unsigned)(tag & 7);
-    if (*ret_wire == WIRE_GROUP_END)
-        return err_set(r->err, ERR_BAD_DATA, "proto: %s: wiretype end group for non-group", message);
-    if (field <= 0)
-        return err_set(r->err, ERR_BAD_DATA, "proto: %s: illegal tag %d (wire type %u)", message, field, *ret_wire);
-    *ret_field = (uint64_t)field;
-    return true;
-}
-
-/* Passes over the value of an unknown field. Groups may nest; they are counted, not recursed into. */
-static bool skip_value(struct reader *r, unsigned wire)
-{
-    unsigned depth = 0;
-    for (;;) {
-        uint64_t v;
-        struct reader sub;
-        bool ok = true;
-        switch (wire) {
-        case WIRE_VARINT: ok = read_varint(r, &v); break;
-        case WIRE_FIXED64: ok = read_fixed64(r, &v); break;
-        case WIRE_BYTES: ok = read_bytes(r, &sub); break;
-        case WIRE_GROUP: depth++; break;
-        case WIRE_GROUP_END:
-            if (depth == 0)
-                return err_set(r->err, ERR_BAD_DATA, "proto: unexpected end of group");
-            depth--;
-            break;
-        case WIRE_FIXED32:
-            if (r->end - r->p < 4)
-                return err_set(r->err, ERR_BAD_DATA, "unexpected EOF");
-            r->p += 4;
-            break;
-        default: return err_set(r->err, ERR_BAD_DATA, "proto: illegal wireType %u", wire);
-        }
-        if (!ok)
-            return false;
-        if (depth == 0)
-            return true;
-        if (!read_varint(r, &v))
-            return false;
-        wire = (unsigned)(v & 7);
-    }
-}
 
 static int64_t unzigzag(uint64_t v)
 {
@@ -172,23 +75,31 @@ static int32_t unzigzag32(uint64_t v)
     return (int32_t)((u >> 1) ^ (0 - (u & 1)));
 }
 
-static bool read_span(struct reader *r, struct histogram_span *ret)
+static bool read_fixed64(struct proto *r, uint64_t *ret)
+{
+    if (proto_left(r) < 8)
+        return proto_fail_length(r, 8);
+    memcpy(ret, r->p, 8);
+    r->p += 8;
+    return true;
+}
+
+static bool read_span(struct slice bytes, struct histogram_span *ret, struct err *err)
 {
     static const char *const names[] = {NULL, "Offset", "Length"};
+    struct proto r = proto_of(bytes, "BucketSpan", err);
     *ret = (struct histogram_span){0, 0};
-    while (r->p < r->end) {
-        uint64_t field, v;
-        unsigned wire;
-        if (!read_tag(r, "BucketSpan", &field, &wire))
+    while (proto_more(&r)) {
+        uint64_t v;
+        uint32_t field, wire;
+        if (!proto_tag(&r, &field, &wire))
             return false;
         if (field > 2) {
-            if (!skip_value(r, wire))
+            if (!proto_skip(&r, wire))
                 return false;
             continue;
         }
-        if (wire != WIRE_VARINT)
-            return err_set(r->err, ERR_BAD_DATA, "proto: wrong wireType = %u for field %s", wire, names[field]);
-        if (!read_varint(r, &v))
+        if (!proto_varint_field(&r, wire, names[field], &v))
             return false;
         if (field == 1)
             ret->offset = unzigzag32(v);
@@ -204,28 +115,41 @@ struct repeated {
     void *out[F_END];
 };
 
-/* One element, or all elements of a packed run. */
-static bool read_repeated(struct reader *r, uint64_t field, struct repeated *rep)
+static bool read_element(struct proto *r, uint32_t field, uint64_t *ret)
 {
-    while (r->p < r->end) {
+    return fields[field].wire == PROTO_FIXED64 ? read_fixed64(r, ret) : proto_varint(r, ret);
+}
+
+static void add_element(struct repeated *rep, uint32_t field, uint64_t v)
+{
+    if (rep->out[field]) {
+        if (fields[field].wire == PROTO_VARINT)
+            v = (uint64_t)unzigzag(v);
+        memcpy((uint64_t *)rep->out[field] + rep->n[field], &v, 8);
+    }
+    rep->n[field]++;
+}
+
+static bool read_packed(struct proto *r, uint32_t field, struct repeated *rep)
+{
+    struct slice run = {0};
+    if (!proto_bytes(r, &run))
+        return false;
+    struct proto sub = proto_of(run, r->message, r->err);
+    while (proto_more(&sub)) {
         uint64_t v;
-        if (!(fields[field].wire == WIRE_FIXED64 ? read_fixed64(r, &v) : read_varint(r, &v)))
+        if (!read_element(&sub, field, &v))
             return false;
-        if (rep->out[field]) {
-            if (fields[field].wire == WIRE_VARINT)
-                v = (uint64_t)unzigzag(v);
-            memcpy((uint64_t *)rep->out[field] + rep->n[field], &v, 8);
-        }
-        rep->n[field]++;
+        add_element(rep, field, v);
     }
     return true;
 }
 
-static bool read_spans(struct reader *r, uint64_t field, struct repeated *rep)
+static bool add_span(struct proto *r, uint32_t field, struct repeated *rep)
 {
-    struct reader sub;
+    struct slice bytes = {0};
     struct histogram_span span;
-    if (!read_bytes(r, &sub) || !read_span(&sub, &span))
+    if (!proto_bytes(r, &bytes) || !read_span(bytes, &span, r->err))
         return false;
     if (rep->out[field])
         ((struct histogram_span *)rep->out[field])[rep->n[field]] = span;
@@ -240,7 +164,7 @@ static double as_double(uint64_t bits)
     return d;
 }
 
-static void set_scalar(uint64_t field, uint64_t v, struct histogram *h, int64_t *ret_t)
+static void set_scalar(uint32_t field, uint64_t v, struct histogram *h, int64_t *ret_t)
 {
     switch (field) {
     case F_COUNT_INT:
@@ -262,32 +186,27 @@ static void set_scalar(uint64_t field, uint64_t v, struct histogram *h, int64_t 
 
 /* The zero count's oneof is kept apart until the form is known: a member of the other form counts as zero, as in Go. */
 struct zero_count {
-    uint64_t field;
+    uint32_t field;
     uint64_t bits;
 };
 
-static bool read_field(struct reader *r, uint64_t field, unsigned wire, struct histogram *h, int64_t *ret_t,
+static bool read_field(struct proto *r, uint32_t field, uint32_t wire, struct histogram *h, int64_t *ret_t,
                        struct zero_count *zero, struct repeated *rep)
 {
-    if (field >= F_END)
-        return skip_value(r, wire);
-    if (fields[field].repeated && wire == WIRE_BYTES) {
-        struct reader sub;
-        return read_bytes(r, &sub) && read_repeated(&sub, field, rep);
-    }
-    if (wire != fields[field].wire)
-        return err_set(r->err, ERR_BAD_DATA, "proto: wrong wireType = %u for field %s", wire, fields[field].name);
-    if (wire == WIRE_BYTES)
-        return read_spans(r, field, rep);
-    const uint8_t *start = r->p;
     uint64_t v;
-    if (!(wire == WIRE_FIXED64 ? read_fixed64(r, &v) : read_varint(r, &v)))
+    if (field >= F_END)
+        return proto_skip(r, wire);
+    if (fields[field].repeated && wire == PROTO_BYTES)
+        return read_packed(r, field, rep);
+    if (wire != fields[field].wire)
+        return proto_fail_wire(r, wire, fields[field].name);
+    if (wire == PROTO_BYTES)
+        return add_span(r, field, rep);
+    if (!read_element(r, field, &v))
         return false;
-    if (fields[field].repeated) {
-        struct reader one = {start, r->p, r->err};
-        return read_repeated(&one, field, rep);
-    }
-    if (field == F_ZERO_COUNT_INT || field == F_ZERO_COUNT_FLOAT)
+    if (fields[field].repeated)
+        add_element(rep, field, v);
+    else if (field == F_ZERO_COUNT_INT || field == F_ZERO_COUNT_FLOAT)
         *zero = (struct zero_count){field, v};
     else
         set_scalar(field, v, h, ret_t);
@@ -297,12 +216,10 @@ static bool read_field(struct reader *r, uint64_t field, unsigned wire, struct h
 static bool walk(struct slice msg, struct histogram *h, int64_t *ret_t, struct zero_count *zero, struct repeated *rep,
                  struct err *err)
 {
-    const uint8_t *p = (const uint8_t *)msg.p;
-    struct reader r = {p, msg.n ? p + msg.n : p, err};
-    while (r.p < r.end) {
-        uint64_t field;
-        unsigned wire;
-        if (!read_tag(&r, "Histogram", &field, &wire) || !read_field(&r, field, wire, h, ret_t, zero, rep))
+    struct proto r = proto_of(msg, "Histogram", err);
+    while (proto_more(&r)) {
+        uint32_t field, wire;
+        if (!proto_tag(&r, &field, &wire) || !read_field(&r, field, wire, h, ret_t, zero, rep))
             return false;
     }
     return true;
@@ -374,12 +291,7 @@ static uint64_t zigzag32(int32_t v)
     return ((uint32_t)v << 1) ^ (uint32_t)(v >> 31);
 }
 
-static size_t varint_size(uint64_t v)
-{
-    return (size_t)(70 - __builtin_clzll(v | 1)) / 7;
-}
-
-static void put_tag(struct buf *out, unsigned field, enum wire wire)
+static void put_tag(struct buf *out, unsigned field, enum proto_wire wire)
 {
     buf_put_uvarint(out, field << 3 | wire);
 }
@@ -388,7 +300,7 @@ static void put_varint(struct buf *out, unsigned field, uint64_t v, bool even_ze
 {
     if (v == 0 && !even_zero)
         return;
-    put_tag(out, field, WIRE_VARINT);
+    put_tag(out, field, PROTO_VARINT);
     buf_put_uvarint(out, v);
 }
 
@@ -399,7 +311,7 @@ static void put_double(struct buf *out, unsigned field, double v, bool even_zero
     memcpy(&bits, &v, 8);
     if (bits == 0 && !even_zero)
         return;
-    put_tag(out, field, WIRE_FIXED64);
+    put_tag(out, field, PROTO_FIXED64);
     buf_put(out, &bits, 8);
 }
 
@@ -407,8 +319,8 @@ static void put_spans(struct buf *out, unsigned field, const struct histogram_sp
 {
     for (uint32_t i = 0; i < n; i++) {
         uint64_t offset = zigzag32(spans[i].offset);
-        size_t size = (offset ? 1 + varint_size(offset) : 0) + (spans[i].length ? 1 + varint_size(spans[i].length) : 0);
-        put_tag(out, field, WIRE_BYTES);
+        size_t size = (offset ? 1 + proto_uvarint_size(offset) : 0) + (spans[i].length ? 1 + proto_uvarint_size(spans[i].length) : 0);
+        put_tag(out, field, PROTO_BYTES);
         buf_put_uvarint(out, size);
         put_varint(out, 1, offset, false);
         put_varint(out, 2, spans[i].length, false);
@@ -419,7 +331,7 @@ static void put_doubles(struct buf *out, unsigned field, const double *v, uint32
 {
     if (n == 0)
         return;
-    put_tag(out, field, WIRE_BYTES);
+    put_tag(out, field, PROTO_BYTES);
     buf_put_uvarint(out, (uint64_t)n * 8);
     buf_put(out, v, (size_t)n * 8);
 }
@@ -430,8 +342,8 @@ static void put_deltas(struct buf *out, unsigned field, const int64_t *v, uint32
         return;
     size_t size = 0;
     for (uint32_t i = 0; i < n; i++)
-        size += varint_size(zigzag(v[i]));
-    put_tag(out, field, WIRE_BYTES);
+        size += proto_uvarint_size(zigzag(v[i]));
+    put_tag(out, field, PROTO_BYTES);
     buf_put_uvarint(out, size);
     for (uint32_t i = 0; i < n; i++)
         buf_put_uvarint(out, zigzag(v[i]));
