@@ -62,7 +62,7 @@ static inline size_t xor_size(const struct xor_appender *a) { return a->n == 0 ?
  */
 int xor_decode(struct slice data, int64_t *ret_t, double *ret_v, size_t cap);
 int xor_count(struct slice data); /* the 16-bit count; -1 when there are not even two bytes */
-/* Rebuilds the appender state from a chunk's bytes, to go on appending after a restart. False on corrupt bytes. */
+/* Rebuilds the appender state from a chunk's bytes (none: an empty one), to go on appending after a restart. False on corrupt bytes. */
 bool xor_resume(struct xor_appender *a, struct slice data);
 
 /* --- histograms ------------------------------------------------------------------------------------------------------ */

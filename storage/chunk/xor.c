@@ -261,6 +261,8 @@ bool xor_resume(struct xor_appender *a, struct slice data)
     struct decoder d;
     int n = xor_count(data);
     xor_appender_init(a);
+    if (data.n == 0)
+        return true;
     if (n <= 0)
         return n == 0;
     if (data.n > (size_t)INT32_MAX / 8 || !decode_all(&d, data, n, NULL, NULL))
