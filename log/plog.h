@@ -7,10 +7,12 @@
  *   1. plog_produce's done(NULL) runs after every record of the request is durable. Records of one request to one partition keep their order.
  *   2. Offsets of a partition are dense from the first produced one (Kafka may leave gaps: readers use the record's own offset).
  *   3. A fetched record has exactly the key, version, value and timestamp that were produced.
- *   4. At a full disk or over the bound of buffered bytes a produce fails with a clear, retriable error, nothing of it is stored by this
- *      call's promise, and it heals when space returns.
+ *   4. At a full disk or over the bound of buffered bytes a produce fails with a clear, retriable error, and it heals when space returns.
+ *      A failed produce is not stored; only when the process dies before the log was told of the failure by the disk may a part of the
+ *      log's end hold it (as with any log, a producer that got no answer does not know).
+ *   5. A record whose bytes are damaged on disk is counted, logged with its offset and passed over: a reader sees a gap, never wrong bytes.
  *
- * Any thread may call any function.
+ * Any thread may call any function; plog_close when no other call is under way or comes after it.
  */
 #pragma once
 
@@ -50,6 +52,10 @@ struct plog_hint {
 void plog_hint_ref(struct plog_hint *h);
 void plog_hint_unref(struct plog_hint *h); /* NULL is fine */
 
+#define PLOG_TENANT_MAX 1024             /* bytes of a record's key */
+#define PLOG_VALUE_MAX (256 * 1024 * 1024) /* bytes of a record's value; producers keep far below it */
+#define PLOG_GROUP_NAME_MAX 255
+
 struct plog_record {
     int32_t partition;
     int64_t offset;       /* set by the log */
@@ -59,6 +65,7 @@ struct plog_record {
     enum plog_value_form form;
     struct slice value;
     struct plog_hint *hint; /* NULL = none */
+    uint64_t value_sum;     /* the log's */
 };
 
 /* --- life cycle ---------------------------------------------------------------------------------------------------- */
@@ -81,8 +88,12 @@ struct plog_produce {
     void (*done)(struct plog_produce *p, const struct err *err);
     struct plog_produce *next; /* the log's */
     size_t bytes;              /* the log's */
+    int64_t queued_ns;         /* the log's */
 };
-/* False: refused at once (bound reached, log broken or closing); done does not run then. */
+/*
+ * Sets timestamps that are 0. The log takes a reference of its own on each hint it keeps; the caller's stay the caller's.
+ * False: refused at once (bound reached, not a partition of the log, closing); done does not run then.
+ */
 bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err);
 
 /* --- fetch ---------------------------------------------------------------------------------------------------------- */
@@ -90,11 +101,19 @@ bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err);
 struct plog_batch {
     struct plog_record *records;
     size_t n;
-    struct arena arena; /* holds the records and their bytes; hints are referenced */
+    int64_t next_offset; /* where the next fetch begins: after the last record, and after damaged ones behind it, also when n == 0 */
+    struct arena arena;  /* holds the records, and their bytes when they are copied; hints are referenced */
+    void *pin;           /* the log's: keeps alive what the slices of the records point into otherwise */
+    void (*unpin)(void *pin);
 };
 /*
  * The next records from `offset` on: at least one when there is one, at most about max_bytes of values. Waits up to timeout_ms for one to come;
- * n == 0 is no error. An offset below the first gives records from the first on (the caller sees the gap); beyond the end: ERR_NOT_FOUND.
+ * n == 0 is no error; with damaged records only it comes at once and next_offset has moved. A consumer's position is next_offset. An offset below the first gives records from the first on
+ * (the caller sees the gap); beyond the end: ERR_NOT_FOUND.
+ *
+ * A record carries either its hint or its value: with hint != NULL value is {NULL, 0}. A hint is handed out once, to the first fetch that gets
+ * there; fetching the same record again gives the value. So a consumer that could not use a hint fetches from that offset again. Tenant, version, form
+ * and timestamp are always there. The batch is to be released, also when n == 0, and before the log is closed.
  */
 bool plog_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
                 struct plog_batch *ret, struct err *err);
@@ -109,5 +128,8 @@ bool plog_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret
 /* The last consumed offset of a group (Mimir's convention: not the next one). -1 when nothing was committed. Durable when commit returns. */
 bool plog_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
 bool plog_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);
-/* Records below `offset` are not needed by this process any more: retention by age and size never removes what is above the lowest of these. */
+/*
+ * Records of the partition below `offset` are not needed by this process any more. Retention by age and size removes only what is not needed; until this
+ * has been called for a partition, all of it is.
+ */
 void plog_set_needed_from(struct plog *log, int32_t partition, int64_t offset);
