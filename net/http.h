@@ -1,13 +1,17 @@
 /*
- * HTTP server: libmicrohttpd (epoll, a thread pool) in front, worker pools behind.
+ * HTTP server: libmicrohttpd (epoll, a few I/O threads) in front, worker pools behind. README.md in this folder tells the story of one
+ * request; what callers must know:
  *
- * The way of a request: the I/O thread parses headers, finds the route, checks method, tenant and limits *before it takes in the
- * body*, then collects the body (never past the route's limit), suspends the connection and puts the request on the pool
- * that the route names. The handler runs there and answers, at once or later from any thread, with one of the http_respond functions;
- * the connection is resumed and the I/O thread sends the answer. No thread ever waits for the log or for a slow client.
+ * The I/O thread parses headers, finds the route, checks method, tenant and limits *before it takes in the body*, then collects
+ * the body (never past the route's limit) and puts the request on the pool that the route names. The handler runs there and answers, at once or
+ * later from any thread, with one of the http_respond functions; the I/O thread sends the answer. No thread ever waits for the log or for a
+ * slow client.
  *
- * Cancellation: while a request is suspended its socket is watched (one thread, poll, every 100 ms at most); when the peer has closed,
- * ctx.canceled becomes true. The handler must still respond exactly once.
+ * A request owns everything the handler sees (headers, path, body, arena): it stays valid until the answer is given, also when the client has gone
+ * or the server has stopped meanwhile. The request must not be touched after the call that answers it.
+ *
+ * Cancellation: while a request runs its socket is watched (one thread, every 100 ms); when the peer has closed, or the server gives up
+ * waiting at its stop, ctx.canceled becomes true. The handler must still respond exactly once.
  *
  * Every answer is counted in cortex_request_duration_seconds{method,route,status_code,ws}, cortex_inflight_requests{method,route},
  * cortex_request_message_bytes, cortex_response_message_bytes, cortex_tcp_connections.
@@ -20,6 +24,7 @@
 
 #include "base/buf.h"
 #include "base/ctx.h"
+#include "base/err.h"
 #include "base/flags.h"
 #include "base/slice.h"
 
@@ -34,7 +39,17 @@ struct http_config {
 extern const struct flag_def http_flags[];
 extern const size_t http_flags_n;
 
-enum http_method { HTTP_GET = 1, HTTP_POST = 2, HTTP_PUT = 4, HTTP_DELETE = 8, HTTP_ANY = 255 };
+enum http_method {
+    HTTP_GET = 1,
+    HTTP_POST = 2,
+    HTTP_PUT = 4,
+    HTTP_DELETE = 8,
+    HTTP_HEAD = 16,
+    HTTP_OPTIONS = 32,
+    HTTP_PATCH = 64,
+    HTTP_OTHER = 128, /* whatever else a client sends */
+    HTTP_ANY = 255
+};
 
 /* Which pool a handler runs on. INLINE handlers run on the I/O thread and must not wait or compute for long. */
 enum http_pool { HTTP_POOL_INLINE, HTTP_POOL_WRITE, HTTP_POOL_QUERY };
@@ -51,7 +66,9 @@ typedef void http_handler(struct http_request *req, void *arg);
 
 /*
  * One row of a <room>_routes.def. path may have segments in braces, "/api/v1/label/{name}/values"; matched on the encoded path, the
- * variable is percent-decoded. The metric's route label is the path with '/' -> '_' and variables by name, as Mimir's.
+ * variable is percent-decoded. "{rest...}" as the last segment takes all that follows, with its slashes. A literal path goes before one with
+ * variables, then the first row counts; rows with the same path and other methods may stand beside each other. The metric's route label is the
+ * path with '/' -> '_' and variables by name, as Mimir's.
  */
 struct http_route {
     int methods; /* enum http_method bits */
@@ -79,10 +96,26 @@ struct http_server *http_server_new(const struct http_config *cfg, struct http_l
                                     void *tenant_arg);
 /* Before start. The table must outlive the server. prefix is put before rows with HTTP_PREFIX. */
 void http_server_add(struct http_server *s, const char *prefix, const struct http_route *routes, size_t n, void *arg);
-/* Binds, starts threads. Errors name the address: port in use, no permission. */
+/* Why the server itself refuses a request that has a route. */
+enum http_refusal {
+    HTTP_REFUSED_BODY_TOO_LARGE, /* past the route's limit; default 413 "http: request body too large" */
+    HTTP_REFUSED_QUEUE_FULL,     /* the pool's queue; default 503, on the query pool 429 "too many outstanding requests" */
+    HTTP_REFUSED_BODY_MEMORY,    /* -server.http-max-body-memory-bytes is used up; default 503 */
+};
+/*
+ * A room's own words for refusals: fn must respond before it returns. Runs on an I/O thread; there is no body. n_bytes is the Content-Length, or what
+ * had come of a chunked body; limit_bytes the route's limit. arg is the one of http_server_add.
+ */
+typedef void http_refuse_fn(struct http_request *req, enum http_refusal why, uint64_t n_bytes, uint64_t limit_bytes, void *arg);
+/* For the rows of a table that was added before. */
+void http_server_on_refusal(struct http_server *s, const struct http_route *routes, http_refuse_fn *fn);
+/* Binds, starts threads. Errors name the address: "listen tcp 0.0.0.0:8080: address already in use". */
 bool http_server_start(struct http_server *s, struct err *err);
 uint16_t http_server_port(const struct http_server *s); /* the bound port, also when the flag was 0 */
-/* Stops accepting, waits for running requests up to timeout_ms, then closes. */
+/*
+ * Stops accepting, waits for running requests up to timeout_ms, cancels and answers (503) those that are left, closes all connections and joins the
+ * pools. A handler that answers later still may, also after http_server_free: its answer is dropped.
+ */
 void http_server_stop(struct http_server *s, int64_t timeout_ms);
 void http_server_free(struct http_server *s);
 /* Each registered route in order: for the index page and the reference. */
@@ -91,16 +124,28 @@ void http_server_each_route(const struct http_server *s, void (*fn)(const struct
 
 /* --- reading a request (handler's thread; slices live until the response) ---------------------------------------------- */
 
-struct ctx *http_ctx(struct http_request *req); /* tenant, deadline, canceled; its arena is the request's own */
+/*
+ * tenant, deadline (-server.http-write-timeout from the request's start; none on the query pool, whose handlers set their own), canceled; its arena is
+ * the request's own, of at most 1 GiB.
+ */
+struct ctx *http_ctx(struct http_request *req);
 enum http_method http_method(const struct http_request *req);
 struct slice http_path(const struct http_request *req);
 struct slice http_body(const struct http_request *req);
+/* The bytes of the body become the caller's (buf_release, or free(p)); http_body is empty afterwards. They may outlive the answer. */
+struct buf http_take_body(struct http_request *req);
+struct slice http_query(const struct http_request *req); /* what follows the '?', undecoded */
 struct slice http_header(const struct http_request *req, const char *name); /* p == NULL when absent */
 struct slice http_path_var(const struct http_request *req, const char *name);
-/* First value of a parameter, from the URL, then a form body (POST with application/x-www-form-urlencoded). p == NULL when absent. */
+/*
+ * First value of a parameter: of a form body (POST, PUT or PATCH with application/x-www-form-urlencoded), else of the URL; the order of Go's
+ * Request.FormValue. p == NULL when absent. Pairs with a bad escape are left out.
+ */
 struct slice http_param(struct http_request *req, const char *name);
 /* All values, in order; returns how many. */
 size_t http_params(struct http_request *req, const char *name, const struct slice **ret_values);
+/* Whether all parameters could be read; else ERR_BAD_DATA with Go's text: invalid URL escape "%zz". */
+bool http_params_check(struct http_request *req, struct err *err);
 
 /* --- answering (any thread; exactly one of the respond functions) ------------------------------------------------------ */
 
@@ -110,5 +155,7 @@ void http_respond(struct http_request *req, int status, const char *content_type
 void http_respond_status(struct http_request *req, int status);
 /* As Go's http.Error: text/plain; charset=utf-8, X-Content-Type-Options: nosniff, text and a newline. */
 void http_respond_text_error(struct http_request *req, int status, const char *text);
+/* The same with the text of err and the status of its code. */
+void http_respond_err(struct http_request *req, const struct err *err);
 /* A body that lives as long as the process (embedded pages); may be pre-compressed: gzip says so. */
 void http_respond_static(struct http_request *req, const char *content_type, struct slice body, bool gzip);
