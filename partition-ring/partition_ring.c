@@ -96,6 +96,12 @@ struct partition_ring *partition_ring_new(int32_t n_partitions, struct err *err)
     return partition_ring_new_static(n_partitions);
 }
 
+struct partition_ring *partition_ring_ref(struct partition_ring *r)
+{
+    atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+    return r;
+}
+
 void partition_ring_free(struct partition_ring *r)
 {
     if (!r || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
@@ -172,10 +178,8 @@ static int compare_i32(const void *a, const void *b)
 
 struct partition_ring *partition_ring_tenant(struct partition_ring *r, struct slice tenant, int64_t shard_size)
 {
-    if (shard_size <= 0 || shard_size >= r->n) {
-        atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
-        return r;
-    }
+    if (shard_size <= 0 || shard_size >= r->n)
+        return partition_ring_ref(r);
     int32_t n = (int32_t)shard_size;
     struct partition_ring *sub = ring_alloc(n, (size_t)n * PARTITION_TOKENS);
     partition_shuffle_shard(r, tenant, n, sub->members);

@@ -23,6 +23,8 @@ struct partition_ring;
 struct partition_ring *partition_ring_new(int32_t n_partitions, struct err *err);
 /* The same for callers who know that the number is good. */
 struct partition_ring *partition_ring_new_static(int32_t n_partitions);
+/* One more reference to the same ring; each is given back with partition_ring_free. Returns r. */
+struct partition_ring *partition_ring_ref(struct partition_ring *r);
 /* Gives one reference back; the last one frees. NULL is fine. */
 void partition_ring_free(struct partition_ring *r);
 

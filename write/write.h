@@ -21,13 +21,19 @@ struct write_config {
 extern const struct flag_def write_flags[];
 extern const size_t write_flags_n;
 
+/* Checks what the types of the flags do not: the hash's name, the bounds of sizes. ERR_CONFIG names the YAML path. */
+bool write_config_validate(const struct write_config *cfg, struct err *err);
+
 struct distributor;
 
+/* cfg (validated), limits, log and ring are not owned and outlive it. */
 struct distributor *distributor_new(const struct write_config *cfg, const struct limits_provider *limits, struct plog *log,
                                     struct partition_ring *ring, uint64_t hash_seed);
-/* After the HTTP server has stopped and the log is closed. */
+/* After the HTTP server has stopped. Waits for the pushes that the log has not answered yet, so the log is stopped after it, or before it and then done. */
 void distributor_free(struct distributor *d);
 
 /* Routes of this room; the handlers' arg is the struct distributor. */
 extern const struct http_route write_routes[];
 extern const size_t write_routes_n;
+/* The distributor's words for what the server refuses of its routes: give it to http_server_on_refusal. */
+http_refuse_fn write_refuse;
