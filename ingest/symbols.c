@@ -37,6 +37,9 @@ static uint32_t string_add(struct shard_data *d, struct slice text)
     size_t need = (sizeof(uint32_t) + text.n + 3) & ~(size_t)3;
     uint64_t end = (uint64_t)s->n_pages * STRING_PAGE;
     if (end - s->used < need) {
+        /* Cleared, because pages are written to checkpoints whole. */
+        if (end > s->used)
+            memset(s->pages[s->n_pages - 1] + s->used % STRING_PAGE, 0, end - s->used);
         s->used = end;
         string_page_add(s, (need + STRING_PAGE - 1) / STRING_PAGE);
     }
@@ -49,8 +52,10 @@ static uint32_t string_add(struct shard_data *d, struct slice text)
     uint32_t string = (uint32_t)(s->used / 4);
     s->used += need;
     /* What is left of the pages of a long string is never used: its later pages have no address of their own. */
-    if (need > STRING_PAGE)
+    if (need > STRING_PAGE) {
+        memset(p + need, 0, (size_t)((uint64_t)s->n_pages * STRING_PAGE - s->used));
         s->used = (uint64_t)s->n_pages * STRING_PAGE;
+    }
     return string;
 }
 
