@@ -120,7 +120,7 @@ static bool canonicalise(const struct write_request *req, struct write_series *s
         return true;
     }
     struct labels labels;
-    bool valid;
+    bool valid = false;
     if (!tidy_labels(s->labels, arena, &labels, &valid, err))
         return false;
     if (!valid) {

@@ -100,18 +100,9 @@ static bool regex_says(const struct matcher *m, struct slice value)
 
 bool matcher_matches(const struct matcher *m, struct slice value)
 {
-    switch (m->type) {
-    case MATCH_EQ:
-        return slice_eq(value, m->value);
-    case MATCH_NEQ:
-        return !slice_eq(value, m->value);
-    case MATCH_RE:
-        return regex_says(m, value);
-    case MATCH_NRE:
-        return !regex_says(m, value);
-    }
-    ASSERT(!"matcher type");
-    return false;
+    bool positive = m->type == MATCH_EQ || m->type == MATCH_RE;
+    bool same = m->regex ? regex_says(m, value) : slice_eq(value, m->value);
+    return same == positive;
 }
 
 bool matcher_matches_empty(const struct matcher *m)

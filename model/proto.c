@@ -40,16 +40,17 @@ bool proto_tag_slow(struct proto *r, uint32_t *ret_field, uint32_t *ret_wire)
     return true;
 }
 
-bool proto_fail_length(struct proto *r, uint64_t length)
+void proto_set_length_error(struct proto *r, uint64_t length)
 {
-    if (length > INT64_MAX)
-        return err_set(r->err, ERR_BAD_DATA, "proto: negative length found during unmarshaling");
-    return fail_eof(r);
+    if (length > INT64_MAX) /* Go's int */
+        err_set(r->err, ERR_BAD_DATA, "proto: negative length found during unmarshaling");
+    else
+        fail_eof(r);
 }
 
-bool proto_fail_wire(struct proto *r, uint32_t wire, const char *field)
+void proto_set_wire_error(struct proto *r, uint32_t wire, const char *field)
 {
-    return err_set(r->err, ERR_BAD_DATA, "proto: wrong wireType = %u for field %s", wire, field);
+    err_set(r->err, ERR_BAD_DATA, "proto: wrong wireType = %u for field %s", wire, field);
 }
 
 /* Passes over n bytes. */

@@ -42,10 +42,23 @@ static inline size_t proto_left(const struct proto *r)
 /* Slow paths and failures, in proto.c. */
 bool proto_varint_slow(struct proto *r, uint64_t *ret);
 bool proto_tag_slow(struct proto *r, uint32_t *ret_field, uint32_t *ret_wire);
-bool proto_fail_length(struct proto *r, uint64_t length);
-bool proto_fail_wire(struct proto *r, uint32_t wire, const char *field);
+void proto_set_length_error(struct proto *r, uint64_t length);
+void proto_set_wire_error(struct proto *r, uint32_t wire, const char *field);
 /* Passes over a field's value: unknown fields. Balanced groups are passed over too, as Go does. */
 bool proto_skip(struct proto *r, uint32_t wire);
+
+/* Always false. Inline, so that the compiler sees it and does not suspect the results of being unset. */
+static inline bool proto_fail_length(struct proto *r, uint64_t length)
+{
+    proto_set_length_error(r, length);
+    return false;
+}
+
+static inline bool proto_fail_wire(struct proto *r, uint32_t wire, const char *field)
+{
+    proto_set_wire_error(r, wire, field);
+    return false;
+}
 
 static inline bool proto_varint(struct proto *r, uint64_t *ret)
 {
