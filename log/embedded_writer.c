@@ -27,11 +27,13 @@
 #define SEGMENT_MIN_AGE_MS 60000
 #define SEGMENTS_PER_RETENTION 12 /* a segment is sealed at this part of the retention period, so that age has whole files to remove */
 
+#define GROUP_TREE_BYTES (16 * 4096) /* tree pages that a commit copies, beside one a partition */
+
 struct group {
     struct plog_produce *head;
     size_t n_records;
     uint64_t value_bytes;
-    uint64_t need_bytes; /* in the file, at most but for tree pages */
+    uint64_t need_bytes; /* in the file, at most */
 };
 
 /* --- producers -------------------------------------------------------------------------------------------------------------- */
@@ -106,7 +108,7 @@ bool embedded_produce(struct plog *log, struct plog_produce *p, struct err *err)
 
 /* --- groups ----------------------------------------------------------------------------------------------------------------- */
 
-/* Upper bound of what a record adds to the file beside tree pages that are reused: small values lie in tree pages, large ones in runs of pages. */
+/* Upper bound of what a record adds to the file: small values lie in tree pages, large ones in runs of pages. */
 static uint64_t file_bytes_of(const struct plog_record *r)
 {
     uint64_t n = embedded_record_size(r);
@@ -144,6 +146,7 @@ static bool take_group(struct embedded *e, struct group *g)
         e->q_tail = &e->q_head;
     bool alive = g->head || !e->closing;
     pthread_mutex_unlock(&e->q_lock);
+    g->need_bytes = GROUP_TREE_BYTES + (uint64_t)e->base.n_partitions * 4096;
     for (const struct plog_produce *p = g->head; p; p = p->next)
         group_add(g, p);
     return alive;
