@@ -30,6 +30,12 @@ enum node_kind {
     NODE_SUBQUERY,
 };
 
+/*
+ * The deepest tree: a level is a node above another, so that a chain of 1,000 operators counts as 1,000 levels. Whoever walks a tree by recursion may
+ * rely on it.
+ */
+#define PROMQL_MAX_DEPTH 1000
+
 /* Byte offsets into the query text: [start, end). Messages show them as line:column, 1-based, columns in bytes as Prometheus does. */
 struct pos_range {
     int32_t start;
@@ -69,13 +75,15 @@ struct duration_expr {
     enum duration_op op;
     double seconds; /* DUR_LITERAL */
     bool is_number; /* the literal was written as a number, not as a duration: how it is printed */
-    struct duration_expr *lhs, *rhs;
+    uint16_t depth;
+    struct duration_expr *lhs, *rhs; /* DUR_NEG and DUR_PAREN: rhs alone */
     struct pos_range pos;
 };
 
 struct node {
     enum node_kind kind;
     enum value_type type;
+    uint16_t depth; /* of the tree below and with this node */
     struct pos_range pos;
     union {
         struct {
@@ -157,14 +165,26 @@ const struct promql_function *promql_function_find(struct slice name); /* NULL w
 
 /* --- parse ------------------------------------------------------------------------------------------------------------------ */
 
+/* Experimental parts of the language, which a tenant may have disabled. */
+enum promql_experimental { PROMQL_EXPERIMENTAL_FUNCTION, PROMQL_EXPERIMENTAL_AGGREGATION, PROMQL_EXPERIMENTAL_MODIFIER /* anchored, smoothed */ };
+typedef bool promql_allowed_fn(void *arg, enum promql_experimental kind, struct slice name);
+
 struct promql_parse_options {
-    bool experimental_functions;
-    bool extended_range_selectors;
+    promql_allowed_fn *allowed; /* NULL: everything is */
+    void *arg;
 };
 
 /*
- * Parses and type-checks. On failure ERR_BAD_DATA with Prometheus's text, "1:5: parse error: unexpected end of input inside braces". Depth is
- * bounded (500 levels) and so is the text (the caller's limit).
+ * The first use of an experimental function, aggregation or extended range selector modifier, in the order of the text, that `allowed` says no
+ * to (NULL: to all). False: there is none.
+ */
+bool promql_find_experimental(const struct node *n, promql_allowed_fn *allowed, void *arg, enum promql_experimental *ret_kind,
+                              struct slice *ret_name);
+
+/*
+ * Parses and type-checks. On failure ERR_BAD_DATA with Prometheus's text, "1:5: parse error: unexpected end of input inside braces"; for an
+ * experimental part that is not allowed Mimir's, 'experimental function "sort_by_label" is not enabled for tenant'. opt may be NULL. Depth is
+ * bounded (PROMQL_MAX_DEPTH) and so is the text (the caller's limit).
  */
 struct node *promql_parse(struct slice text, const struct promql_parse_options *opt, struct arena *arena, struct err *err);
 /* A metric selector alone, for match[]: its matchers. */
