@@ -4,9 +4,10 @@
  *   version 0, 1   fields 1 timeseries, 2 source, 3 metadata, 1000 skip_label_validation
  *   version 2      fields 4 symbols, 5 timeseries, 2, 1000 (model/write_symbols.c)
  *
- * Decoding gives every series canonical labels and a hash. A record of this program is canonical already and costs a look and a hash a
- * series; other writers are trusted less: labels that are not sorted, have empty values, or are encoded otherwise are built anew, and a
- * series that has none left, or two of one name, is marked WRITE_SERIES_REJECTED: that series, not the record.
+ * Decoding gives every series canonical labels and a hash. A record of this program is canonical already and costs a
+ * look and a hash a series; other writers are trusted less: labels that are not sorted, have empty values, or are
+ * encoded otherwise are built anew, and a series that has none left, or two of one name, is marked
+ * WRITE_SERIES_REJECTED: that series, not the record.
  */
 #include "log/record.h"
 
@@ -19,7 +20,8 @@
 
 const uint32_t RECORD_NONE[1];
 
-/* --- batches and hints ---------------------------------------------------------------------------------------------- */
+/* --- batches and hints ----------------------------------------------------------------------------------------------
+ */
 
 struct record_batch *record_batch_new(size_t budget_bytes)
 {
@@ -70,11 +72,12 @@ struct record_hint *record_hint_new(struct record_batch *batch)
     return h;
 }
 
-/* --- decoding ------------------------------------------------------------------------------------------------------- */
+/* --- decoding -------------------------------------------------------------------------------------------------------
+ */
 
 /*
- * A snappy element of three bytes makes at most 64 bytes, so that no honest block declares more than 64/3 times its size. The check comes before
- * the allocation.
+ * A snappy element of three bytes makes at most 64 bytes, so that no honest block declares more than 64/3 times its
+ * size. The check comes before the allocation.
  */
 static bool uncompress(struct slice block, struct arena *arena, struct slice *ret, struct err *err)
 {
@@ -133,12 +136,14 @@ static bool canonicalise(const struct write_request *req, struct write_series *s
     return true;
 }
 
-bool record_decode(const struct plog_record *rec, uint64_t seed, struct arena *arena, struct write_request *ret, struct err *err)
+bool record_decode(const struct plog_record *rec, uint64_t seed, struct arena *arena, struct write_request *ret,
+                   struct err *err)
 {
     if (rec->tenant.n == 0) /* Mimir ingests it for the tenant "", whose files then lie between those of all others */
         return err_set(err, ERR_BAD_DATA, "received a record without a key: it belongs to no tenant");
     if (rec->version > RECORD_VERSION_MAX)
-        return err_set(err, ERR_BAD_DATA, "received a record with an unsupported version: %u, max supported version: %d",
+        return err_set(err, ERR_BAD_DATA,
+                       "received a record with an unsupported version: %u, max supported version: %d",
                        (unsigned)rec->version, RECORD_VERSION_MAX);
     struct slice message = rec->value;
     if (rec->form == PLOG_SNAPPY && !uncompress(rec->value, arena, &message, err))
@@ -156,7 +161,8 @@ bool record_decode(const struct plog_record *rec, uint64_t seed, struct arena *a
     return true;
 }
 
-/* --- encoding ------------------------------------------------------------------------------------------------------- */
+/* --- encoding -------------------------------------------------------------------------------------------------------
+ */
 
 static void put_message(struct buf *out, char tag, struct slice msg)
 {
@@ -165,8 +171,8 @@ static void put_message(struct buf *out, char tag, struct slice msg)
     buf_put_slice(out, msg);
 }
 
-void record_encode_v0(const struct write_request *req, const uint32_t *series, size_t n_series, const uint32_t *metadata,
-                      size_t n_metadata, struct buf *out)
+void record_encode_v0(const struct write_request *req, const uint32_t *series, size_t n_series,
+                      const uint32_t *metadata, size_t n_metadata, struct buf *out)
 {
     if (!series)
         n_series = req->n_series;
@@ -187,8 +193,8 @@ void record_encode_v0(const struct write_request *req, const uint32_t *series, s
         buf_put(out, "\xC0\x3E\x01", 3);
 }
 
-size_t record_encoded_size_max(const struct write_request *req, const uint32_t *series, size_t n_series, const uint32_t *metadata,
-                               size_t n_metadata)
+size_t record_encoded_size_max(const struct write_request *req, const uint32_t *series, size_t n_series,
+                               const uint32_t *metadata, size_t n_metadata)
 {
     const size_t overhead = 1 + 10; /* a tag and the longest length */
     if (!series)

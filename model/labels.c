@@ -53,7 +53,8 @@ struct series_hash series_hash_of(struct slice canonical, uint64_t seed)
     return (struct series_hash){.lo = h.low64, .hi = h.high64};
 }
 
-/* --- canonical bytes ------------------------------------------------------------------------------------------------ */
+/* --- canonical bytes ------------------------------------------------------------------------------------------------
+ */
 
 static size_t pair_size(struct label l)
 {
@@ -127,7 +128,8 @@ struct labels labels_dup(struct arena *arena, struct labels l)
     return (struct labels){.items = items, .n = l.n};
 }
 
-/* --- order ---------------------------------------------------------------------------------------------------------- */
+/* --- order ----------------------------------------------------------------------------------------------------------
+ */
 
 /* Sets of senders are small and mostly sorted already: insertion is then one pass. */
 #define INSERTION_MAX 48
@@ -182,7 +184,8 @@ bool labels_sort(struct label *items, size_t n)
     return true;
 }
 
-/* --- names ---------------------------------------------------------------------------------------------------------- */
+/* --- names ----------------------------------------------------------------------------------------------------------
+ */
 
 static bool name_is_legacy(struct slice s, bool colon)
 {

@@ -1,4 +1,5 @@
-/* Label sets as text, and Go's quoting of strings: messages are compared with Mimir's and Prometheus's, so that the escapes must be the same. */
+/* Label sets as text, and Go's quoting of strings: messages are compared with Mimir's and Prometheus's, so that the
+ * escapes must be the same. */
 #include "base/assert.h"
 #include "base/utf8.h"
 #include "model/labels.h"

@@ -1,6 +1,7 @@
 /*
  * Per-tenant limits: one table, limits.def (rows as in base/flags.h; the YAML path is limits.<field>).
- * Immutable after start; runtime overrides will swap whole structs, so callers take the struct once a request through limits_of.
+ * Immutable after start; runtime overrides will swap whole structs, so callers take the struct once a request through
+ * limits_of.
  */
 #pragma once
 
@@ -17,8 +18,8 @@ extern const struct flag_def limits_flags[];
 extern const size_t limits_flags_n;
 
 /*
- * Checks the values that their type alone does not: enumerated strings and negative numbers. Run it on every struct that was filled from
- * outside, before use. On failure ERR_CONFIG, naming the YAML path, the value and what is allowed.
+ * Checks the values that their type alone does not: enumerated strings and negative numbers. Run it on every struct
+ * that was filled from outside, before use. On failure ERR_CONFIG, naming the YAML path, the value and what is allowed.
  */
 bool limits_validate(const struct limits *l, struct err *err);
 

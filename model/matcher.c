@@ -1,6 +1,7 @@
 /*
- * Matchers. RE2 costs a few hundred nanoseconds a value, and most patterns of dashboards do not need it: the regex's facts answer for literal
- * alternatives, ".*" and ".+", and refuse by a literal start, end or middle before the program runs.
+ * Matchers. RE2 costs a few hundred nanoseconds a value, and most patterns of dashboards do not need it: the regex's
+ * facts answer for literal alternatives, ".*" and ".+", and refuse by a literal start, end or middle before the program
+ * runs.
  */
 #include "model/matcher.h"
 

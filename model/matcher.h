@@ -18,7 +18,8 @@ struct matcher {
     struct slice name;   /* not owned */
     struct slice value;  /* not owned */
     struct regex *regex; /* owned, for MATCH_RE and MATCH_NRE; else NULL */
-    uint16_t *set_table; /* owned; hash table over a long list of alternatives: index + 1 into the regex's set, 0 = free; NULL: list is short */
+    uint16_t *set_table; /* owned; hash table over a long list of alternatives: index + 1 into the regex's set, 0 =
+                            free; NULL: list is short */
     uint32_t set_mask;   /* its size - 1 */
 };
 

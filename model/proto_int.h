@@ -1,6 +1,7 @@
 /*
- * Reading protobuf by hand, for the write path: a cursor over one message. Every length is checked against the message's end before it is used.
- * Texts are those of Go's generated code (gogoproto), which clients of Mimir get to see. A failed call leaves the cursor anywhere.
+ * Reading protobuf by hand, for the write path: a cursor over one message. Every length is checked against the
+ * message's end before it is used. Texts are those of Go's generated code (gogoproto), which clients of Mimir get to
+ * see. A failed call leaves the cursor anywhere.
  */
 #pragma once
 
@@ -120,11 +121,14 @@ static inline bool proto_double_field(struct proto *r, uint32_t wire, const char
     return true;
 }
 
-/* --- writing -------------------------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------------------------------
+ */
 
 static inline size_t proto_uvarint_size(uint64_t v)
 {
-    unsigned bits = 64 - (unsigned)__builtin_clzll(v | 1);
+    if (LIKELY(v < 0x80))
+        return 1;
+    unsigned bits = 64 - (unsigned)__builtin_clzll(v);
     return (bits + 6) / 7;
 }
 

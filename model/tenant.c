@@ -2,8 +2,8 @@
  * Tenant ids.
  *
  * The header's grammar:   header = part *( "|" part )     part = id *( ":" metadata )     metadata = "key=value"
- * Metadata does not name a tenant: "a:k=v" is the tenant a. It is cut off without a look at its grammar, as Mimir's query path does; only
- * control characters are refused, since nothing that is printed or logged may carry them.
+ * Metadata does not name a tenant: "a:k=v" is the tenant a. It is cut off without a look at its grammar, as Mimir's
+ * query path does; only control characters are refused, since nothing that is printed or logged may carry them.
  */
 #include "model/tenant.h"
 
@@ -72,7 +72,8 @@ static bool parse_part(struct slice part, struct slice *ret_id, struct err *err)
     for (size_t i = id.n; i < part.n; i++) {
         unsigned char c = (unsigned char)part.p[i];
         if (c < 0x20 || c == 0x7f)
-            return err_set(err, ERR_UNAUTHENTICATED, "tenant metadata contains an unsupported control character 0x%02x", c);
+            return err_set(err, ERR_UNAUTHENTICATED, "tenant metadata contains an unsupported control character 0x%02x",
+                           c);
     }
     if (id.n == 0) /* Mimir lets "|" and ":k=v" through as the tenant "", whose files lie at the root of the storage */
         return err_set(err, ERR_UNAUTHENTICATED, "tenant ID is empty");
@@ -106,7 +107,8 @@ bool tenant_parse(struct slice header, struct slice *ret_tenant, struct err *err
             seen[n_seen++] = id;
     }
     if (n_tenants > 1)
-        return err_set(err, ERR_TOO_MANY_TENANTS, "too many tenant IDs present in the request. max: 1 actual: %zu", n_tenants);
+        return err_set(err, ERR_TOO_MANY_TENANTS, "too many tenant IDs present in the request. max: 1 actual: %zu",
+                       n_tenants);
     *ret_tenant = seen[0];
     return true;
 }

@@ -2,7 +2,8 @@
 #include "model/proto_int.h"
 #include "model/write_request.h"
 
-/* --- walking -------------------------------------------------------------------------------------------------------- */
+/* --- walking --------------------------------------------------------------------------------------------------------
+ */
 
 /* LabelPair in any form: fields in any order, repeated (the last one counts), absent, unknown. */
 static bool parse_pair(struct slice msg, struct err *err, struct label *ret)
@@ -87,7 +88,8 @@ bool write_labels_check(struct slice span, struct err *err)
     return r == 0;
 }
 
-/* --- canonical? ----------------------------------------------------------------------------------------------------- */
+/* --- canonical? -----------------------------------------------------------------------------------------------------
+ */
 
 /* A tag of one byte, a shortest length and that many bytes. */
 static bool strict_field(const char **p, const char *end, char tag, struct slice *ret)
@@ -111,8 +113,8 @@ static size_t strict_entry(const char *p, const char *end, struct label *ret)
     if (!strict_field(&at, end, 0x0A, &pair))
         return 0;
     const char *in = pair.p;
-    if (!strict_field(&in, pair.p + pair.n, 0x0A, &ret->name) || !strict_field(&in, pair.p + pair.n, 0x12, &ret->value) ||
-        in != pair.p + pair.n)
+    if (!strict_field(&in, pair.p + pair.n, 0x0A, &ret->name) ||
+        !strict_field(&in, pair.p + pair.n, 0x12, &ret->value) || in != pair.p + pair.n)
         return 0;
     return (size_t)(at - p);
 }
@@ -147,7 +149,8 @@ bool label_span_is_canonical(struct slice span)
     return true;
 }
 
-/* --- building anew -------------------------------------------------------------------------------------------------- */
+/* --- building anew --------------------------------------------------------------------------------------------------
+ */
 
 static uint64_t bits_of(double v)
 {
@@ -216,7 +219,8 @@ static char *put_rest(char *out, const struct write_request *req, const struct w
     return out;
 }
 
-bool write_series_rebuild(const struct write_request *req, struct write_series *s, const struct labels *labels, struct arena *arena)
+bool write_series_rebuild(const struct write_request *req, struct write_series *s, const struct labels *labels,
+                          struct arena *arena)
 {
     ASSERT(labels || (s->flags & WRITE_SERIES_SPAN_WHOLE));
     size_t labels_n = labels_size(s, labels);

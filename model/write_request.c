@@ -4,11 +4,15 @@
  *   WriteRequest   1 timeseries | 2 source | 3 metadata | 1000, 1001 skip_label(_count)_validation
  *   TimeSeries     1 labels | 2 samples | 3 exemplars | 4 histograms | 6 created_timestamp
  *
- * Senders put labels first, then one sample: both have a loop of their own that compares bytes, and everything else takes the general way. The loop
- * over the labels only hops from entry to entry (a chain of eleven loads is what a series costs), so labels that are malformed inside are
- * found by whoever walks them: write_label_next says -1, write_labels_check says why.
+ * Senders put labels first, then one sample: both have a loop of their own that compares bytes, and everything else
+ * takes the general way. The loop over the labels only hops from entry to entry (a chain of eleven loads is what a
+ * series costs), so labels that are malformed inside are found by whoever walks them: write_label_next says -1,
+ * write_labels_check says why.
  */
 #include "model/write_scan_int.h"
+
+/* write_request.h names this number, and the bound on a request's memory is made with it in mind. */
+_Static_assert(sizeof(struct write_series) == 88, "struct write_series has grown");
 
 static const struct scan_form rw1 = {
     .series = 1,
@@ -20,7 +24,8 @@ static const struct scan_form rw1 = {
 };
 
 /*
- * Notes where the label entries of a message lie. p is behind the entry just read; a second run of entries makes the span the whole message.
+ * Notes where the label entries of a message lie. p is behind the entry just read; a second run of entries makes the
+ * span the whole message.
  */
 struct label_run {
     const char *start;
@@ -79,7 +84,8 @@ static bool scan_exemplar(struct scan *s, struct slice msg)
 }
 
 /* One field of a series that is not a label. */
-static bool scan_series_field(struct scan *s, struct proto *r, uint32_t field, uint32_t wire, struct write_series *series)
+static bool scan_series_field(struct scan *s, struct proto *r, uint32_t field, uint32_t wire,
+                              struct write_series *series)
 {
     struct slice msg;
     uint64_t t;
@@ -100,7 +106,8 @@ static bool scan_series_field(struct scan *s, struct proto *r, uint32_t field, u
     }
 }
 
-/* Hops over entries "0A length<128 ...". Returns where the first other field, or an entry that ends too late, begins. */
+/* Hops over entries "0A length<128 ...". Returns where the first other field, or an entry that ends too late, begins.
+ */
 static inline const char *hop_labels(const char *p, const char *end)
 {
     while (end - p >= 2 && p[0] == 0x0A && !(p[1] & 0x80)) {

@@ -1,11 +1,13 @@
 /* See write_scan_int.h. */
 #include "model/write_scan_int.h"
 
-/* --- memory --------------------------------------------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------------------------------------------------
+ */
 
 bool scan_fail_memory(struct scan *s)
 {
-    return err_set(s->err, ERR_BAD_DATA, "the write request of %zu bytes needs more memory than a request may use", s->req->message.n);
+    return err_set(s->err, ERR_BAD_DATA, "the write request of %zu bytes needs more memory than a request may use",
+                   s->req->message.n);
 }
 
 void *scan_alloc(struct scan *s, size_t n, size_t size)
@@ -13,7 +15,8 @@ void *scan_alloc(struct scan *s, size_t n, size_t size)
     size_t bytes;
     size_t limit = WRITE_ITEMS_FACTOR * s->req->message.n + WRITE_ITEMS_FREE;
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > limit - s->items_bytes) {
-        err_set(s->err, ERR_BAD_DATA, "the write request holds too many items for its size of %zu bytes", s->req->message.n);
+        err_set(s->err, ERR_BAD_DATA, "the write request holds too many items for its size of %zu bytes",
+                s->req->message.n);
         return NULL;
     }
     s->items_bytes += bytes;
@@ -29,7 +32,8 @@ struct item_counts {
     size_t exemplars;
 };
 
-/* Counts a series' items with the same steps as the scan takes, so that it never counts fewer. False at the first malformed field. */
+/* Counts a series' items with the same steps as the scan takes, so that it never counts fewer. False at the first
+ * malformed field. */
 static bool count_series(const struct scan_form *form, struct slice msg, struct item_counts *c)
 {
     struct proto r = proto_of(msg, "", NULL);
@@ -114,11 +118,13 @@ bool scan_make_room(struct scan *s)
     return true;
 }
 
-/* --- items ---------------------------------------------------------------------------------------------------------- */
+/* --- items ----------------------------------------------------------------------------------------------------------
+ */
 
 /*
- * The usual sample: 09 value(8) 10 uvarint(t), with t of one to eight bytes that end the message. The varint is loaded as the last eight bytes of
- * the message (the value's own bytes are in front of it, so that nothing outside is read) and its 7-bit groups are pushed together.
+ * The usual sample: 09 value(8) 10 uvarint(t), with t of one to eight bytes that end the message. The varint is loaded
+ * as the last eight bytes of the message (the value's own bytes are in front of it, so that nothing outside is read)
+ * and its 7-bit groups are pushed together.
  */
 static inline bool sample_fast(struct slice msg, struct write_sample *ret)
 {
@@ -219,7 +225,8 @@ bool scan_end_series(struct scan *s, struct write_series *series)
     return true;
 }
 
-/* --- the request ---------------------------------------------------------------------------------------------------- */
+/* --- the request ----------------------------------------------------------------------------------------------------
+ */
 
 bool scan_request_field(struct scan *s, struct proto *r, uint32_t field, uint32_t wire, bool *ret_known)
 {

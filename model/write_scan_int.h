@@ -1,6 +1,6 @@
 /*
- * What the two scans (write_request.c: remote write 1.0, write_symbols.c: the symbol form) share: arrays that grow to size, the bound on them,
- * and messages that are the same in both.
+ * What the two scans (write_request.c: remote write 1.0, write_symbols.c: the symbol form) share: arrays that grow to
+ * size, the bound on them, and messages that are the same in both.
  */
 #pragma once
 

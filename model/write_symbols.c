@@ -2,14 +2,16 @@
  * The scan of the symbol form: remote write 2.0 and the log's records of version 2.
  *
  *   WriteRequest   4 symbols | 5 timeseries | 2 source | 1000, 1001 as in 1.0
- *   TimeSeriesRW2  1 labels_refs (name, value, name, value ...) | 2 samples | 3 histograms | 4 exemplars | 5 metadata | 6 created_timestamp
- *   Exemplar       1 labels_refs | 2 value | 3 timestamp
- *   Metadata       1 type | 3 help_ref | 4 unit_ref
+ *   TimeSeriesRW2  1 labels_refs (name, value, name, value ...) | 2 samples | 3 histograms | 4 exemplars | 5 metadata |
+ * 6 created_timestamp Exemplar       1 labels_refs | 2 value | 3 timestamp Metadata       1 type | 3 help_ref | 4
+ * unit_ref
  *
- * Everything behind the scan knows one form only, so a series becomes a TimeSeries of 1.0 in the arena, beginning with its labels; a histogram's message is the same
- * in both (field 17 is unknown to 1.0 and harmless) and is not copied before that.
+ * Everything behind the scan knows one form only, so a series becomes a TimeSeries of 1.0 in the arena, beginning with
+ * its labels; a histogram's message is the same in both (field 17 is unknown to 1.0 and harmless) and is not copied
+ * before that.
  *
- * Three passes: count and check the top level; note the symbols, which may legally stand behind series that use them; scan the series.
+ * Three passes: count and check the top level; note the symbols, which may legally stand behind series that use them;
+ * scan the series.
  */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -33,7 +35,11 @@ static const struct slice common_symbols[] = {
 #undef SYMBOL
 };
 
-/* Families seen: a hash table of indexes into req->metadata, + 1. Chains are cut short, since losing a duplicate does no harm and long ones would. */
+/* A label's entry has three tags and three lengths, nearly always of one byte each. */
+#define LABEL_OVERHEAD 6
+
+/* Families seen: a hash table of indexes into req->metadata, + 1. Chains are cut short, since losing a duplicate does
+ * no harm and long ones would. */
 #define FAMILY_PROBES_MAX 32
 
 struct symbol_scan {
@@ -50,7 +56,8 @@ struct symbol_scan {
     uint32_t families_mask;
 };
 
-/* --- references ----------------------------------------------------------------------------------------------------- */
+/* --- references -----------------------------------------------------------------------------------------------------
+ */
 
 static bool resolve(const struct symbol_scan *v, uint64_t ref, struct slice *ret)
 {
@@ -70,7 +77,8 @@ static bool resolve(const struct symbol_scan *v, uint64_t ref, struct slice *ret
 }
 
 /* Go reads a uint32: higher bits are lost. */
-static bool resolve_field(struct symbol_scan *v, struct proto *r, uint32_t wire, const char *field, const char *what, struct slice *ret)
+static bool resolve_field(struct symbol_scan *v, struct proto *r, uint32_t wire, const char *field, const char *what,
+                          struct slice *ret)
 {
     uint64_t ref;
     if (!proto_varint_field(r, wire, field, &ref))
@@ -135,17 +143,20 @@ static bool finish_refs(struct symbol_scan *v, size_t n, struct labels *ret)
         return err_set(v->scan.err, ERR_BAD_DATA, "proto: Remote Write 2.0 odd number of label references");
     *ret = (struct labels){.items = v->labels, .n = n / 2};
     for (size_t i = 0; i < ret->n; i++)
-        v->expanded_bytes += label_canonical_size(ret->items[i]);
+        v->expanded_bytes += ret->items[i].name.n + ret->items[i].value.n + LABEL_OVERHEAD;
     size_t max = WRITE_SYMBOLS_FACTOR * v->scan.req->message.n + WRITE_SYMBOLS_FREE;
     if (v->expanded_bytes > max)
-        return err_set(v->scan.err, ERR_BAD_DATA, "the symbols of the write request expand to more than %zu bytes", max);
+        return err_set(v->scan.err, ERR_BAD_DATA, "the symbols of the write request expand to more than %zu bytes",
+                       max);
     return true;
 }
 
-/* --- exemplars ------------------------------------------------------------------------------------------------------ */
+/* --- exemplars ------------------------------------------------------------------------------------------------------
+ */
 
 /* The Exemplar of 1.0: 1 labels, 2 value, 3 timestamp. */
-static bool build_exemplar(struct symbol_scan *v, struct labels labels, double value, int64_t t, struct write_exemplar *ret)
+static bool build_exemplar(struct symbol_scan *v, struct labels labels, double value, int64_t t,
+                           struct write_exemplar *ret)
 {
     size_t labels_n = 0;
     for (size_t i = 0; i < labels.n; i++)
@@ -165,8 +176,8 @@ static bool build_exemplar(struct symbol_scan *v, struct labels labels, double v
         out = proto_put_uvarint(out, (uint64_t)t);
     }
     ASSERT(out == start + n);
-    *ret = (struct write_exemplar){
-        .raw = slice_make(start, n), .labels = slice_make(start, labels_n), .t = t, .v = value};
+    *ret =
+        (struct write_exemplar){.raw = slice_make(start, n), .labels = slice_make(start, labels_n), .t = t, .v = value};
     return true;
 }
 
@@ -199,7 +210,8 @@ static bool scan_exemplar(struct symbol_scan *v, struct slice msg)
     return ex && build_exemplar(v, labels, value, (int64_t)t, ex);
 }
 
-/* --- metadata ------------------------------------------------------------------------------------------------------- */
+/* --- metadata -------------------------------------------------------------------------------------------------------
+ */
 
 static bool scan_metadata(struct symbol_scan *v, struct slice msg, struct write_metadata *ret)
 {
@@ -325,10 +337,13 @@ static bool add_metadata(struct symbol_scan *v, struct slice name, struct write_
     return true;
 }
 
-/* --- series --------------------------------------------------------------------------------------------------------- */
+/* --- series ---------------------------------------------------------------------------------------------------------
+ */
 
-/* Everything of a series message but its labels, which field 4 (exemplars) would need the scratch for: they are read in a pass before. */
-static bool scan_items(struct symbol_scan *v, struct slice msg, struct write_series *series, struct write_metadata *metadata)
+/* Everything of a series message but its labels, which field 4 (exemplars) would need the scratch for: they are read in
+ * a pass before. */
+static bool scan_items(struct symbol_scan *v, struct slice msg, struct write_series *series,
+                       struct write_metadata *metadata)
 {
     struct proto r = proto_of(msg, rw2.series_message, v->scan.err);
     while (proto_more(&r)) {
@@ -405,7 +420,8 @@ static bool scan_series(struct symbol_scan *v, struct slice msg)
     return true;
 }
 
-/* --- the request ---------------------------------------------------------------------------------------------------- */
+/* --- the request ----------------------------------------------------------------------------------------------------
+ */
 
 static bool is_rw1_field(uint32_t field)
 {
@@ -436,7 +452,8 @@ static bool count_top(struct symbol_scan *v)
             if (!proto_bytes_field(&r, wire, field == 4 ? "SymbolsRW2" : "TimeseriesRW2", &skipped))
                 return false;
             if (field == 4 && v->n_symbols == 0 && skipped.n)
-                return err_set(v->scan.err, ERR_BAD_DATA, "proto: Remote Write 2.0 symbols must start with empty string");
+                return err_set(v->scan.err, ERR_BAD_DATA,
+                               "proto: Remote Write 2.0 symbols must start with empty string");
             v->n_symbols += field == 4;
             v->n_counted_series += field == 5;
         } else if (!scan_request_field(&v->scan, &r, field, wire, &known) || (!known && !proto_skip(&r, wire))) {
@@ -478,8 +495,8 @@ static bool scan_all_series(struct symbol_scan *v)
     return true;
 }
 
-bool write_request_scan_v2(struct slice message, enum write_symbols symbols, struct arena *arena, struct write_request *ret,
-                           struct err *err)
+bool write_request_scan_v2(struct slice message, enum write_symbols symbols, struct arena *arena,
+                           struct write_request *ret, struct err *err)
 {
     *ret = (struct write_request){.message = message};
     if (message.n > UINT32_MAX) /* indexes are 32 bits wide */

@@ -1,11 +1,13 @@
 /*
- * What the steps between a push's bytes and its series cost, on one thread, without snappy: the scan, the walk over all labels, the look
- * whether they are canonical, the hash; the same for the symbol form; and a record from its bytes to hashed series.
+ * What the steps between a push's bytes and its series cost, on one thread, without snappy: the scan, the walk over all
+ * labels, the look whether they are canonical, the hash; the same for the symbol form; and a record from its bytes to
+ * hashed series.
  *
  *     bench_scan [runs]
  *
- * Data: 100 requests of 2,000 series of 11 labels (about 230 bytes of text) with one sample. Each is copied to a buffer of its own first (not
- * timed), as decompression would have put it there. Figures are thread CPU ns a series: minimum and median of the runs.
+ * Data: 100 requests of 2,000 series of 11 labels (about 230 bytes of text) with one sample. Each is copied to a buffer
+ * of its own first (not timed), as decompression would have put it there. Figures are thread CPU ns a series: minimum
+ * and median of the runs.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +27,8 @@ static double cpu_ns(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-static const char *const names[LABELS] = {"__name__", "cluster",   "code", "container", "handler", "instance",
-                                          "job",      "le",        "namespace", "pod",  "zone"};
+static const char *const names[LABELS] = {"__name__", "cluster", "code",      "container", "handler", "instance",
+                                          "job",      "le",      "namespace", "pod",       "zone"};
 
 static void value_of(char *out, size_t cap, int request, int series, int label)
 {
@@ -88,11 +90,12 @@ static void make_request_v2(struct buf *msg, int request)
     buf_release(&ts), buf_release(&list);
 }
 
-/* --- steps ---------------------------------------------------------------------------------------------------------- */
+/* --- steps ----------------------------------------------------------------------------------------------------------
+ */
 
 struct work {
     struct buf *requests;
-    struct buf message; /* the request at hand */
+    struct buf message;            /* the request at hand */
     struct write_request *scanned; /* of a scan before, for the steps that need one */
     struct arena arena;
 };

@@ -1,8 +1,9 @@
 /*
- * The scan of push bodies after decompression: the first byte is the form (remote write 1.0, 2.0, record of version 2), the rest the message.
+ * The scan of push bodies after decompression: the first byte is the form (remote write 1.0, 2.0, record of version 2),
+ * the rest the message.
  *
- * Beside what the sanitizers see: memory stays within the bounds that write_request.h promises; the ways to walk labels agree with each other; a series built
- * anew holds what the old one held.
+ * Beside what the sanitizers see: memory stays within the bounds that write_request.h promises; the ways to walk labels
+ * agree with each other; a series built anew holds what the old one held.
  */
 #include <stdlib.h>
 
@@ -93,7 +94,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct err err = ERR_NONE;
     unsigned form = data[0] % 3;
     bool ok = form == 0 ? write_request_scan(message, &arena, &req, &err)
-                        : write_request_scan_v2(message, form == 1 ? WRITE_SYMBOLS_RW2 : WRITE_SYMBOLS_RECORD_V2, &arena, &req, &err);
+                        : write_request_scan_v2(message, form == 1 ? WRITE_SYMBOLS_RW2 : WRITE_SYMBOLS_RECORD_V2,
+                                                &arena, &req, &err);
     ASSERT(ok == (err.code == ERR_OK) && (ok || err.text[0]));
     size_t max = WRITE_ITEMS_FACTOR * message.n + WRITE_ITEMS_FREE;
     if (form != 0)

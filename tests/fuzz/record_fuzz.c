@@ -1,8 +1,9 @@
 /*
- * Records of the log: the first byte is the version (0 to 3) and, in its highest bit, whether the value is compressed; the rest is the value.
+ * Records of the log: the first byte is the version (0 to 3) and, in its highest bit, whether the value is compressed;
+ * the rest is the value.
  *
- * Beside what the sanitizers see: every series that is not rejected is canonical and has its hash; what is decoded, written as version 0 and
- * decoded again is the same.
+ * Beside what the sanitizers see: every series that is not rejected is canonical and has its hash; what is decoded,
+ * written as version 0 and decoded again is the same.
  */
 #include "base/assert.h"
 #include "log/record.h"

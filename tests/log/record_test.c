@@ -1,6 +1,7 @@
 /*
- * Every record that a real Mimir wrote (mimir/records of the shared folder) is decoded and held against index.json, whole: order of series and labels,
- * bits of values, histograms, exemplars, metadata, source and flags. Then what BETTER.md promises, and records that are none.
+ * Every record that a real Mimir wrote (mimir/records of the shared folder) is decoded and held against index.json,
+ * whole: order of series and labels, bits of values, histograms, exemplars, metadata, source and flags. Then what
+ * BETTER.md promises, and records that are none.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -18,7 +19,8 @@
 #define RECORDS TEST_SHARED_DIR "/mimir/records/"
 #define SEED 0x1234567890abcdefULL
 
-/* --- comparing with index.json -------------------------------------------------------------------------------------- */
+/* --- comparing with index.json --------------------------------------------------------------------------------------
+ */
 
 /* Numbers, or the strings that stand for what JSON lacks. */
 static uint64_t json_bits(const json_t *j)
@@ -68,7 +70,8 @@ static void expect_labels(struct slice span, const json_t *want, const char *whe
     cr_expect_eq(n, json_array_size(want), "%s: number of labels", where);
 }
 
-static void expect_samples(const struct write_request *req, const struct write_series *s, const json_t *want, const char *where)
+static void expect_samples(const struct write_request *req, const struct write_series *s, const json_t *want,
+                           const char *where)
 {
     cr_assert_eq(s->n_samples, json_array_size(want), "%s: number of samples", where);
     for (uint32_t i = 0; i < s->n_samples; i++) {
@@ -125,13 +128,15 @@ static void expect_histogram(struct slice msg, const json_t *want, struct arena 
         expect_counts(h.negative_counts, h.n_negative, json_object_get(want, "negative_counts"), where);
     } else {
         cr_expect_eq(h.count_int, (uint64_t)json_integer_value(json_object_get(want, "count_int")), "%s", where);
-        cr_expect_eq(h.zero_count_int, (uint64_t)json_integer_value(json_object_get(want, "zero_count_int")), "%s", where);
+        cr_expect_eq(h.zero_count_int, (uint64_t)json_integer_value(json_object_get(want, "zero_count_int")), "%s",
+                     where);
         expect_deltas(h.positive_deltas, h.n_positive, json_object_get(want, "positive_deltas"), where);
         expect_deltas(h.negative_deltas, h.n_negative, json_object_get(want, "negative_deltas"), where);
     }
 }
 
-static void expect_exemplars(const struct write_request *req, const struct write_series *s, const json_t *want, const char *where)
+static void expect_exemplars(const struct write_request *req, const struct write_series *s, const json_t *want,
+                             const char *where)
 {
     cr_assert_eq(s->n_exemplars, json_array_size(want), "%s: number of exemplars", where);
     for (uint32_t i = 0; i < s->n_exemplars; i++) {
@@ -143,8 +148,8 @@ static void expect_exemplars(const struct write_request *req, const struct write
     }
 }
 
-static void expect_series(const struct write_request *req, const struct write_series *s, const json_t *want, struct arena *arena,
-                          const char *where)
+static void expect_series(const struct write_request *req, const struct write_series *s, const json_t *want,
+                          struct arena *arena, const char *where)
 {
     cr_expect((s->flags & WRITE_SERIES_CANONICAL) && !(s->flags & WRITE_SERIES_REJECTED), "%s", where);
     cr_expect(label_span_is_canonical(s->labels), "%s", where);
@@ -161,7 +166,8 @@ static void expect_series(const struct write_request *req, const struct write_se
 
 static void expect_metadata(const struct write_metadata *m, const json_t *want, const json_t *family, const char *where)
 {
-    static const char *const types[] = {"unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"};
+    static const char *const types[] = {"unknown",        "counter", "gauge", "histogram",
+                                        "gaugehistogram", "summary", "info",  "stateset"};
     cr_expect(slice_is_json(m->family, family), "%s: family %.*s", where, SL_FMT(m->family));
     cr_assert_lt(m->type, 8);
     cr_expect_str_eq(types[m->type], json_string_value(json_object_get(want, "type")), "%s", where);
@@ -172,15 +178,16 @@ static void expect_metadata(const struct write_metadata *m, const json_t *want, 
 /* Metadata of version 2 stands in the series list; entries without samples are there for it only. */
 static bool carries_only_metadata(const json_t *ts)
 {
-    return json_array_size(json_object_get(json_object_get(ts, "metadata"), "fields")) && !json_object_get(ts, "samples") &&
-           !json_object_get(ts, "histograms") && !json_object_get(ts, "exemplars");
+    return json_array_size(json_object_get(json_object_get(ts, "metadata"), "fields")) &&
+           !json_object_get(ts, "samples") && !json_object_get(ts, "histograms") && !json_object_get(ts, "exemplars");
 }
 
 static void expect_decoded(const struct write_request *req, const json_t *want, struct arena *arena, const char *where)
 {
     const json_t *list = json_object_get(want, "timeseries"), *ts, *m;
     size_t i, n_series = 0, n_metadata = 0;
-    json_array_foreach(list, i, ts) {
+    json_array_foreach(list, i, ts)
+    {
         const json_t *meta = json_object_get(ts, "metadata");
         if (json_array_size(json_object_get(meta, "fields"))) {
             cr_assert_lt(n_metadata, req->n_metadata, "%s", where);
@@ -192,7 +199,8 @@ static void expect_decoded(const struct write_request *req, const json_t *want, 
         cr_assert_lt(n_series, req->n_series, "%s", where);
         expect_series(req, &req->series[n_series++], ts, arena, where);
     }
-    json_array_foreach(json_object_get(want, "metadata"), i, m) {
+    json_array_foreach(json_object_get(want, "metadata"), i, m)
+    {
         cr_assert_lt(n_metadata, req->n_metadata, "%s", where);
         expect_metadata(&req->metadata[n_metadata++], m, json_object_get(m, "metric_family_name"), where);
     }
@@ -209,7 +217,8 @@ static void expect_summary(const struct write_request *req, const json_t *want, 
 {
     const json_t *is = json_object_get(want, "first_labels_i"), *families = json_object_get(want, "families"), *j;
     size_t i, n = 0;
-    json_array_foreach(is, i, j) {
+    json_array_foreach(is, i, j)
+    {
         if (json_is_null(j))
             continue; /* an entry of version 2 that is there for its metadata */
         cr_assert_lt(n, req->n_series, "%s", where);
@@ -222,8 +231,7 @@ static void expect_summary(const struct write_request *req, const json_t *want, 
     }
     cr_expect_eq(req->n_series, n, "%s", where);
     cr_expect_eq(req->n_metadata, json_array_size(families) + json_array_size(is) - n, "%s", where);
-    json_array_foreach(families, i, j)
-        cr_expect(slice_is_json(req->metadata[i].family, j), "%s", where);
+    json_array_foreach(families, i, j) cr_expect(slice_is_json(req->metadata[i].family, j), "%s", where);
 }
 
 static char *read_file(const char *path, size_t *ret_n)
@@ -245,7 +253,8 @@ static json_t *read_index(void)
     json_error_t error;
     json_t *index = json_load_file(RECORDS "index.json", 0, &error);
     if (!index) {
-        cr_assert_null(getenv("CI"), "no records in " RECORDS ": put the shared folder beside the clone (%s)", error.text);
+        cr_assert_null(getenv("CI"), "no records in " RECORDS ": put the shared folder beside the clone (%s)",
+                       error.text);
         cr_skip_test("no shared folder");
     }
     return index;
@@ -298,7 +307,8 @@ static void check_all_records(enum plog_value_form form)
     json_t *index = read_index();
     const json_t *records = json_object_get(index, "records"), *entry;
     size_t i, versions[3] = {0};
-    json_array_foreach(records, i, entry) {
+    json_array_foreach(records, i, entry)
+    {
         check_record(entry, form);
         versions[json_integer_value(json_object_get(entry, "version_flag"))]++;
     }
@@ -321,7 +331,8 @@ Test(record, version_0_written_again_is_mimirs_own_bytes)
     json_t *index = read_index();
     const json_t *entry;
     size_t i, n_same = 0;
-    json_array_foreach(json_object_get(index, "records"), i, entry) {
+    json_array_foreach(json_object_get(index, "records"), i, entry)
+    {
         const char *file = json_string_value(json_object_get(entry, "file"));
         char path[512];
         size_t n;
@@ -347,7 +358,8 @@ Test(record, version_0_written_again_is_mimirs_own_bytes)
     json_decref(index);
 }
 
-/* --- what is no record ---------------------------------------------------------------------------------------------- */
+/* --- what is no record ----------------------------------------------------------------------------------------------
+ */
 
 static void expect_refused(struct plog_record rec, const char *text)
 {
@@ -390,7 +402,8 @@ Test(record, an_empty_value_is_a_record_of_nothing)
     arena_release(&arena);
 }
 
-/* --- labels of foreign writers -------------------------------------------------------------------------------------- */
+/* --- labels of foreign writers --------------------------------------------------------------------------------------
+ */
 
 Test(record, labels_become_canonical_and_hopeless_series_are_marked)
 {
@@ -435,7 +448,8 @@ Test(record, labels_become_canonical_and_hopeless_series_are_marked)
 Test(record, bits_of_values_are_kept_in_version_2)
 {
     /* {__name__="up"}: -0.0 at 5, spelled out. */
-    static const char bytes[] = "\x22\x00\x22\x02up\x2A\x13\x0A\x02\x01\x41\x12\x0B\x09\x00\x00\x00\x00\x00\x00\x00\x80\x10\x05\x2A\x00";
+    static const char bytes[] =
+        "\x22\x00\x22\x02up\x2A\x13\x0A\x02\x01\x41\x12\x0B\x09\x00\x00\x00\x00\x00\x00\x00\x80\x10\x05\x2A\x00";
     struct plog_record rec = {.tenant = SL("t"), .version = 2, .value = {bytes, sizeof(bytes) - 1}};
     struct arena arena;
     struct write_request req;
@@ -447,7 +461,8 @@ Test(record, bits_of_values_are_kept_in_version_2)
     arena_release(&arena);
 }
 
-/* --- encoding chosen parts ------------------------------------------------------------------------------------------ */
+/* --- encoding chosen parts ------------------------------------------------------------------------------------------
+ */
 
 Test(record, encodes_the_named_series_and_metadata)
 {
@@ -489,7 +504,8 @@ Test(record, encodes_the_named_series_and_metadata)
     buf_release(&msg), buf_release(&ts), buf_release(&out);
 }
 
-/* --- hints ---------------------------------------------------------------------------------------------------------- */
+/* --- hints ----------------------------------------------------------------------------------------------------------
+ */
 
 Test(record, a_batch_lives_as_long_as_its_last_hint)
 {

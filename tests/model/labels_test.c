@@ -6,12 +6,12 @@
 #include "model/write_request.h"
 #include "tests/model/wire.h"
 
-static struct label L(const char *name, const char *value)
-{
+static struct label L(const char *name, const char *value) {
     return (struct label){slice_of(name), slice_of(value)};
 }
 
-static void expect_text(struct buf *b, const char *want)
+static void
+expect_text(struct buf *b, const char *want)
 {
     cr_expect_str_eq(buf_cstr(b), want);
     buf_clear(b);
@@ -46,7 +46,10 @@ Test(labels, hash_tells_apart_sets_whose_bytes_run_together)
 
 Test(labels, quotes_as_go_does)
 {
-    static const struct { struct slice in; const char *want; } cases[] = {
+    static const struct {
+        struct slice in;
+        const char *want;
+    } cases[] = {
         {{"", 0}, "\"\""},
         {{"plain", 5}, "\"plain\""},
         {{"a\"b\\c", 5}, "\"a\\\"b\\\\c\""},
@@ -54,11 +57,11 @@ Test(labels, quotes_as_go_does)
         {{"\0\x1f\x7f", 3}, "\"\\x00\\x1f\\x7f\""},
         {{"x\xffy", 3}, "\"x\\xffy\""},
         {{"Z\xc3\xbcrich", 7}, "\"Z\xc3\xbcrich\""},
-        {{"\xc2\xa0", 2}, "\"\\u00a0\""},                    /* no-break space */
-        {{"\xe2\x80\xa8", 3}, "\"\\u2028\""},                /* line separator */
-        {{"\xef\xbf\xbd", 3}, "\"\xef\xbf\xbd\""},           /* a real U+FFFD */
-        {{"\xf0\x9f\xa6\x80", 4}, "\"\xf0\x9f\xa6\x80\""},   /* an emoji */
-        {{"\xf3\xa0\x80\x81", 4}, "\"\\U000e0001\""},        /* a tag character */
+        {{"\xc2\xa0", 2}, "\"\\u00a0\""},                  /* no-break space */
+        {{"\xe2\x80\xa8", 3}, "\"\\u2028\""},              /* line separator */
+        {{"\xef\xbf\xbd", 3}, "\"\xef\xbf\xbd\""},         /* a real U+FFFD */
+        {{"\xf0\x9f\xa6\x80", 4}, "\"\xf0\x9f\xa6\x80\""}, /* an emoji */
+        {{"\xf3\xa0\x80\x81", 4}, "\"\\U000e0001\""},      /* a tag character */
     };
     struct buf b = {0};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -157,8 +160,11 @@ Test(labels, hash_of_a_series_depends_on_every_byte_and_the_seed)
 
 Test(labels, legacy_names)
 {
-    static const struct { const char *s; bool metric, label; } cases[] = {
-        {"up", true, true}, {"a:b", true, false}, {"_x9", true, true}, {"9x", false, false},
+    static const struct {
+        const char *s;
+        bool metric, label;
+    } cases[] = {
+        {"up", true, true}, {"a:b", true, false},  {"_x9", true, true},          {"9x", false, false},
         {"", false, false}, {"a-b", false, false}, {"gr\xc3\xb6", false, false}, {":", true, false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

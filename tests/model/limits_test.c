@@ -69,7 +69,14 @@ static bool split(char *line, char *columns[6])
 
 static bool same_value(const struct flag_def *def, const char *want)
 {
-    union { int64_t i; uint64_t u; double d; bool b; const char *s; struct flag_list l; } a = {0}, b = {0};
+    union {
+        int64_t i;
+        uint64_t u;
+        double d;
+        bool b;
+        const char *s;
+        struct flag_list l;
+    } a = {0}, b = {0};
     if (def->type == FLAG_STRING || def->type == FLAG_LIST)
         return strcmp(def->def, want) == 0;
     struct limits owner_of_strings;
@@ -85,7 +92,8 @@ Test(limits, names_paths_defaults_and_classes_are_mimirs)
     static const char *const classes[] = {"basic", "advanced", "experimental"};
     FILE *f = fopen(TEST_SHARED_DIR "/mimir/flags.tsv", "r");
     if (!f) {
-        cr_assert_null(getenv("CI"), "no flags.tsv in " TEST_SHARED_DIR "/mimir: put the shared folder beside the clone");
+        cr_assert_null(getenv("CI"),
+                       "no flags.tsv in " TEST_SHARED_DIR "/mimir: put the shared folder beside the clone");
         cr_skip_test("no shared folder");
     }
     size_t found = 0;

@@ -25,16 +25,37 @@ Test(matcher, equality)
 
 Test(matcher, regular_expressions_match_whole_values)
 {
-    static const struct { const char *pattern, *value; bool want; } cases[] = {
-        {"foo", "foo", true},          {"foo", "foobar", false},      {"foo|bar", "bar", true},
-        {"foo|bar", "foobar", false},  {"a(b|c)", "ac", true},        {"a(b|c)", "a", false},
-        {".*", "", true},              {".*", "a\nb", true},          {".+", "", false},
-        {".+", "\n", true},            {"foo.*", "foobar", true},     {"foo.*", "fobar", false},
-        {".*bar", "foobar", true},     {".*bar", "barf", false},      {".*oba.*", "foobar", true},
-        {".*oba.*", "", false},        {"(?i)foo", "FOO", true},      {"[0-9]{3}", "404", true},
-        {"[0-9]{3}", "4040", false},   {"", "", true},                {"", "a", false},
-        {"foo.+bar", "foobar", false}, {"foo.+bar", "foo-bar", true}, {"a.*b.*c", "a1b2c", true},
-        {"a.*b.*c", "a12c", false},    {"5..", "503", true},          {"|a", "", true},
+    static const struct {
+        const char *pattern, *value;
+        bool want;
+    } cases[] = {
+        {"foo", "foo", true},
+        {"foo", "foobar", false},
+        {"foo|bar", "bar", true},
+        {"foo|bar", "foobar", false},
+        {"a(b|c)", "ac", true},
+        {"a(b|c)", "a", false},
+        {".*", "", true},
+        {".*", "a\nb", true},
+        {".+", "", false},
+        {".+", "\n", true},
+        {"foo.*", "foobar", true},
+        {"foo.*", "fobar", false},
+        {".*bar", "foobar", true},
+        {".*bar", "barf", false},
+        {".*oba.*", "foobar", true},
+        {".*oba.*", "", false},
+        {"(?i)foo", "FOO", true},
+        {"[0-9]{3}", "404", true},
+        {"[0-9]{3}", "4040", false},
+        {"", "", true},
+        {"", "a", false},
+        {"foo.+bar", "foobar", false},
+        {"foo.+bar", "foo-bar", true},
+        {"a.*b.*c", "a1b2c", true},
+        {"a.*b.*c", "a12c", false},
+        {"5..", "503", true},
+        {"|a", "", true},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         cr_expect_eq(matches(MATCH_RE, cases[i].pattern, cases[i].value), cases[i].want, "%s =~ %s", cases[i].value,

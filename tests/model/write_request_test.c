@@ -10,8 +10,9 @@ enum form { RW1, RW2, RECORD_V2 };
 
 static bool scan(enum form form, struct slice msg, struct arena *a, struct write_request *req, struct err *err)
 {
-    return form == RW1 ? write_request_scan(msg, a, req, err)
-                       : write_request_scan_v2(msg, form == RW2 ? WRITE_SYMBOLS_RW2 : WRITE_SYMBOLS_RECORD_V2, a, req, err);
+    return form == RW1
+               ? write_request_scan(msg, a, req, err)
+               : write_request_scan_v2(msg, form == RW2 ? WRITE_SYMBOLS_RW2 : WRITE_SYMBOLS_RECORD_V2, a, req, err);
 }
 
 /* The scan works on a copy of exactly the message's size, so that a read past its end is seen by the sanitizer. */
@@ -63,7 +64,8 @@ static void expect_labels(struct slice span, const char *want)
     buf_release(&b);
 }
 
-/* --- remote write 1.0 ----------------------------------------------------------------------------------------------- */
+/* --- remote write 1.0 -----------------------------------------------------------------------------------------------
+ */
 
 Test(write_request, an_empty_message_is_a_request_of_nothing)
 {
@@ -267,7 +269,10 @@ Test(write_request, series_without_labels_are_counted_and_not_kept)
 
 Test(write_request, errors_of_the_top_level_and_below)
 {
-    static const struct { struct slice msg; const char *text; } cases[] = {
+    static const struct {
+        struct slice msg;
+        const char *text;
+    } cases[] = {
         {SL("\x0A"), "unexpected EOF"},
         {SL("\x0A\x05\x0A"), "unexpected EOF"},
         {SL("\x0A\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), "proto: negative length found during unmarshaling"},
@@ -325,7 +330,8 @@ Test(write_request, unknown_groups_are_passed_over)
     scanned_release(&s);
 }
 
-/* --- bounds --------------------------------------------------------------------------------------------------------- */
+/* --- bounds ---------------------------------------------------------------------------------------------------------
+ */
 
 static struct buf repeat(const char *bytes, size_t n_bytes, size_t times)
 {
@@ -437,33 +443,92 @@ Test(write_request, an_arena_that_is_used_up_is_an_error)
     buf_release(&msg);
 }
 
-/* --- canonical spans ------------------------------------------------------------------------------------------------ */
+/* --- canonical spans ------------------------------------------------------------------------------------------------
+ */
 
 Test(write_request, canonical_means_one_encoding_only)
 {
-    static const struct { struct slice span; bool want; } cases[] = {
+    static const struct {
+        struct slice span;
+        bool want;
+    } cases[] = {
         {{NULL, 0}, true},
-        {SL("\x0A\x06\x0A\x01" "a\x12\x01" "1"), true},
-        {SL("\x0A\x06\x0A\x01" "a\x12\x01" "1\x0A\x06\x0A\x01" "b\x12\x01" "1"), true},
-        {SL("\x0A\x07\x0A\x01" "a\x12\x02" "11\x0A\x07\x0A\x02" "ab\x12\x01" "1"), true}, /* a < ab */
-        {SL("\x0A\x07\x0A\x02" "ab\x12\x01" "1\x0A\x06\x0A\x01" "a\x12\x01" "1"), false},
-        {SL("\x0A\x06\x0A\x01" "b\x12\x01" "1\x0A\x06\x0A\x01" "a\x12\x01" "1"), false}, /* order */
-        {SL("\x0A\x06\x0A\x01" "a\x12\x01" "1\x0A\x06\x0A\x01" "a\x12\x01" "2"), false}, /* twice */
-        {SL("\x0A\x05\x0A\x01" "a\x12\x00"), false},                                     /* empty value */
-        {SL("\x0A\x03\x0A\x01" "a"), false},                                             /* no value */
-        {SL("\x0A\x06\x12\x01" "1\x0A\x01" "a"), false},                                 /* swapped */
-        {SL("\x0A\x86\x00\x0A\x01" "a\x12\x01" "1"), false},                             /* long varint */
-        {SL("\x0A\x07\x0A\x81\x00" "a\x12\x01" "1"), false},                             /* long varint inside */
-        {SL("\x0A\x08\x0A\x01" "a\x12\x01" "1\x18\x01"), false},                         /* another field */
-        {SL("\x0A\x06\x0A\x01" "a\x12\x01" "1\x12\x00"), false},                         /* a sample */
-        {SL("\x0A\x06\x0A\x01" "a\x12\x01"), false},                                     /* cut */
-        {SL("\x0A\x06\x0A\x01" "\xff\x12\x01" "1\x0A\x06\x0A\x01" "a\x12\x01" "1"), false}, /* bytes are unsigned */
+        {SL("\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1"),
+         true},
+        {SL("\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1\x0A\x06\x0A\x01"
+            "b\x12\x01"
+            "1"),
+         true},
+        {SL("\x0A\x07\x0A\x01"
+            "a\x12\x02"
+            "11\x0A\x07\x0A\x02"
+            "ab\x12\x01"
+            "1"),
+         true}, /* a < ab */
+        {SL("\x0A\x07\x0A\x02"
+            "ab\x12\x01"
+            "1\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1"),
+         false},
+        {SL("\x0A\x06\x0A\x01"
+            "b\x12\x01"
+            "1\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1"),
+         false}, /* order */
+        {SL("\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "2"),
+         false}, /* twice */
+        {SL("\x0A\x05\x0A\x01"
+            "a\x12\x00"),
+         false}, /* empty value */
+        {SL("\x0A\x03\x0A\x01"
+            "a"),
+         false}, /* no value */
+        {SL("\x0A\x06\x12\x01"
+            "1\x0A\x01"
+            "a"),
+         false}, /* swapped */
+        {SL("\x0A\x86\x00\x0A\x01"
+            "a\x12\x01"
+            "1"),
+         false}, /* long varint */
+        {SL("\x0A\x07\x0A\x81\x00"
+            "a\x12\x01"
+            "1"),
+         false}, /* long varint inside */
+        {SL("\x0A\x08\x0A\x01"
+            "a\x12\x01"
+            "1\x18\x01"),
+         false}, /* another field */
+        {SL("\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1\x12\x00"),
+         false}, /* a sample */
+        {SL("\x0A\x06\x0A\x01"
+            "a\x12\x01"),
+         false}, /* cut */
+        {SL("\x0A\x06\x0A\x01"
+            "\xff\x12\x01"
+            "1\x0A\x06\x0A\x01"
+            "a\x12\x01"
+            "1"),
+         false}, /* bytes are unsigned */
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         cr_expect_eq(label_span_is_canonical(cases[i].span), cases[i].want, "case %zu", i);
 }
 
-/* --- the symbol form ------------------------------------------------------------------------------------------------ */
+/* --- the symbol form ------------------------------------------------------------------------------------------------
+ */
 
 static void put_symbols(struct buf *msg, const char *const *symbols)
 {
@@ -542,7 +607,10 @@ Test(write_request, symbols_may_follow_the_series_and_references_may_be_unpacked
 
 Test(write_request, errors_of_the_symbol_form)
 {
-    static const struct { struct slice msg; const char *text; } cases[] = {
+    static const struct {
+        struct slice msg;
+        const char *text;
+    } cases[] = {
         {SL("\x22\x01x"), "proto: Remote Write 2.0 symbols must start with empty string"},
         {SL("\x22\x00\x2A\x03\x0A\x01\x00"), "proto: Remote Write 2.0 odd number of label references"},
         {SL("\x22\x00\x2A\x04\x0A\x02\x00\x01"), "proto: Remote Write 2.0 invalid label reference"},
@@ -564,8 +632,9 @@ Test(write_request, errors_of_the_symbol_form)
 Test(write_request, common_symbols_exist_in_records_only)
 {
     /* The example of FORMATS 2.3: {__name__="up",job="x"}, 1.0 at 1000 ms. */
-    static const char bytes[] = "\x22\x00\x22\x02up\x22\x01x\x2A\x16\x0A\x04\x01\x41\x13\x42\x12\x0C\x09\x00\x00\x00\x00\x00\x00\xF0\x3F"
-                                "\x10\xE8\x07\x2A\x00";
+    static const char bytes[] =
+        "\x22\x00\x22\x02up\x22\x01x\x2A\x16\x0A\x04\x01\x41\x13\x42\x12\x0C\x09\x00\x00\x00\x00\x00\x00\xF0\x3F"
+        "\x10\xE8\x07\x2A\x00";
     struct slice msg = slice_make(bytes, sizeof(bytes) - 1);
     struct scanned s = scan_exact(RECORD_V2, msg);
     cr_assert(s.ok, "%s", s.err.text);
@@ -575,8 +644,10 @@ Test(write_request, common_symbols_exist_in_records_only)
     scanned_release(&s);
     expect_failure(RW2, msg, "proto: Remote Write 2.0 invalid label reference");
     /* 36 to 63 mean nothing. */
-    expect_failure(RECORD_V2, SL("\x22\x00\x2A\x04\x0A\x02\x01\x24"), "proto: Remote Write 2.0 invalid label reference");
-    expect_failure(RECORD_V2, SL("\x22\x00\x2A\x04\x0A\x02\x01\x3F"), "proto: Remote Write 2.0 invalid label reference");
+    expect_failure(RECORD_V2, SL("\x22\x00\x2A\x04\x0A\x02\x01\x24"),
+                   "proto: Remote Write 2.0 invalid label reference");
+    expect_failure(RECORD_V2, SL("\x22\x00\x2A\x04\x0A\x02\x01\x3F"),
+                   "proto: Remote Write 2.0 invalid label reference");
 }
 
 /* A series {__name__=<symbol 2>} with metadata of a type and help <symbol 3>. */
@@ -630,7 +701,8 @@ Test(write_request, metadata_of_records_is_taken_as_it_is)
     buf_release(&msg);
 }
 
-/* --- building anew -------------------------------------------------------------------------------------------------- */
+/* --- building anew --------------------------------------------------------------------------------------------------
+ */
 
 Test(write_request, a_rebuilt_series_has_its_new_labels_and_what_its_counts_name)
 {
