@@ -56,7 +56,7 @@ static inline void buf_putc(struct buf *b, char c)
 
 void buf_puts(struct buf *b, const char *str);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+void buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 void buf_put_u64(struct buf *b, uint64_t v); /* decimal */
 void buf_put_i64(struct buf *b, int64_t v);
 void buf_put_uvarint(struct buf *b, uint64_t v); /* LEB128 */
