@@ -13,7 +13,7 @@
  *   meta    pages 0 and 1, the higher transaction wins. From 16 on: u32 0xBEEFC0DE, u32 1, u64 address, u64 map size, tree of free pages (pad =
  *           page size), main tree, u64 last page, u64 transaction.
  *
- * Checked: both meta pages; each tree page's own number, flags, node bounds; depth and entry counts of each tree; that children and overflow
+ * Checked: both meta pages and that their transactions follow one another; each tree page's own number, flags, node bounds; depth and entry counts of each tree; that children and overflow
  * runs lie inside the file; in trees with u64 keys that the keys ascend; free page lists when asked (only a writer reads those).
  * Not checked here: values (each record has a checksum), keys of other trees, that no page is used twice (the walk visits at most as many pages as
  * there are, so it ends). An older meta page chosen because the newer one was damaged looks like an older, whole file.
@@ -195,6 +195,12 @@ static bool walk_tree(struct walk *w, struct tree *t)
     return t->seen == t->entries || fail(w, t->root, "a tree has lost entries");
 }
 
+/* Even transactions are noted in page 0, odd ones in page 1, none is left out. */
+static bool follow(uint64_t txn0, uint64_t txn1)
+{
+    return (txn0 == 0 && txn1 == 0) || (txn0 % 2 == 0 && txn1 % 2 == 1 && (txn0 + 1 == txn1 || txn1 + 1 == txn0));
+}
+
 /* Checks both meta pages, sets page size and count; returns the one that counts. */
 static const char *read_metas(struct walk *w)
 {
@@ -212,6 +218,8 @@ static const char *read_metas(struct walk *w)
         if (!best || u64_at(m + 128) > u64_at(best + 128))
             best = m;
     }
+    if (!follow(u64_at(w->map + PAGE_HEADER + 128), u64_at(w->map + w->page_size + PAGE_HEADER + 128)))
+        return fail(w, 0, "the transactions of the meta pages do not follow one another"), NULL;
     /* Pages that were given back within their own transaction are never written, so the last page may lie a little beyond the file. */
     uint64_t last = u64_at(best + 120), in_file = w->map_bytes / w->page_size;
     if (last < 1 || last > in_file + 1024)
