@@ -7,9 +7,9 @@
  *
  * A set-associative cache: buckets of one cache line hold three entries (16 B hash, 4 B token, 1 B generation each). An entry lies in one of the
  * WAYS buckets from its own on; entries are never removed, only replaced, so a bucket with a free slot ends every search: a lookup
- * normally touches one line. The table doubles at three quarters full until the tenant's or the process's bound; from then on the entry of the oldest
+ * normally touches one line. The table doubles at two thirds full until the tenant's or the process's bound; from then on the entry of the oldest
  * generation among the WAYS buckets makes room. A generation lasts ten minutes; a hit moves an entry to the newest.
- * Memory: 28 to 57 B a series.
+ * Memory: 32 to 64 B a series.
  *
  * Locks: one reader-writer lock; lookups of a whole request under one read lock, insertions of a whole request under one write lock.
  * Growing copies the table under the write lock: 5 ms for 200,000 series, and it doubles each time. Any thread.
