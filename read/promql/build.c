@@ -143,6 +143,19 @@ static bool strip_underscores(struct slice s, char *out, size_t *ret_n)
     return true;
 }
 
+/* [digits][.digits][e[+-]digits]: the lexer has seen to it that there are digits, one point and one exponent at most, but not to their order. */
+static bool is_decimal(struct slice s)
+{
+    const char *e = s.n ? memchr(s.p, 'e', s.n) : NULL;
+    if (!e && s.n)
+        e = memchr(s.p, 'E', s.n);
+    const char *last = s.p + s.n - 1;
+    int points = 0;
+    for (size_t i = 0; i < s.n; i++)
+        points += s.p[i] == '.';
+    return s.n && points <= 1 && *last >= '0' && *last <= '9' && !(e && memchr(e, '.', (size_t)(last - e))) && (s.p[0] != '0' || s.n < 2 || (s.p[1] | 0x20) != 'x');
+}
+
 static double parse_number(struct parser *p, struct token t)
 {
     struct slice s = text_of(p, t);
@@ -152,15 +165,14 @@ static double parse_number(struct parser *p, struct token t)
         parse_no_memory(p);
         return 0;
     }
-    size_t n;
+    size_t n = 0;
     bool ok = strip_underscores(s, plain, &n);
     if (ok && n > 2 && plain[0] == '0' && (plain[1] | 0x20) == 'x')
         ok = parse_based(slice_make(plain + 2, n - 2), 16, &v);
     else if (ok && !(n > 1 && plain[0] == '0' && parse_based(slice_make(plain + 1, n - 1), 8, &v)))
         ok = dtoa_parse(slice_make(plain, n), &v);
     if (!ok) {
-        /* A well-formed decimal that cannot be read is too large. */
-        bool range = n && strspn(plain, "0123456789.eE+-") >= n && strip_underscores(s, plain, &n);
+        bool range = is_decimal(slice_make(plain, n)); /* well-formed, so it is too large */
         buf_clear(&p->message);
         put_quoted(&p->message, s);
         parse_fail(p, t.start, "error parsing number: strconv.ParseFloat: parsing %s: %s", buf_cstr(&p->message),
@@ -265,6 +277,24 @@ void check_grouping_label(struct parser *p, struct token name)
     parse_fail(p, name.start, "invalid label name for grouping: %s", buf_cstr(&p->message));
 }
 
+static bool may_begin_operand(int type)
+{
+    switch (type) {
+    case T_IDENTIFIER: case T_METRIC_IDENTIFIER: case T_STRING: case T_NUMBER: case T_DURATION:
+    case T_LEFT_BRACE: case T_LEFT_PAREN: case T_ADD: case T_SUB:
+    case T_LAND: case T_LOR: case T_LUNLESS:
+    case T_BY: case T_WITHOUT: case T_OFFSET: case T_SMOOTHED: case T_ANCHORED: case T_FILL: case T_FILL_LEFT: case T_FILL_RIGHT:
+        return true;
+    default: return (type >= T_START && type <= T_MIN_OF) || (type >= T_AVG && type <= T_LIMIT_RATIO);
+    }
+}
+
+void check_no_grouping(struct parser *p)
+{
+    if (!may_begin_operand(p->token.type))
+        parse_unexpected(p, "grouping opts", "\"(\"");
+}
+
 /* --- simple expressions --------------------------------------------------------------------------------------------------------- */
 
 struct node *node_paren(struct parser *p, struct token open, struct node *expr, struct token close)
@@ -297,9 +327,9 @@ struct node *node_unary(struct parser *p, struct token op, struct node *expr)
     return n;
 }
 
-struct node *node_call(struct parser *p, struct token name, struct node_list *args, int32_t end)
+struct node *node_call(struct parser *p, struct token name, struct arguments args)
 {
-    struct node *n = node_new(p, NODE_CALL, name.start, end);
+    struct node *n = node_new(p, NODE_CALL, name.start, args.end);
     if (!n)
         return NULL;
     struct slice text = text_of(p, name);
@@ -308,10 +338,10 @@ struct node *node_call(struct parser *p, struct token name, struct node_list *ar
         parse_fail(p, name.start, "unknown function with name \"%.*s\"", SL_FMT(text));
         return NULL;
     }
-    n->call.args = ARENA_ARRAY(p->arena, struct node *, args->n ? args->n : 1);
+    n->call.args = ARENA_ARRAY(p->arena, struct node *, args.list->n + 1);
     if (!n->call.args)
         return parse_no_memory(p);
-    for (struct node_item *i = args->first; i; i = i->next) {
+    for (struct node_item *i = args.list->first; i; i = i->next) {
         n->call.args[n->call.n_args++] = i->node;
         node_adopt(p, n, i->node);
     }
@@ -339,14 +369,15 @@ static enum aggregate_op aggregate_op_of(int token)
     }
 }
 
-struct node *node_aggregate(struct parser *p, struct token op, struct name_list *grouping, bool without, struct node_list *args, int32_t end)
+struct node *node_aggregate(struct parser *p, struct token op, struct grouping grouping, struct arguments arguments, int32_t end)
 {
     struct node *n = node_new(p, NODE_AGGREGATE, op.start, end);
     if (!n)
         return NULL;
+    const struct node_list *args = arguments.list;
     n->aggregate.op = aggregate_op_of(op.type);
-    n->aggregate.without = without;
-    n->aggregate.grouping = names_to_array(p, grouping, &n->aggregate.n_grouping);
+    n->aggregate.without = grouping.without;
+    n->aggregate.grouping = names_to_array(p, grouping.labels, &n->aggregate.n_grouping);
     size_t want = aggregate_op_has_param(n->aggregate.op) ? 2 : 1;
     if (args->n == 0) {
         parse_fail(p, op.start, "no arguments for aggregate expression provided");

@@ -96,9 +96,9 @@ expr(A) ::= expr(L) LUNLESS(O) modifiers(M) expr(R). { A = node_binary(p, L, O, 
 /* What may stand after an operator gathers in a binary node that has no sides yet. */
 %type modifiers {struct node *}
 modifiers(A) ::= matching(A). [LOWEST]
-modifiers(A) ::= matching(M) FILL fill_value(V). { A = modifiers_fill(p, M, V, V); }
-modifiers(A) ::= matching(M) FILL_LEFT fill_value(L). { A = modifiers_fill(p, M, L, NULL); }
-modifiers(A) ::= matching(M) FILL_RIGHT fill_value(R). { A = modifiers_fill(p, M, NULL, R); }
+modifiers(A) ::= matching(M) FILL fill_value(V). [LOWEST] { A = modifiers_fill(p, M, V, V); }
+modifiers(A) ::= matching(M) FILL_LEFT fill_value(L). [LOWEST] { A = modifiers_fill(p, M, L, NULL); }
+modifiers(A) ::= matching(M) FILL_RIGHT fill_value(R). [LOWEST] { A = modifiers_fill(p, M, NULL, R); }
 modifiers(A) ::= matching(M) FILL_LEFT fill_value(L) FILL_RIGHT fill_value(R). { A = modifiers_fill(p, M, L, R); }
 modifiers(A) ::= matching(M) FILL_RIGHT fill_value(R) FILL_LEFT fill_value(L). { A = modifiers_fill(p, M, L, R); }
 
@@ -128,7 +128,7 @@ fill_value(A) ::= LEFT_PAREN sign(S) number(V) RIGHT_PAREN. { A = node_unary(p, 
     |ANCHORED|SMOOTHED|MAX_OF|MIN_OF.
 
 %type optional_grouping {struct name_list *}
-optional_grouping(A) ::= . [LOWEST] { A = NULL; }
+optional_grouping(A) ::= . [LOWEST] { check_no_grouping(p); A = NULL; }
 optional_grouping(A) ::= grouping(A).
 
 %type grouping {struct name_list *}
@@ -150,12 +150,14 @@ grouping_label(A) ::= error. { parse_unexpected(p, "grouping opts", "label"); A 
 /* --- aggregations and calls ------------------------------------------------------------------------------------------------- */
 
 %type aggregation {struct node *}
-aggregation(A) ::= aggregator(O) BY grouping(G) arguments(L). { A = node_aggregate(p, O, G, false, L.list, L.end); }
-aggregation(A) ::= aggregator(O) WITHOUT grouping(G) arguments(L). { A = node_aggregate(p, O, G, true, L.list, L.end); }
-aggregation(A) ::= aggregator(O) arguments(L) BY grouping(G). { A = node_aggregate(p, O, G, false, L.list, G ? G->end : 0); }
-aggregation(A) ::= aggregator(O) arguments(L) WITHOUT grouping(G). { A = node_aggregate(p, O, G, true, L.list, G ? G->end : 0); }
-aggregation(A) ::= aggregator(O) arguments(L). { A = node_aggregate(p, O, NULL, false, L.list, L.end); }
+aggregation(A) ::= aggregator(O) aggregator_modifier(M) arguments(L). { A = node_aggregate(p, O, M, L, L.end); }
+aggregation(A) ::= aggregator(O) arguments(L) aggregator_modifier(M). { A = node_aggregate(p, O, M, L, M.labels ? M.labels->end : L.end); }
+aggregation(A) ::= aggregator(O) arguments(L). { A = node_aggregate(p, O, (struct grouping){0}, L, L.end); }
 aggregation(A) ::= aggregator error. { parse_unexpected(p, "aggregation", ""); A = NULL; }
+
+%type aggregator_modifier {struct grouping}
+aggregator_modifier(A) ::= BY grouping(G). { A = (struct grouping){G, false}; }
+aggregator_modifier(A) ::= WITHOUT grouping(G). { A = (struct grouping){G, true}; }
 
 %type aggregator {struct token}
 aggregator(A) ::= AVG(A).
@@ -174,7 +176,7 @@ aggregator(A) ::= LIMITK(A).
 aggregator(A) ::= LIMIT_RATIO(A).
 
 %type call {struct node *}
-call(A) ::= function_name(F) arguments(L). { A = node_call(p, F, L.list, L.end); }
+call(A) ::= function_name(F) arguments(L). { A = node_call(p, F, L); }
 
 %type function_name {struct token}
 function_name(A) ::= IDENTIFIER(A).

@@ -84,6 +84,10 @@ struct name_list {
     size_t n;
     int32_t end;
 };
+struct grouping {
+    struct name_list *labels;
+    bool without;
+};
 struct matcher_item {
     struct matcher_item *next;      /* of its selector */
     struct matcher_item *next_made; /* of the parser */
@@ -111,8 +115,8 @@ struct node *node_string(struct parser *p, struct token t);
 struct node *node_paren(struct parser *p, struct token open, struct node *expr, struct token close);
 struct node *node_unary(struct parser *p, struct token op, struct node *expr);
 struct node *node_binary(struct parser *p, struct node *lhs, struct token op, struct node *modifiers, struct node *rhs);
-struct node *node_call(struct parser *p, struct token name, struct node_list *args, int32_t end);
-struct node *node_aggregate(struct parser *p, struct token op, struct name_list *grouping, bool without, struct node_list *args, int32_t end);
+struct node *node_call(struct parser *p, struct token name, struct arguments args);
+struct node *node_aggregate(struct parser *p, struct token op, struct grouping grouping, struct arguments args, int32_t end);
 struct node *node_selector(struct parser *p, const struct token *name, struct matcher_list *matchers);
 struct node *node_matrix(struct parser *p, struct node *expr, struct token open, struct duration_expr *range, struct token close);
 struct node *node_subquery(struct parser *p, struct node *expr, struct duration_expr *range, struct duration_expr *step, struct token close);
@@ -126,6 +130,8 @@ struct node *modifiers_fill(struct parser *p, struct node *m, struct node *left,
 struct matcher_item *matcher_new(struct parser *p, struct token name, struct token op, struct token value);
 struct matcher_item *matcher_of_name(struct parser *p, struct token name);
 void check_grouping_label(struct parser *p, struct token name);
+/* After group_left without labels: fails unless the next token can begin the right side. */
+void check_no_grouping(struct parser *p);
 
 /* Modifiers of a selector or subquery; they change n and return it. */
 struct node *apply_offset(struct parser *p, struct node *n, struct duration_expr *offset);

@@ -342,9 +342,9 @@ static void pretty(const struct node *n, int level, struct buf *out);
 static bool needs_split(const struct node *n)
 {
     struct buf line;
-    buf_init(&line, LINE_MAX_BYTES);
+    buf_init(&line, LINE_MAX_BYTES + 64);
     promql_print(n, &line);
-    bool too_long = line.failed;
+    bool too_long = line.failed || line.n > LINE_MAX_BYTES;
     buf_release(&line);
     return too_long;
 }
