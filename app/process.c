@@ -66,7 +66,8 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     flag_set_add(p->flags, "Querier", read_flags, read_flags_n, &p->read);
     flag_set_add(p->flags, "Limits", limits_flags, limits_flags_n, &p->limits);
     p->limits_provider.defaults = &p->limits;
-    return flag_set_parse(p->flags, argc, argv, err) && check_log_flags(&p->app, err) && check_target(&p->app.target, err);
+    return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) && check_log_flags(&p->app, err) &&
+           check_target(&p->app.target, err);
 }
 
 /* --- modules ------------------------------------------------------------------------------------------------------------- */
