@@ -63,6 +63,7 @@ static void again_histogram(enum chunk_encoding enc, const struct chunk_columns 
     histogram_appender_free(a);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)

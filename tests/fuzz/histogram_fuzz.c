@@ -20,6 +20,7 @@ static void round_trip(const struct histogram *h, int64_t t, struct arena *arena
     buf_release(&b);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct arena arena;
