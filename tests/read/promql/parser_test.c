@@ -305,12 +305,12 @@ Test(promql_parser, durations_resolve_with_the_query)
         cr_expect(!ok || n->matrix.range_ms == cases[i].ms, "%s: %ld", cases[i].text, (long)n->matrix.range_ms);
         cr_expect(ok || strcmp(err.text, cases[i].error) == 0, "%s: %s", cases[i].text, err.text);
     }
-    struct node *n = parse("sum(foo offset -step()) + max_over_time(foo[range() + 0s:step()])[1h:] offset (1m)");
+    struct node *n = parse("sum(foo offset -step()) + max_over_time(max_over_time(foo[range() + 0s:step()])[1h:] offset (1m))");
     cr_assert(promql_resolve_durations(n, 30000, 3600000, &err));
     cr_assert_eq(n->binary.lhs->aggregate.expr->selector.offset_ms, -30000);
-    cr_assert_eq(n->binary.rhs->subquery.offset_ms, 60000);
-    cr_assert_eq(n->binary.rhs->subquery.step_ms, 0);
-    cr_assert_eq(n->binary.rhs->subquery.expr->call.args[0]->subquery.range_ms, 3600000);
+    cr_assert_eq(n->binary.rhs->call.args[0]->subquery.offset_ms, 60000);
+    cr_assert_eq(n->binary.rhs->call.args[0]->subquery.step_ms, 0);
+    cr_assert_eq(n->binary.rhs->call.args[0]->subquery.expr->call.args[0]->subquery.range_ms, 3600000);
 }
 
 /* --- bounds ----------------------------------------------------------------------------------------------------------------------- */
