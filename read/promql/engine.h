@@ -21,6 +21,7 @@ struct engine_config {
     uint64_t max_series;                   /* fetched; 0 = none */
     uint64_t max_chunks;
     uint64_t max_chunk_bytes;
+    bool delayed_name_removal;             /* -querier.enable-delayed-name-removal: __name__ goes at the end, so that label functions still see it */
 };
 
 struct engine_query {

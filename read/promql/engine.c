@@ -1,0 +1,251 @@
+/* The door: runs a query and writes its result into the caller's arena. */
+#include "read/promql/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "read/promql/engine_int.h"
+
+struct result {
+    struct env *env;
+    struct result_series *series;
+    size_t n, cap;
+};
+
+static bool result_push(struct result *r, struct result_series **ret)
+{
+    if (r->n == r->cap) {
+        size_t cap = r->cap ? r->cap * 2 : 16;
+        struct result_series *p = env_zalloc(r->env, r->env->ctx->arena, cap, sizeof(*p));
+        if (!p)
+            return false;
+        if (r->n)
+            memcpy(p, r->series, r->n * sizeof(*p));
+        r->series = p;
+        r->cap = cap;
+    }
+    *ret = &r->series[r->n++];
+    return true;
+}
+
+static size_t count_present(const struct column *c, const struct grid *g)
+{
+    size_t n = 0;
+    for (size_t w = 0; w < grid_words(g); w++)
+        n += (size_t)__builtin_popcountll(c->present[w]);
+    return n;
+}
+
+static bool result_labels(struct env *env, struct labels l, struct labels *ret)
+{
+    *ret = labels_dup(env->ctx->arena, l);
+    return (l.n == 0 || ret->items) || env_memory_error(env);
+}
+
+static bool result_add(struct result *r, const struct grid *g, const struct column *c)
+{
+    struct env *env = r->env;
+    struct arena *a = env->ctx->arena;
+    size_t n = count_present(c, g);
+    if (n == 0)
+        return true;
+    if (!env_hold_samples(env, n))
+        return false;
+    struct result_series *s;
+    if (!result_push(r, &s) || !result_labels(env, c->labels, &s->labels))
+        return false;
+    int64_t *t = env_zalloc(env, a, n, sizeof(*t));
+    double *v = env_zalloc(env, a, n, sizeof(*v));
+    const struct histogram **h = c->h ? env_zalloc(env, a, n, sizeof(*h)) : NULL;
+    if (!t || !v || (c->h && !h))
+        return false;
+    bool any_hist = false;
+    size_t k = 0;
+    FOR_PRESENT (i, c, g) {
+        t[k] = grid_t(g, i);
+        v[k] = c->v[i];
+        if (column_is_hist(c, i)) {
+            if (!(h[k] = fhist_to_histogram(c->h[i], a)))
+                return env_memory_error(env);
+            any_hist = true;
+        }
+        k++;
+    }
+    *s = (struct result_series){.labels = s->labels, .t = t, .v = v, .h = any_hist ? h : NULL, .n = n};
+    return true;
+}
+
+static int cmp_series(const void *a, const void *b)
+{
+    return labels_cmp(((const struct result_series *)a)->labels, ((const struct result_series *)b)->labels);
+}
+
+static void result_sort(struct result *r)
+{
+    if (r->n > 1)
+        qsort(r->series, r->n, sizeof(*r->series), cmp_series);
+}
+
+/* With delayed name removal the names go now, and series that become equal are put together. */
+static struct op *drop_names_now(struct env *env, struct op *op)
+{
+    struct columns cs;
+    if (!op_drain(op, &cs))
+        return NULL;
+    bool dropped = false;
+    for (size_t i = 0; i < cs.n; i++) {
+        if (!cs.cols[i].drop_name)
+            continue;
+        cs.cols[i].labels = labels_without_name(env, env->root, cs.cols[i].labels);
+        dropped = true;
+    }
+    op = op_columns(env, &op->grid, cs);
+    return dropped ? op_merge(op) : op;
+}
+
+static bool exec_vector(struct env *env, const struct node *n, const struct grid *g, struct result *r)
+{
+    struct op *op = plan_vector(env, n, g);
+    if (op && env->cfg->delayed_name_removal)
+        op = drop_names_now(env, op);
+    if (!op)
+        return false;
+    for (;;) {
+        struct batch *b;
+        if (!op_next(op, &b))
+            return false;
+        if (!b || b->n == 0)
+            return true;
+        for (size_t i = 0; i < b->n; i++)
+            if (!result_add(r, g, &b->cols[i]))
+                return false;
+    }
+}
+
+/* m[5m] as an instant query: the samples themselves. */
+static bool exec_matrix_selector(struct env *env, const struct node *n, struct result *r)
+{
+    const struct vector_selector *sel = &unwrap(n->matrix.selector)->selector;
+    if (sel->anchored || sel->smoothed)
+        return env_fail(env, ERR_EXECUTION, "a range vector with an anchored or smoothed modifier as the result of a query is not supported yet");
+    struct time_shift shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
+    int64_t end = time_shift_apply(&shift, env->query->start_ms);
+    struct reader reader;
+    if (!reader_open(&reader, env, sel, end - n->matrix.range_ms + 1, end))
+        return false;
+    struct arena *mem = env_arena(env);
+    if (!mem)
+        return false;
+    for (;;) {
+        const struct series *series;
+        struct samples s;
+        arena_clear(mem);
+        if (!env_tick(env) || !reader_next(&reader, &series))
+            return false;
+        if (!series)
+            return true;
+        if (!reader_decode(&reader, series, mem, &s))
+            return false;
+        /* A grid of one step a sample would not do: times are the samples' own. */
+        struct arena *a = env->ctx->arena;
+        int64_t *t = env_zalloc(env, a, s.n, sizeof(*t));
+        double *v = env_zalloc(env, a, s.n, sizeof(*v));
+        const struct histogram **h = s.h ? env_zalloc(env, a, s.n, sizeof(*h)) : NULL;
+        if (!t || !v || (s.h && !h))
+            return false;
+        size_t k = 0;
+        for (size_t i = 0; i < s.n; i++) {
+            bool hist = s.h && s.h[i];
+            if (hist ? s.h[i]->stale : is_stale_nan(s.v[i]))
+                continue;
+            t[k] = s.t[i];
+            v[k] = s.v[i];
+            if (hist && !(h[k] = fhist_to_histogram(s.h[i], a)))
+                return env_memory_error(env);
+            k++;
+        }
+        struct result_series *out;
+        if (k == 0)
+            continue;
+        if (!env_hold_samples(env, k) || !result_push(r, &out) || !result_labels(env, series->labels, &out->labels))
+            return false;
+        *out = (struct result_series){.labels = out->labels, .t = t, .v = v, .h = h, .n = k};
+    }
+}
+
+static bool exec_matrix(struct env *env, const struct node *n, const struct grid *g, struct result *r)
+{
+    n = unwrap(n);
+    if (n->kind == NODE_MATRIX_SELECTOR)
+        return exec_matrix_selector(env, n, r);
+    struct grid inner = subquery_grid(env, n, g);
+    return inner.n == 0 || exec_vector(env, n->subquery.expr, &inner, r);
+}
+
+static bool exec_scalar(struct env *env, const struct node *n, const struct grid *g, bool instant, struct result *r,
+                        struct engine_result *ret)
+{
+    double *v;
+    if (!eval_scalar(env, n, g, &v))
+        return false;
+    if (instant) {
+        ret->scalar = v[0];
+        ret->scalar_t = g->start_ms;
+        return true;
+    }
+    struct column c;
+    if (!column_alloc(env, env->root, g, false, &c))
+        return false;
+    c.v = v;
+    for (size_t i = 0; i < g->n; i++)
+        bit_set(c.present, i);
+    return result_add(r, g, &c);
+}
+
+static bool exec(struct env *env, const struct engine_query *q, struct engine_result *ret)
+{
+    bool instant = q->step_ms == 0;
+    struct grid g = {q->start_ms, instant ? 1 : q->step_ms, instant ? 1 : (size_t)((q->end_ms - q->start_ms) / q->step_ms) + 1};
+    struct result r = {.env = env};
+    const struct node *n = q->expr;
+    bool ok;
+    ret->type = n->type;
+    switch (n->type) {
+    case VALUE_STRING:
+        ok = instant ? eval_string(env, n, &ret->string) : env_fail(env, ERR_EXECUTION, "a range query cannot give a string");
+        if (ok)
+            ret->string = arena_dup(env->ctx->arena, ret->string);
+        break;
+    case VALUE_SCALAR:
+        ok = exec_scalar(env, n, &g, instant, &r, ret);
+        break;
+    case VALUE_MATRIX:
+        ok = instant ? exec_matrix(env, n, &g, &r) : env_fail(env, ERR_EXECUTION, "a range query cannot give a range vector");
+        break;
+    default:
+        ok = exec_vector(env, n, &g, &r);
+    }
+    if (!ok)
+        return false;
+    if (!instant)
+        ret->type = VALUE_MATRIX;
+    if (ret->type == VALUE_MATRIX)
+        result_sort(&r);
+    ret->series = r.series;
+    ret->n_series = r.n;
+    return annotations_finish(env, ret);
+}
+
+bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query,
+                 struct engine_result *ret, struct err *err)
+{
+    struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err};
+    env.lookback_ms = query->lookback_delta_ms ? query->lookback_delta_ms : cfg->lookback_delta_ms;
+    env.result_base_bytes = ctx->arena->used_bytes;
+    *ret = (struct engine_result){0};
+    env.root = env_arena(&env);
+    bool ok = env.root && env_tick(&env) && exec(&env, query, ret);
+    ret->samples_read = env.samples_read;
+    env_release(&env);
+    return ok;
+}

@@ -1,0 +1,497 @@
+/*
+ * The environment of one query: memory, errors, annotations; and what all operators share: batches, columns, label helpers.
+ *
+ * Memory: every arena of the query is in env->mems. Before an operator works on a batch env_tick gives each arena what is left of the
+ * query's budget, so that an allocation past it fails at once; two arenas that grow in the same batch may together overshoot by what
+ * one batch takes, which the next tick notices.
+ */
+#include "read/promql/engine_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/regex.h"
+
+#define ANNOTATIONS_SHOWN 10
+
+static const char narrow_hint[] =
+    " Consider reducing the time range and/or number of series selected by the query. One way to reduce the number of selected series is to add "
+    "more label matchers to the query. Otherwise, to adjust the related per-tenant limit, configure "
+    "-querier.max-estimated-memory-consumption-per-query, or contact your service administrator.";
+
+bool env_fail(struct env *env, enum err_code code, const char *fmt, ...)
+{
+    va_list ap;
+    char text[ERR_TEXT_MAX];
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    return err_set(env->err, code, "%s", text);
+}
+
+bool env_memory_error(struct env *env)
+{
+    if (env->cfg->max_memory_bytes == 0)
+        return env_fail(env, ERR_NO_MEMORY, "out of memory while evaluating the query");
+    return env_fail(env, ERR_MAX_QUERY_MEMORY,
+                    "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %llu bytes) "
+                    "(err-mimir-max-estimated-memory-consumption-per-query).%s",
+                    (unsigned long long)env->cfg->max_memory_bytes, narrow_hint);
+}
+
+void *env_alloc(struct env *env, struct arena *a, size_t bytes)
+{
+    void *p = arena_alloc(a, bytes);
+    if (!p)
+        env_memory_error(env);
+    return p;
+}
+
+void *env_zalloc(struct env *env, struct arena *a, size_t n, size_t size)
+{
+    void *p = arena_array(a, n ? n : 1, size);
+    if (!p) {
+        env_memory_error(env);
+        return NULL;
+    }
+    memset(p, 0, (n ? n : 1) * size);
+    return p;
+}
+
+struct arena *env_arena(struct env *env)
+{
+    struct mem *m = malloc(sizeof(*m));
+    if (!m) {
+        env_memory_error(env);
+        return NULL;
+    }
+    arena_init(&m->arena, env->cfg->max_memory_bytes);
+    m->next = env->mems;
+    env->mems = m;
+    return &m->arena;
+}
+
+bool env_tick(struct env *env)
+{
+    if (!ctx_check(env->ctx, env->err))
+        return false;
+    uint64_t max = env->cfg->max_memory_bytes;
+    if (max == 0)
+        return true;
+    uint64_t used = env->ctx->arena->used_bytes - env->result_base_bytes;
+    for (struct mem *m = env->mems; m; m = m->next)
+        used += m->arena.used_bytes;
+    if (used > max)
+        return env_memory_error(env);
+    for (struct mem *m = env->mems; m; m = m->next)
+        m->arena.budget_bytes = m->arena.used_bytes + (max - used) + 1; /* 0 would mean no limit */
+    return true;
+}
+
+bool env_hold_samples(struct env *env, uint64_t n)
+{
+    env->samples_held += n;
+    if (env->cfg->max_samples && env->samples_held > env->cfg->max_samples)
+        return env_fail(env, ERR_EXECUTION, "query processing would load too many samples into memory in query execution");
+    return true;
+}
+
+void env_release(struct env *env)
+{
+    for (struct set_ref *s = env->sets; s; s = s->next)
+        series_set_release(s->set);
+    for (struct regex_ref *r = env->regexes; r; r = r->next)
+        regex_free(r->regex);
+    while (env->mems) {
+        struct mem *next = env->mems->next;
+        arena_release(&env->mems->arena);
+        free(env->mems);
+        env->mems = next;
+    }
+}
+
+/* --- annotations ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t text_hash(const char *p, size_t n)
+{
+    uint64_t h = 1469598103934665603ULL;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (unsigned char)p[i]) * 1099511628211ULL;
+    return h;
+}
+
+void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...)
+{
+    char text[2048];
+    int n = snprintf(text, sizeof(text), "PromQL %s: ", info ? "info" : "warning");
+    va_list ap;
+    va_start(ap, fmt);
+    int m = vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
+    va_end(ap);
+    n = MIN(n + MAX(m, 0), (int)sizeof(text) - 32);
+    if (pos >= 0) {
+        int line = 1, col = 1;
+        promql_position(env->query->text, pos, &line, &col);
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " (%d:%d)", line, col);
+    }
+    uint64_t hash = text_hash(text, (size_t)n);
+    /* Usually the same one comes again for the next step: newest first. */
+    for (size_t i = env->n_annotations; i-- > 0;)
+        if (env->annotations[i].hash == hash && env->annotations[i].text.n == (size_t)n)
+            return;
+    if (env->n_annotations == env->cap_annotations) {
+        size_t cap = env->cap_annotations ? env->cap_annotations * 2 : 16;
+        if (cap > 4096)
+            return; /* more are not counted: nobody reads them */
+        struct annotation *a = arena_array(env->root, cap, sizeof(*a));
+        if (!a)
+            return;
+        if (env->n_annotations)
+            memcpy(a, env->annotations, env->n_annotations * sizeof(*a));
+        env->annotations = a;
+        env->cap_annotations = cap;
+    }
+    struct slice copy = arena_dup(env->root, slice_make(text, (size_t)n));
+    if (copy.p)
+        env->annotations[env->n_annotations++] = (struct annotation){.text = copy, .info = info, .hash = hash};
+}
+
+static int cmp_slices(const void *a, const void *b)
+{
+    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
+}
+
+static bool finish_kind(struct env *env, bool info, const struct slice **ret, size_t *ret_n)
+{
+    struct arena *a = env->ctx->arena;
+    struct slice *out = env_zalloc(env, a, env->n_annotations + 1, sizeof(*out));
+    if (!out)
+        return false;
+    size_t n = 0;
+    for (size_t i = 0; i < env->n_annotations; i++)
+        if (env->annotations[i].info == info) {
+            out[n] = arena_dup(a, env->annotations[i].text);
+            if (!out[n++].p)
+                return env_memory_error(env);
+        }
+    qsort(out, n, sizeof(*out), cmp_slices);
+    if (n > ANNOTATIONS_SHOWN) {
+        char *more = arena_printf(a, "%zu more %s annotations omitted", n - ANNOTATIONS_SHOWN, info ? "info" : "warning");
+        if (!more)
+            return env_memory_error(env);
+        out[ANNOTATIONS_SHOWN] = slice_of(more);
+        n = ANNOTATIONS_SHOWN + 1;
+    }
+    *ret = out;
+    *ret_n = n;
+    return true;
+}
+
+bool annotations_finish(struct env *env, struct engine_result *ret)
+{
+    return finish_kind(env, false, &ret->warnings, &ret->n_warnings) && finish_kind(env, true, &ret->infos, &ret->n_infos);
+}
+
+const char *quoted(struct env *env, struct slice s)
+{
+    struct buf b;
+    buf_init(&b, 4096);
+    /* Printing a label set of one label quotes its value; the braces and the name are cut off. */
+    struct label l = {SL("q"), s};
+    labels_print((struct labels){&l, 1}, &b);
+    const char *out = "\"\"";
+    if (!b.failed && b.n > 4) {
+        char *copy = arena_printf(env->root, "%.*s", (int)(b.n - 4), b.p + 3);
+        if (copy)
+            out = copy;
+    }
+    buf_release(&b);
+    return out;
+}
+
+struct slice metric_name(struct labels l)
+{
+    return labels_get(l, SL(METRIC_NAME_LABEL));
+}
+
+const char *for_metric(struct env *env, struct labels l)
+{
+    struct slice name = metric_name(l);
+    if (name.n == 0)
+        return "";
+    char *s = arena_printf(env->root, " for metric name %s", quoted(env, name));
+    return s ? s : "";
+}
+
+/* --- batches and columns ------------------------------------------------------------------------------------------------------ */
+
+size_t batch_cap_for(const struct grid *g)
+{
+    size_t cap = 65536 / (g->n ? g->n : 1); /* half a megabyte of doubles */
+    return cap < 4 ? 4 : cap > BATCH_CAP_MAX ? BATCH_CAP_MAX : cap;
+}
+
+struct batch *batch_new(struct env *env, size_t cap)
+{
+    struct batch *b = ENV_NEW(env, struct batch);
+    if (!b)
+        return NULL;
+    b->cap = cap;
+    b->cols = ENV_ARRAY(env, struct column, cap);
+    b->h_store = ENV_ARRAY(env, const struct fhist **, cap);
+    b->v_store = ENV_ARRAY(env, double *, cap);
+    b->present_store = ENV_ARRAY(env, uint64_t *, cap);
+    b->mem = env_arena(env);
+    if (!b->cols || !b->h_store || !b->v_store || !b->present_store || !b->mem)
+        return NULL;
+    return b;
+}
+
+bool batch_begin(struct env *env, struct batch *b)
+{
+    b->n = 0;
+    arena_clear(b->mem);
+    return env_tick(env);
+}
+
+struct column *batch_slot(struct env *env, struct batch *b, const struct grid *g)
+{
+    ASSERT(b->n < b->cap);
+    size_t i = b->n;
+    struct column *c = &b->cols[i];
+    if (!b->v_store[i]) {
+        b->v_store[i] = ENV_ARRAY(env, double, g->n);
+        b->present_store[i] = ENV_ARRAY(env, uint64_t, grid_words(g));
+        if (!b->v_store[i] || !b->present_store[i])
+            return NULL;
+    }
+    b->n++;
+    *c = (struct column){.v = b->v_store[i], .present = b->present_store[i]};
+    memset(c->present, 0, grid_words(g) * sizeof(uint64_t));
+    return c;
+}
+
+bool column_need_hists(struct env *env, struct batch *b, size_t i, const struct grid *g)
+{
+    if (b->cols[i].h)
+        return true;
+    if (!b->h_store)
+        return (b->cols[i].h = env_zalloc(env, b->mem, g->n, sizeof(*b->cols[i].h))) != NULL;
+    if (!b->h_store[i]) {
+        b->h_store[i] = ENV_ARRAY(env, const struct fhist *, g->n);
+        if (!b->h_store[i])
+            return false;
+    }
+    memset(b->h_store[i], 0, g->n * sizeof(*b->h_store[i]));
+    b->cols[i].h = b->h_store[i];
+    return true;
+}
+
+bool column_empty(const struct column *c, const struct grid *g)
+{
+    for (size_t w = 0; w < grid_words(g); w++)
+        if (c->present[w])
+            return false;
+    return true;
+}
+
+bool column_alloc(struct env *env, struct arena *a, const struct grid *g, bool hists, struct column *ret)
+{
+    *ret = (struct column){0};
+    ret->v = env_zalloc(env, a, g->n, sizeof(double));
+    ret->present = env_zalloc(env, a, grid_words(g), sizeof(uint64_t));
+    if (hists)
+        ret->h = env_zalloc(env, a, g->n, sizeof(*ret->h));
+    return ret->v && ret->present && (!hists || ret->h);
+}
+
+bool column_copy(struct env *env, struct arena *a, const struct grid *g, const struct column *from, struct column *ret)
+{
+    if (!column_alloc(env, a, g, from->h != NULL, ret))
+        return false;
+    memcpy(ret->v, from->v, g->n * sizeof(double));
+    memcpy(ret->present, from->present, grid_words(g) * sizeof(uint64_t));
+    ret->drop_name = from->drop_name;
+    /* The items of the label set may lie in the batch; the strings live as long as the query. */
+    struct label *items = env_zalloc(env, a, from->labels.n, sizeof(*items));
+    if (!items)
+        return false;
+    if (from->labels.n)
+        memcpy(items, from->labels.items, from->labels.n * sizeof(*items));
+    ret->labels = (struct labels){items, from->labels.n};
+    if (!from->h)
+        return true;
+    FOR_PRESENT (i, from, g) {
+        if (from->h[i] && !(ret->h[i] = fhist_dup(from->h[i], a)))
+            return env_memory_error(env);
+    }
+    return true;
+}
+
+bool columns_push(struct env *env, struct columns *cs, struct column **ret)
+{
+    if (cs->n == cs->cap) {
+        size_t cap = cs->cap ? cs->cap * 2 : 16;
+        struct column *p = ENV_ARRAY(env, struct column, cap);
+        if (!p)
+            return false;
+        if (cs->n)
+            memcpy(p, cs->cols, cs->n * sizeof(*p));
+        cs->cols = p;
+        cs->cap = cap;
+    }
+    *ret = &cs->cols[cs->n++];
+    return true;
+}
+
+bool op_drain(struct op *op, struct columns *ret)
+{
+    *ret = (struct columns){0};
+    for (;;) {
+        struct batch *b;
+        if (!op_next(op, &b))
+            return false;
+        if (!b || b->n == 0)
+            return true;
+        if (!env_hold_samples(op->env, b->n * op->grid.n))
+            return false;
+        for (size_t i = 0; i < b->n; i++) {
+            struct column *c;
+            if (!columns_push(op->env, ret, &c) || !column_copy(op->env, op->env->root, &op->grid, &b->cols[i], c))
+                return false;
+        }
+    }
+}
+
+/* --- labels --------------------------------------------------------------------------------------------------------------------- */
+
+bool labels_set(struct env *env, struct arena *a, struct labels l, struct slice name, struct slice value, struct labels *ret)
+{
+    struct label *items = env_zalloc(env, a, l.n + 1, sizeof(*items));
+    if (!items)
+        return false;
+    size_t n = 0;
+    bool put = value.n == 0;
+    for (size_t i = 0; i < l.n; i++) {
+        int c = slice_cmp(l.items[i].name, name);
+        if (c >= 0 && !put) {
+            items[n++] = (struct label){name, value};
+            put = true;
+        }
+        if (c != 0)
+            items[n++] = l.items[i];
+    }
+    if (!put)
+        items[n++] = (struct label){name, value};
+    *ret = (struct labels){items, n};
+    return true;
+}
+
+struct labels labels_without_name(struct env *env, struct arena *a, struct labels l)
+{
+    if (metric_name(l).n == 0)
+        return l;
+    if (slice_eq(l.items[0].name, SL(METRIC_NAME_LABEL)))
+        return (struct labels){l.items + 1, l.n - 1};
+    struct labels out = {0};
+    labels_set(env, a, l, SL(METRIC_NAME_LABEL), (struct slice){0}, &out);
+    return out;
+}
+
+bool column_drop_name(struct env *env, struct arena *a, struct column *c)
+{
+    if (env->cfg->delayed_name_removal) {
+        c->drop_name = true;
+        return true;
+    }
+    struct labels l = labels_without_name(env, a, c->labels);
+    if (l.n == 0 && c->labels.n > 1)
+        return false;
+    c->labels = l;
+    return true;
+}
+
+bool fail_same_labelset(struct env *env)
+{
+    return env_fail(env, ERR_EXECUTION, "vector cannot contain metrics with the same labelset");
+}
+
+/* --- merging series that have become equal ------------------------------------------------------------------------------------ */
+
+struct merge_op {
+    struct op op;
+    struct op *child;
+    struct op *out;
+};
+
+/* Two series of one label set may only take turns. */
+static bool merge_into(struct env *env, const struct grid *g, struct column *to, const struct column *from)
+{
+    for (size_t w = 0; w < grid_words(g); w++)
+        if (to->present[w] & from->present[w])
+            return fail_same_labelset(env);
+    if (from->h && !to->h && !(to->h = ENV_ARRAY(env, const struct fhist *, g->n)))
+        return false;
+    FOR_PRESENT (i, from, g) {
+        to->v[i] = from->v[i];
+        if (from->h)
+            to->h[i] = from->h[i];
+        bit_set(to->present, i);
+    }
+    to->drop_name |= from->drop_name;
+    return true;
+}
+
+static bool merge_columns(struct env *env, const struct grid *g, struct columns *cs)
+{
+    struct groups gs = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < cs->n; i++) {
+        uint32_t index;
+        bool is_new;
+        if (!groups_get_labels(env, &gs, cs->cols[i].labels, &index, &is_new))
+            return false;
+        if (is_new)
+            cs->cols[n++] = cs->cols[i];
+        else if (!merge_into(env, g, &cs->cols[index], &cs->cols[i]))
+            return false;
+    }
+    cs->n = n;
+    return true;
+}
+
+static bool merge_next(struct op *op, struct batch **ret)
+{
+    struct merge_op *m = (struct merge_op *)op;
+    if (!m->out) {
+        struct columns cs;
+        if (!op_drain(m->child, &cs) || !merge_columns(op->env, &op->grid, &cs))
+            return false;
+        if (!(m->out = op_columns(op->env, &op->grid, cs)))
+            return false;
+    }
+    return op_next(m->out, ret);
+}
+
+static const struct op_ops merge_ops = {merge_next};
+
+struct op *op_merge(struct op *child)
+{
+    if (!child)
+        return NULL;
+    struct merge_op *m = (struct merge_op *)op_new(child->env, sizeof(*m), &merge_ops, &child->grid);
+    if (m) {
+        m->child = child;
+        m->op.unique = true;
+    }
+    return (struct op *)m;
+}
+
+struct op *op_merge_names(struct op *child)
+{
+    if (!child || child->unique || child->env->cfg->delayed_name_removal)
+        return child;
+    return op_merge(child);
+}

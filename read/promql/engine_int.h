@@ -1,0 +1,340 @@
+/*
+ * Inside of the engine: columns, batches, operators, the environment of one query. See README.md for the story.
+ *
+ * A query runs on one thread; nothing here is shared. Everything is freed at once by env_release.
+ */
+#pragma once
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/assert.h"
+#include "base/ctx.h"
+#include "base/err.h"
+#include "model/labels.h"
+#include "read/promql/ast.h"
+#include "read/promql/engine.h"
+#include "read/promql/kernel_int.h"
+#include "storage/queryable.h"
+
+/* The steps an operator computes. An instant query has n == 1; step_ms is never 0. */
+struct grid {
+    int64_t start_ms;
+    int64_t step_ms;
+    size_t n;
+};
+
+static inline int64_t grid_t(const struct grid *g, size_t i)
+{
+    return g->start_ms + (int64_t)i * g->step_ms;
+}
+static inline int64_t grid_end(const struct grid *g)
+{
+    return grid_t(g, g->n - 1);
+}
+static inline size_t grid_words(const struct grid *g)
+{
+    return (g->n + 63) / 64;
+}
+
+/*
+ * One series over the steps of a grid. Step i has a value where bit i of present is set: a histogram where h and h[i] are not NULL,
+ * else the float v[i]. h is NULL in a series without histograms: the float path tests one pointer a series.
+ */
+struct column {
+    struct labels labels;
+    double *v;
+    uint64_t *present;
+    const struct fhist **h;
+    bool drop_name; /* only with delayed name removal: __name__ goes when the result is written */
+};
+
+static inline bool bit_get(const uint64_t *b, size_t i)
+{
+    return b[i >> 6] >> (i & 63) & 1;
+}
+static inline void bit_set(uint64_t *b, size_t i)
+{
+    b[i >> 6] |= (uint64_t)1 << (i & 63);
+}
+static inline void bit_clear(uint64_t *b, size_t i)
+{
+    b[i >> 6] &= ~((uint64_t)1 << (i & 63));
+}
+static inline bool column_is_hist(const struct column *c, size_t i)
+{
+    return c->h && c->h[i];
+}
+bool column_empty(const struct column *c, const struct grid *g);
+
+/* for (each step i that has a value) */
+#define FOR_PRESENT(i, col, grid)                                                                                      \
+    for (size_t w_ = 0, nw_ = grid_words(grid); w_ < nw_; w_++)                                                        \
+        for (uint64_t bits_ = (col)->present[w_]; bits_; bits_ &= bits_ - 1)                                           \
+            for (size_t i = w_ * 64 + (size_t)__builtin_ctzll(bits_), once_ = 1; once_; once_ = 0)
+
+/*
+ * What an operator hands up: at most cap series, whose memory belongs to the operator that made the batch and stays valid until its
+ * next call. Who receives a batch may overwrite values, presence, h slots and labels in place, and allocate from mem what has to live
+ * as long as the batch.
+ */
+struct batch {
+    struct column *cols;
+    size_t n;
+    size_t cap;
+    struct arena *mem;
+    const struct fhist ***h_store; /* a spare h column a slot, made when first needed */
+    double **v_store;
+    uint64_t **present_store;
+};
+
+struct op;
+struct op_ops {
+    /* *ret == NULL or a batch of 0 series: the end. */
+    bool (*next)(struct op *op, struct batch **ret);
+};
+
+/* First member of every operator's own struct, which lives in env->root. */
+struct op {
+    const struct op_ops *ops;
+    struct env *env;
+    struct grid grid;
+    bool unique; /* no two series of the output are equal but for __name__ */
+};
+
+/* An arena of the query, linked so that the sum of all of them can be held against the budget. */
+struct mem {
+    struct arena arena;
+    struct mem *next;
+};
+
+struct set_ref {
+    struct series_set *set;
+    struct set_ref *next;
+};
+struct regex_ref {
+    struct regex *regex;
+    struct regex_ref *next;
+};
+
+struct annotation {
+    struct slice text;
+    bool info;
+    uint64_t hash;
+};
+
+struct env {
+    const struct engine_config *cfg;
+    const struct engine_query *query;
+    struct queryable *q;
+    struct ctx *ctx;
+    struct err *err;
+    int64_t lookback_ms;
+    struct mem *mems;
+    struct arena *root; /* operators, scalar columns, materialised series: what lives to the end of the query */
+    struct set_ref *sets;
+    struct regex_ref *regexes;
+    struct annotation *annotations;
+    size_t n_annotations, cap_annotations;
+    uint64_t samples_read;
+    uint64_t samples_held; /* in memory now, against cfg->max_samples */
+    uint64_t n_series, n_chunks, chunk_bytes;
+    size_t result_base_bytes; /* what ctx->arena held before the query */
+};
+
+/* --- engine_env.c ------------------------------------------------------------------------------------------------------- */
+
+bool env_fail(struct env *env, enum err_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* As arena_alloc; NULL with ERR_MAX_QUERY_MEMORY set. */
+void *env_alloc(struct env *env, struct arena *a, size_t bytes);
+void *env_zalloc(struct env *env, struct arena *a, size_t n, size_t size);
+#define ENV_NEW(env, type) ((type *)env_zalloc((env), (env)->root, 1, sizeof(type)))
+#define ENV_ARRAY(env, type, n) ((type *)env_zalloc((env), (env)->root, (n), sizeof(type)))
+bool env_memory_error(struct env *env);
+/* An arena for batches or scratch. NULL with the error set. */
+struct arena *env_arena(struct env *env);
+/* Shares out what is left of the budget: before a batch is worked on. Also checks for cancellation. */
+bool env_tick(struct env *env);
+bool env_hold_samples(struct env *env, uint64_t n);
+void env_release(struct env *env);
+
+void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+#define WARN(env, pos, ...) annotate((env), false, (pos), __VA_ARGS__)
+#define INFO(env, pos, ...) annotate((env), true, (pos), __VA_ARGS__)
+bool annotations_finish(struct env *env, struct engine_result *ret);
+/* A Go-quoted copy ("%q") in the root arena, for messages. */
+const char *quoted(struct env *env, struct slice s);
+/* " for metric name \"x\"" or "". */
+const char *for_metric(struct env *env, struct labels l);
+
+/* batches */
+#define BATCH_CAP_MAX 256 /* series, in any batch */
+struct batch *batch_new(struct env *env, size_t cap);
+size_t batch_cap_for(const struct grid *g);
+/* Starts the next batch: no series, mem cleared. */
+bool batch_begin(struct env *env, struct batch *b);
+/* The next free slot with nothing present, and no histograms; the labels are empty. NULL: out of memory, the error is set. */
+struct column *batch_slot(struct env *env, struct batch *b, const struct grid *g);
+/* Gives slot i a histogram column, all NULL. Only for the operator that owns the batch: others may have swapped columns. */
+bool column_need_hists(struct env *env, struct batch *b, size_t i, const struct grid *g);
+/* A column of its own in arena a. */
+bool column_alloc(struct env *env, struct arena *a, const struct grid *g, bool hists, struct column *ret);
+/* A deep copy but for label strings, which live as long as the query. */
+bool column_copy(struct env *env, struct arena *a, const struct grid *g, const struct column *from, struct column *ret);
+
+struct columns {
+    struct column *cols;
+    size_t n, cap;
+};
+bool columns_push(struct env *env, struct columns *cs, struct column **ret);
+/* Reads an operator to its end into the root arena. */
+bool op_drain(struct op *op, struct columns *ret);
+
+static inline bool op_next(struct op *op, struct batch **ret)
+{
+    *ret = NULL;
+    return op->ops->next(op, ret);
+}
+
+/* labels */
+struct labels labels_without_name(struct env *env, struct arena *a, struct labels l);
+/* The operation drops the metric name: now, or flagged when delayed. */
+bool column_drop_name(struct env *env, struct arena *a, struct column *c);
+/* A series op whose output names were dropped: merges equal label sets when they may occur. */
+struct op *op_merge_names(struct op *child);
+struct op *op_merge(struct op *child);
+bool fail_same_labelset(struct env *env);
+struct slice metric_name(struct labels l);
+/* A label set in arena a with the name set to value (removed when empty). */
+bool labels_set(struct env *env, struct arena *a, struct labels l, struct slice name, struct slice value, struct labels *ret);
+
+/* --- engine_plan.c --------------------------------------------------------------------------------------------------------- */
+
+const struct node *unwrap(const struct node *n);
+struct op *plan_vector(struct env *env, const struct node *n, const struct grid *g);
+/* A column of g->n doubles in the root arena, all present. */
+bool eval_scalar(struct env *env, const struct node *n, const struct grid *g, double **ret);
+bool eval_string(struct env *env, const struct node *n, struct slice *ret);
+bool is_invariant(const struct node *n);
+struct op *op_new(struct env *env, size_t size, const struct op_ops *ops, const struct grid *g);
+/* For operators whose result is computed as a whole: hands out cs in batches. */
+struct op *op_columns(struct env *env, const struct grid *g, struct columns cs);
+
+/* --- eval_*.c: one constructor an operator ------------------------------------------------------------------------------------ */
+
+struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps);
+struct op *plan_range_call(struct env *env, const struct node *call, const struct grid *g);
+bool function_takes_range(const struct node *call);
+struct op *plan_absent_over_time(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_map_call(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_negate(struct env *env, const struct node *n, const struct grid *g);
+struct op *plan_vector_scalar(struct env *env, const struct node *n, const struct grid *g);
+struct op *plan_binary(struct env *env, const struct node *n, const struct grid *g);
+struct op *plan_set_op(struct env *env, const struct node *n, const struct grid *g);
+struct op *plan_aggregate(struct env *env, const struct node *n, const struct grid *g);
+/* "ignored histogram in min aggregation" */
+void note_ignored_histogram(struct env *env, const struct node *aggregate);
+void warn_quantile(struct env *env, double q, int32_t pos);
+struct op *plan_aggregate_k(struct env *env, const struct node *n, const struct grid *g);
+struct op *plan_label_call(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_sort(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_absent(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_histogram_quantile(struct env *env, const struct node *call, const struct grid *g);
+struct op *plan_info(struct env *env, const struct node *call, const struct grid *g);
+bool eval_scalar_call(struct env *env, const struct node *call, const struct grid *g, double *out);
+double binary_float(enum binary_op op, double l, double r, bool *ret_keep);
+const char *binary_op_text(enum binary_op op);
+static inline bool op_is_comparison(enum binary_op op)
+{
+    return op >= OP_EQ && op <= OP_LTE;
+}
+static inline bool op_is_set(enum binary_op op)
+{
+    return op >= OP_AND && op <= OP_UNLESS;
+}
+/* Labels of the one series that absent() gives: those the selector fixes. */
+bool absent_labels(struct env *env, const struct node *arg, struct labels *ret);
+
+/*
+ * One binary operation on two values, float or histogram. 1: a value in *ret_v or *ret_h, 0: none (filtered or annotated), -1: error.
+ */
+struct value {
+    double f;
+    const struct fhist *h;
+};
+int binary_values(struct env *env, struct arena *mem, const struct node *n, struct value l, struct value r, bool keep_right,
+                  struct value *ret);
+
+/* --- groups: series that share the values of some labels (eval_group.c) --------------------------------------------------------- */
+
+/* Which labels make the key: those named (by / on), or all but those named and __name__ (without / ignoring). */
+struct group_key {
+    const struct slice *names;
+    size_t n;
+    bool exclude;
+};
+
+struct group {
+    struct labels labels;
+    uint64_t hash;
+    uint32_t index;
+};
+
+struct groups {
+    struct group *items;
+    size_t n, cap;
+    uint32_t *table; /* index + 1, 0 = free */
+    size_t table_size;
+};
+/* Finds or adds the group of a series; *ret_new says which. */
+bool groups_get(struct env *env, struct groups *gs, const struct group_key *key, struct labels l, uint32_t *ret_index, bool *ret_new);
+/* -1 when there is none. */
+int64_t groups_find(const struct groups *gs, const struct group_key *key, struct labels l);
+bool groups_get_labels(struct env *env, struct groups *gs, struct labels l, uint32_t *ret_index, bool *ret_new);
+
+/* --- samples of one series (eval_select.c) ---------------------------------------------------------------------------------------- */
+
+struct samples {
+    size_t n;
+    const int64_t *t;
+    const double *v;
+    const struct fhist *const *h; /* NULL: floats only */
+};
+
+struct reader {
+    struct env *env;
+    struct series_set *set;
+    struct series buf[64];
+    size_t n, i;
+    int64_t min_t, max_t; /* both inclusive: what is decoded is clipped to it */
+    struct arena *mem;    /* for the columns, which grow and are reused */
+    size_t cap;
+    int64_t *t;
+    double *v;
+    const struct fhist **h;
+    struct arena *scratch; /* of one decode */
+};
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t);
+/* A vector selector that lets one metric name through: names do not tell its series apart. */
+bool selector_is_unique(const struct node *n);
+/* *ret == NULL: the end. */
+bool reader_next(struct reader *r, const struct series **ret);
+/* Histograms are made in hist_mem. Stale markers are kept as they are: floats by their bits, histograms by fhist.stale. */
+bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret);
+
+/* The steps of a subquery's expression that the windows of all steps of g need; n == 0 when there are none. */
+struct grid subquery_grid(struct env *env, const struct node *n, const struct grid *g);
+
+/* Where a step looks: @ and offset applied. */
+struct time_shift {
+    bool fixed;
+    int64_t at_ms;
+    int64_t offset_ms;
+};
+struct time_shift time_shift_of(const struct env *env, enum at_kind at, int64_t at_ms, int64_t offset_ms);
+static inline int64_t time_shift_apply(const struct time_shift *s, int64_t t)
+{
+    return (s->fixed ? s->at_ms : t) - s->offset_ms;
+}

@@ -1,0 +1,667 @@
+/*
+ * Functions of range vectors.
+ *
+ * A series (decoded chunks, or a subquery's column) becomes two arrays, times and values, without stale markers. One sweep then
+ * computes all steps: the window (t - range, t] of step i is [lo, hi) in the arrays, and both indexes only move forward. The sweep is
+ * instantiated for each float function, so that the kernel is inlined into its loop. Series with native histograms take the second path,
+ * eval_range_hist.c.
+ */
+#include "read/promql/eval_range_int.h"
+
+#include <string.h>
+
+/* --- where the samples come from ---------------------------------------------------------------------------------------------------- */
+
+struct grid subquery_grid(struct env *env, const struct node *n, const struct grid *g)
+{
+    int64_t step = n->subquery.step_ms ? n->subquery.step_ms : env->cfg->default_evaluation_interval_ms;
+    struct time_shift s = time_shift_of(env, n->subquery.at, n->subquery.at_ms, n->subquery.offset_ms);
+    int64_t left = time_shift_apply(&s, g->start_ms) - n->subquery.range_ms;
+    int64_t end = time_shift_apply(&s, grid_end(g));
+    step = step > 0 ? step : 1;
+    int64_t start = step * (left / step);
+    if (start <= left)
+        start += step;
+    return (struct grid){start, step, end >= start ? (size_t)((end - start) / step) + 1 : 0};
+}
+
+static bool source_open(struct range_op *r)
+{
+    struct env *env = r->op.env;
+    int64_t first = time_shift_apply(&r->shift, r->op.grid.start_ms), last = time_shift_apply(&r->shift, grid_end(&r->op.grid));
+    r->opened = true;
+    r->out = batch_new(env, batch_cap_for(&r->op.grid));
+    r->window_mem = env_arena(env);
+    r->series_mem = env_arena(env);
+    if (!r->out || !r->window_mem || !r->series_mem)
+        return false;
+    if (r->selector)
+        return reader_open(&r->reader, env, &r->selector->selector, first - r->range_ms + 1, last);
+    if (!r->child)
+        return true;
+    size_t n = r->child->grid.n;
+    r->t = env_alloc(env, env->root, n * sizeof(*r->t));
+    r->v = r->t ? env_alloc(env, env->root, n * sizeof(*r->v)) : NULL;
+    r->h = r->v ? env_zalloc(env, env->root, n, sizeof(*r->h)) : NULL;
+    return r->h != NULL;
+}
+
+/* Takes the stale markers out, in the reader's own columns. */
+static void strip_stale(struct reader *r, struct samples *s)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        bool stale = s->h && s->h[i] ? s->h[i]->stale : is_stale_nan(s->v[i]);
+        if (stale)
+            continue;
+        if (k != i) {
+            r->t[k] = r->t[i];
+            r->v[k] = r->v[i];
+            if (s->h)
+                r->h[k] = r->h[i];
+        }
+        k++;
+    }
+    s->n = k;
+}
+
+static void samples_of_column(struct range_op *r, const struct column *c, struct samples *ret)
+{
+    const struct grid *g = &r->child->grid;
+    size_t n = 0;
+    bool hists = false;
+    FOR_PRESENT (i, c, g) {
+        r->t[n] = grid_t(g, i);
+        r->v[n] = c->v[i];
+        r->h[n] = c->h ? c->h[i] : NULL;
+        hists |= r->h[n] != NULL;
+        n++;
+    }
+    *ret = (struct samples){.n = n, .t = r->t, .v = r->v, .h = hists ? r->h : NULL};
+}
+
+/* false in *ret_more: no more series. Histograms of the samples live until the next call. */
+static bool source_next(struct range_op *r, struct column *ret_id, struct samples *ret, bool *ret_more)
+{
+    *ret_more = true;
+    if (r->selector) {
+        const struct series *s;
+        arena_clear(r->series_mem);
+        if (!reader_next(&r->reader, &s))
+            return false;
+        if (!(*ret_more = s != NULL))
+            return true;
+        if (!reader_decode(&r->reader, s, r->series_mem, ret))
+            return false;
+        strip_stale(&r->reader, ret);
+        *ret_id = (struct column){.labels = s->labels};
+        return true;
+    }
+    if (!r->child) {
+        *ret_more = false;
+        return true;
+    }
+    if (!r->in || r->in_i == r->in->n) {
+        if (!op_next(r->child, &r->in))
+            return false;
+        r->in_i = 0;
+        if (!r->in || r->in->n == 0) {
+            *ret_more = false;
+            return true;
+        }
+    }
+    const struct column *c = &r->in->cols[r->in_i++];
+    *ret_id = (struct column){.labels = c->labels, .drop_name = c->drop_name};
+    samples_of_column(r, c, ret);
+    return true;
+}
+
+/* --- the sweep ------------------------------------------------------------------------------------------------------------------------- */
+
+typedef bool kernel_fn(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
+
+static inline __attribute__((always_inline)) void sweep_steps(const struct sweep *s, struct column *out, kernel_fn kernel)
+{
+    const struct grid *g = &s->r->op.grid;
+    size_t lo = 0, hi = 0;
+    for (size_t i = 0; i < g->n; i++) {
+        int64_t end = time_shift_apply(&s->r->shift, grid_t(g, i)), start = end - s->r->range_ms;
+        while (hi < s->n && s->t[hi] <= end)
+            hi++;
+        while (lo < hi && s->t[lo] <= start)
+            lo++;
+        if (lo == hi || !kernel(s, lo, hi, i, &out->v[i]))
+            continue;
+        bit_set(out->present, i);
+    }
+}
+
+static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    if (hi - lo < 2)
+        return false;
+    const double *v = s->v;
+    double delta = v[hi - 1] - v[lo];
+    if (s->next_reset)
+        for (size_t j = s->next_reset[lo + 1]; j < hi; j = s->next_reset[j + 1])
+            delta += v[j - 1];
+    const struct range_op *r = s->r;
+    int64_t end = time_shift_apply(&r->shift, grid_t(&r->op.grid, step));
+    struct rate_window w = {.start_t = end - r->range_ms, .end_t = end, .first_t = s->t[lo], .last_t = s->t[hi - 1], .n = hi - lo,
+                            .first = v[lo], .delta = delta, .counter = s->next_reset != NULL};
+    double factor = rate_factor(&w);
+    if (r->fn == PROMQL_FN_RATE)
+        factor /= (double)r->range_ms / 1e3;
+    *out = delta * factor;
+    return true;
+}
+
+static inline bool k_irate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    if (hi - lo < 2)
+        return false;
+    double prev = s->v[hi - 2], last = s->v[hi - 1];
+    bool rate = s->r->fn == PROMQL_FN_IRATE;
+    double d = rate && last < prev ? last : last - prev;
+    int64_t interval = s->t[hi - 1] - s->t[hi - 2];
+    if (interval == 0)
+        return false;
+    *out = rate ? d / ((double)interval / 1e3) : d;
+    return true;
+}
+
+static inline bool k_sum(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    double sum = 0, comp = 0;
+    for (size_t i = lo; i < hi; i++)
+        kahan_add(s->v[i], &sum, &comp);
+    *out = isinf(sum) ? sum : sum + comp;
+    return true;
+}
+
+static inline bool k_avg(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    struct mean m;
+    mean_init(&m, s->v[lo]);
+    for (size_t i = lo + 1; i < hi; i++)
+        mean_add(&m, s->v[i]);
+    *out = mean_result(&m);
+    return true;
+}
+
+static inline bool k_count(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)s, (void)step;
+    *out = (double)(hi - lo);
+    return true;
+}
+
+static inline bool k_present(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)s, (void)lo, (void)hi, (void)step;
+    *out = 1;
+    return true;
+}
+
+static inline bool k_first(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)hi, (void)step;
+    *out = s->v[lo];
+    return true;
+}
+
+static inline bool k_last(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)lo, (void)step;
+    *out = s->v[hi - 1];
+    return true;
+}
+
+static inline bool k_ts_first(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)hi, (void)step;
+    *out = (double)s->t[lo] / 1e3;
+    return true;
+}
+
+static inline bool k_ts_last(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)lo, (void)step;
+    *out = (double)s->t[hi - 1] / 1e3;
+    return true;
+}
+
+/* NaN only when there is nothing else. */
+static inline size_t index_of_extreme(const double *v, size_t lo, size_t hi, bool max)
+{
+    size_t best = lo;
+    for (size_t i = lo + 1; i < hi; i++)
+        if (isnan(v[best]) || (max ? v[i] >= v[best] : v[i] <= v[best]))
+            best = i;
+    return best;
+}
+
+static inline bool k_min(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    *out = s->v[index_of_extreme(s->v, lo, hi, false)];
+    return true;
+}
+
+static inline bool k_max(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    *out = s->v[index_of_extreme(s->v, lo, hi, true)];
+    return true;
+}
+
+static inline bool k_ts_min(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    *out = (double)s->t[index_of_extreme(s->v, lo, hi, false)] / 1e3;
+    return true;
+}
+
+static inline bool k_ts_max(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    *out = (double)s->t[index_of_extreme(s->v, lo, hi, true)] / 1e3;
+    return true;
+}
+
+static inline bool k_changes(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    size_t n = 0;
+    for (size_t i = lo + 1; i < hi; i++)
+        n += s->v[i] != s->v[i - 1] && !(isnan(s->v[i]) && isnan(s->v[i - 1]));
+    *out = (double)n;
+    return true;
+}
+
+static inline bool k_resets(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    size_t n = 0;
+    for (size_t i = lo + 1; i < hi; i++)
+        n += s->v[i] < s->v[i - 1];
+    *out = (double)n;
+    return true;
+}
+
+static inline bool k_stdvar(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    double mean = 0, mean_comp = 0, aux = 0, aux_comp = 0, n = 0;
+    for (size_t i = lo; i < hi; i++) {
+        n++;
+        double delta = s->v[i] - (mean + mean_comp);
+        kahan_add(delta / n, &mean, &mean_comp);
+        kahan_add(delta * (s->v[i] - (mean + mean_comp)), &aux, &aux_comp);
+    }
+    double var = (aux + aux_comp) / n;
+    *out = s->r->fn == PROMQL_FN_STDDEV_OVER_TIME ? sqrt(var) : var;
+    return true;
+}
+
+static inline bool k_deriv(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    if (hi - lo < 2)
+        return false;
+    const struct range_op *r = s->r;
+    double slope, intercept;
+    if (r->fn == PROMQL_FN_DERIV) {
+        linear_regression(s->t + lo, s->v + lo, hi - lo, s->t[lo], &slope, &intercept);
+        *out = slope;
+        return true;
+    }
+    /* From the evaluation time, whatever offset and @ say. */
+    linear_regression(s->t + lo, s->v + lo, hi - lo, grid_t(&r->op.grid, step), &slope, &intercept);
+    *out = slope * r->param[step] + intercept;
+    return true;
+}
+
+static inline bool k_smoothing(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    if (hi - lo < 2)
+        return false;
+    double sf = s->r->param[step], tf = s->r->param2[step];
+    double s0 = 0, s1 = s->v[lo], trend = s->v[lo + 1] - s->v[lo];
+    for (size_t i = lo + 1; i < hi; i++) {
+        if (i > lo + 1)
+            trend = tf * (s1 - s0) + (1 - tf) * trend;
+        double next = sf * s->v[i] + (1 - sf) * (s1 + trend);
+        s0 = s1;
+        s1 = next;
+    }
+    *out = s1;
+    return true;
+}
+
+static inline bool k_quantile(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    struct range_op *r = s->r;
+    double q = r->param[step];
+    if (isnan(q) || q < 0 || q > 1)
+        warn_quantile(r->op.env, q, r->call->call.args[0]->pos.start);
+    memcpy(r->values, s->v + lo, (hi - lo) * sizeof(double));
+    *out = quantile_of(q, r->values, hi - lo);
+    return true;
+}
+
+static inline bool k_mad(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    (void)step;
+    double *v = s->r->values;
+    size_t n = hi - lo;
+    *out = NAN;
+    for (size_t i = lo; i < hi; i++)
+        if (isnan(v[i - lo] = s->v[i]))
+            return true;
+    double median = quantile_of(0.5, v, n);
+    for (size_t i = 0; i < n; i++)
+        v[i] = fabs(v[i] - median);
+    *out = quantile_of(0.5, v, n);
+    return true;
+}
+
+void sweep_floats(const struct sweep *s, struct column *out)
+{
+    switch (s->r->fn) {
+#define CASE(id, kernel)                                                                                               \
+    case PROMQL_FN_##id:                                                                                               \
+        sweep_steps(s, out, kernel);                                                                                   \
+        return;
+        RANGE_KERNELS(CASE)
+#undef CASE
+    default:
+        ASSERT(!"a range function without a kernel");
+    }
+}
+
+bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    switch (s->r->fn) {
+#define CASE(id, kernel)                                                                                               \
+    case PROMQL_FN_##id:                                                                                               \
+        return kernel(s, lo, hi, step, out);
+        RANGE_KERNELS(CASE)
+#undef CASE
+    default:
+        return false;
+    }
+}
+
+bool function_takes_range(const struct node *call)
+{
+    switch (call->call.fn->id) {
+#define CASE(id, kernel) case PROMQL_FN_##id:
+        RANGE_KERNELS(CASE)
+#undef CASE
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* --- the operator -------------------------------------------------------------------------------------------------------------------------- */
+
+/* For each index the next sample that is below the one before it; n and n + 1 stop a loop. */
+static bool find_resets(struct range_op *r, const struct samples *in)
+{
+    struct env *env = r->op.env;
+    if (in->n + 2 > r->resets_cap) {
+        r->resets_cap = (in->n + 2) * 2;
+        if (!(r->resets = env_alloc(env, env->root, r->resets_cap * sizeof(*r->resets))))
+            return false;
+    }
+    size_t next = in->n;
+    r->resets[in->n] = r->resets[in->n + 1] = (uint32_t)in->n;
+    for (size_t i = in->n; i-- > 1;) {
+        if (in->v[i] < in->v[i - 1])
+            next = i;
+        r->resets[i] = (uint32_t)next;
+    }
+    return true;
+}
+
+static bool prepare(struct range_op *r, const struct samples *in, struct sweep *ret)
+{
+    struct env *env = r->op.env;
+    *ret = (struct sweep){.r = r, .t = in->t, .v = in->v, .n = in->n};
+    if (r->counter) {
+        if (!find_resets(r, in))
+            return false;
+        ret->next_reset = r->resets;
+    }
+    if ((r->needs_values || in->h) && in->n > r->values_cap) {
+        r->values_cap = in->n * 2;
+        r->values = env_alloc(env, env->root, r->values_cap * sizeof(double));
+        r->float_v = r->values ? env_alloc(env, env->root, r->values_cap * sizeof(double)) : NULL;
+        r->float_t = r->float_v ? env_alloc(env, env->root, r->values_cap * sizeof(int64_t)) : NULL;
+        return r->float_t != NULL;
+    }
+    return true;
+}
+
+static bool has_counter_suffix(struct slice name)
+{
+    return slice_has_suffix(name, SL("_total")) || slice_has_suffix(name, SL("_sum")) || slice_has_suffix(name, SL("_count")) ||
+           slice_has_suffix(name, SL("_bucket"));
+}
+
+static void note_non_counter(struct range_op *r, const struct column *c)
+{
+    struct slice name = metric_name(c->labels);
+    if (name.n == 0 || has_counter_suffix(name) || slice_eq(name, r->noted_name))
+        return;
+    r->noted_name = name;
+    INFO(r->op.env, r->arg->pos.start, "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: %s",
+         quoted(r->op.env, name));
+}
+
+static bool range_series(struct range_op *r, const struct column *id, const struct samples *in)
+{
+    const struct grid *g = &r->op.grid;
+    struct column *c = batch_slot(r->op.env, r->out, g);
+    if (!c)
+        return false;
+    c->labels = id->labels;
+    c->drop_name = id->drop_name;
+    struct sweep s;
+    if (!prepare(r, in, &s))
+        return false;
+    if (!in->h)
+        sweep_floats(&s, c);
+    else if (!sweep_hists(&s, in, c))
+        return false;
+    if (column_empty(c, g)) {
+        r->out->n--;
+        return true;
+    }
+    if (r->fn == PROMQL_FN_RATE || r->fn == PROMQL_FN_INCREASE) {
+        bool floats = !c->h;
+        if (c->h)
+            FOR_PRESENT (i, c, g)
+                floats |= !c->h[i];
+        if (floats)
+            note_non_counter(r, c);
+    }
+    if (r->fn == PROMQL_FN_LAST_OVER_TIME || r->fn == PROMQL_FN_FIRST_OVER_TIME)
+        return true;
+    return column_drop_name(r->op.env, r->out->mem, c);
+}
+
+static bool range_next(struct op *op, struct batch **ret)
+{
+    struct range_op *r = (struct range_op *)op;
+    if (!r->opened && !source_open(r))
+        return false;
+    if (!batch_begin(op->env, r->out))
+        return false;
+    while (r->out->n < r->out->cap) {
+        struct column id;
+        struct samples in;
+        bool more;
+        /* Labels of what is in our batch may lie in the child's: no new child batch before ours is handed out. */
+        if (r->child && r->out->n && r->in && r->in_i == r->in->n)
+            break;
+        if (!source_next(r, &id, &in, &more))
+            return false;
+        if (!more)
+            break;
+        if (in.n && !range_series(r, &id, &in))
+            return false;
+        if (op->env->ctx->deadline_ms || op->env->ctx->canceled)
+            if (!ctx_check(op->env->ctx, op->env->err))
+                return false;
+    }
+    *ret = r->out;
+    return true;
+}
+
+static const struct op_ops range_ops = {range_next};
+
+static bool plan_source(struct range_op *r)
+{
+    struct env *env = r->op.env;
+    const struct node *n = r->arg;
+    if (n->kind == NODE_MATRIX_SELECTOR) {
+        const struct node *sel = unwrap(n->matrix.selector);
+        if (sel->selector.anchored || sel->selector.smoothed)
+            return env_fail(env, ERR_EXECUTION, "the modifier %s is not supported yet", sel->selector.anchored ? "anchored" : "smoothed");
+        r->selector = sel;
+        r->range_ms = n->matrix.range_ms;
+        r->shift = time_shift_of(env, sel->selector.at, sel->selector.at_ms, sel->selector.offset_ms);
+        r->source_unique = selector_is_unique(sel);
+        return true;
+    }
+    if (n->kind != NODE_SUBQUERY)
+        return env_fail(env, ERR_EXECUTION, "expected a range vector");
+    r->range_ms = n->subquery.range_ms;
+    r->shift = time_shift_of(env, n->subquery.at, n->subquery.at_ms, n->subquery.offset_ms);
+    struct grid inner = subquery_grid(env, n, &r->op.grid);
+    r->source_unique = true;
+    if (inner.n == 0)
+        return true;
+    if (!(r->child = plan_vector(env, n->subquery.expr, &inner)))
+        return false;
+    r->source_unique = r->child->unique;
+    return true;
+}
+
+static bool plan_params(struct range_op *r)
+{
+    struct env *env = r->op.env;
+    struct node **args = r->call->call.args;
+    const struct grid *g = &r->op.grid;
+    switch (r->fn) {
+    case PROMQL_FN_QUANTILE_OVER_TIME:
+        return eval_scalar(env, args[0], g, &r->param);
+    case PROMQL_FN_PREDICT_LINEAR:
+        return eval_scalar(env, args[1], g, &r->param);
+    case PROMQL_FN_DOUBLE_EXPONENTIAL_SMOOTHING:
+        if (!eval_scalar(env, args[1], g, &r->param) || !eval_scalar(env, args[2], g, &r->param2))
+            return false;
+        for (size_t i = 0; i < g->n; i++) {
+            if (!(r->param[i] > 0 && r->param[i] < 1))
+                return env_fail(env, ERR_EXECUTION, "invalid smoothing factor. Expected: 0 < sf < 1, got: %f", r->param[i]);
+            if (!(r->param2[i] > 0 && r->param2[i] < 1))
+                return env_fail(env, ERR_EXECUTION, "invalid trend factor. Expected: 0 < tf < 1, got: %f", r->param2[i]);
+        }
+        return true;
+    default:
+        return true;
+    }
+}
+
+struct range_op *range_op_new(struct env *env, const struct node *call, const struct grid *g)
+{
+    struct range_op *r = (struct range_op *)op_new(env, sizeof(*r), &range_ops, g);
+    if (!r)
+        return NULL;
+    r->call = call;
+    r->fn = call->call.fn->id;
+    r->arg = unwrap(call->call.args[r->fn == PROMQL_FN_QUANTILE_OVER_TIME ? 1 : 0]);
+    r->counter = r->fn == PROMQL_FN_RATE || r->fn == PROMQL_FN_INCREASE;
+    r->needs_values = r->fn == PROMQL_FN_QUANTILE_OVER_TIME || r->fn == PROMQL_FN_MAD_OVER_TIME;
+    if (!plan_source(r) || !plan_params(r))
+        return NULL;
+    r->op.unique = r->source_unique;
+    return r;
+}
+
+struct op *plan_range_call(struct env *env, const struct node *call, const struct grid *g)
+{
+    struct range_op *r = range_op_new(env, call, g);
+    if (!r || r->fn == PROMQL_FN_LAST_OVER_TIME || r->fn == PROMQL_FN_FIRST_OVER_TIME)
+        return (struct op *)r;
+    return op_merge_names(&r->op);
+}
+
+/* --- absent_over_time ------------------------------------------------------------------------------------------------------------------------ */
+
+struct absent_range_op {
+    struct op op;
+    struct range_op *source;
+    struct op *out;
+};
+
+static bool absent_range_run(struct absent_range_op *a, struct column *c)
+{
+    struct range_op *r = a->source;
+    const struct grid *g = &a->op.grid;
+    if (!source_open(r))
+        return false;
+    for (size_t i = 0; i < g->n; i++) {
+        bit_set(c->present, i);
+        c->v[i] = 1;
+    }
+    for (;;) {
+        struct column id;
+        struct samples in;
+        bool more;
+        if (!source_next(r, &id, &in, &more))
+            return false;
+        if (!more)
+            return true;
+        for (size_t i = 0, k = 0; i < g->n; i++) {
+            int64_t end = time_shift_apply(&r->shift, grid_t(g, i));
+            while (k < in.n && in.t[k] <= end)
+                k++;
+            if (k && in.t[k - 1] > end - r->range_ms)
+                bit_clear(c->present, i);
+        }
+    }
+}
+
+static bool absent_range_next(struct op *op, struct batch **ret)
+{
+    struct absent_range_op *a = (struct absent_range_op *)op;
+    if (!a->out) {
+        struct columns cs = {0};
+        struct column *c;
+        if (!columns_push(op->env, &cs, &c) || !column_alloc(op->env, op->env->root, &op->grid, false, c) ||
+            !absent_labels(op->env, a->source->arg, &c->labels) || !absent_range_run(a, c))
+            return false;
+        if (column_empty(c, &op->grid))
+            cs.n = 0;
+        if (!(a->out = op_columns(op->env, &op->grid, cs)))
+            return false;
+    }
+    return op_next(a->out, ret);
+}
+
+static const struct op_ops absent_range_ops = {absent_range_next};
+
+struct op *plan_absent_over_time(struct env *env, const struct node *call, const struct grid *g)
+{
+    struct absent_range_op *a = (struct absent_range_op *)op_new(env, sizeof(*a), &absent_range_ops, g);
+    if (!a || !(a->source = range_op_new(env, call, g)))
+        return NULL;
+    a->op.unique = true;
+    return &a->op;
+}

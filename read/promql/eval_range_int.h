@@ -1,0 +1,83 @@
+/* Range functions: what eval_range.c (sources, floats) and eval_range_hist.c (native histograms, mixed ranges) share. */
+#pragma once
+
+#include "read/promql/engine_int.h"
+
+/* Function and its float kernel. */
+#define RANGE_KERNELS(X)                                                                                               \
+    X(RATE, k_rate)                                                                                                    \
+    X(INCREASE, k_rate)                                                                                                \
+    X(DELTA, k_rate)                                                                                                   \
+    X(IRATE, k_irate)                                                                                                  \
+    X(IDELTA, k_irate)                                                                                                 \
+    X(SUM_OVER_TIME, k_sum)                                                                                            \
+    X(AVG_OVER_TIME, k_avg)                                                                                            \
+    X(COUNT_OVER_TIME, k_count)                                                                                        \
+    X(PRESENT_OVER_TIME, k_present)                                                                                    \
+    X(FIRST_OVER_TIME, k_first)                                                                                        \
+    X(LAST_OVER_TIME, k_last)                                                                                          \
+    X(TS_OF_FIRST_OVER_TIME, k_ts_first)                                                                               \
+    X(TS_OF_LAST_OVER_TIME, k_ts_last)                                                                                 \
+    X(MIN_OVER_TIME, k_min)                                                                                            \
+    X(MAX_OVER_TIME, k_max)                                                                                            \
+    X(TS_OF_MIN_OVER_TIME, k_ts_min)                                                                                   \
+    X(TS_OF_MAX_OVER_TIME, k_ts_max)                                                                                   \
+    X(CHANGES, k_changes)                                                                                              \
+    X(RESETS, k_resets)                                                                                                \
+    X(STDDEV_OVER_TIME, k_stdvar)                                                                                      \
+    X(STDVAR_OVER_TIME, k_stdvar)                                                                                      \
+    X(DERIV, k_deriv)                                                                                                  \
+    X(PREDICT_LINEAR, k_deriv)                                                                                         \
+    X(DOUBLE_EXPONENTIAL_SMOOTHING, k_smoothing)                                                                       \
+    X(QUANTILE_OVER_TIME, k_quantile)                                                                                  \
+    X(MAD_OVER_TIME, k_mad)
+
+struct range_op {
+    struct op op;
+    const struct node *call;
+    const struct node *arg; /* the range vector */
+    int fn;
+    bool counter;
+    bool opened;
+    int64_t range_ms;
+    struct time_shift shift;
+    double *param, *param2;
+
+    const struct node *selector; /* either series of the store ... */
+    struct reader reader;
+    struct op *child; /* ... or of a subquery; neither: no step of the subquery is in any window */
+    struct batch *in;
+    size_t in_i;
+    int64_t *t;
+    double *v;
+    const struct fhist **h;
+    bool source_unique;
+
+    struct batch *out;
+    struct arena *series_mem; /* histograms of the series being worked on */
+    struct arena *window_mem; /* and of one window */
+    uint32_t *resets;
+    size_t resets_cap;
+    bool needs_values;
+    double *values;   /* scratch of one window */
+    double *float_v;  /* the floats of a mixed window */
+    int64_t *float_t;
+    size_t values_cap;
+    struct slice noted_name;
+};
+
+/* One series on its way through the sweep. */
+struct sweep {
+    struct range_op *r;
+    const int64_t *t;
+    const double *v;
+    size_t n;
+    const uint32_t *next_reset; /* counters only */
+};
+
+struct range_op *range_op_new(struct env *env, const struct node *call, const struct grid *g);
+void sweep_floats(const struct sweep *s, struct column *out);
+/* One window of floats through the function's kernel. */
+bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
+/* A series that has histograms. The column is the newest of r->out. */
+bool sweep_hists(const struct sweep *s, const struct samples *in, struct column *out);

@@ -1,0 +1,328 @@
+/*
+ * Reading series: chunks to sample columns, and the instant vector selector.
+ *
+ * The columns of a reader are reused from series to series and grow to the longest one. A series is decoded once, whatever the number of
+ * steps; the selector then finds each step's sample with one index that only moves forward.
+ */
+#include "read/promql/engine_int.h"
+
+#include <string.h>
+
+static const char narrow[] = " Consider reducing the time range and/or number of series selected by the query. One way to reduce the number of "
+                             "selected series is to add more label matchers to the query. Otherwise, to adjust the related per-tenant limit, "
+                             "configure -%s, or contact your service administrator.";
+
+/* --- reader ---------------------------------------------------------------------------------------------------------------------- */
+
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t)
+{
+    *r = (struct reader){.env = env, .min_t = min_t, .max_t = max_t};
+    struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers};
+    struct set_ref *ref = ENV_NEW(env, struct set_ref);
+    if (!ref || !(r->mem = env_arena(env)) || !(r->scratch = env_arena(env)))
+        return false;
+    r->set = env->q->ops->select(env->q, env->ctx, &p, env->err);
+    if (!r->set)
+        return false;
+    ref->set = r->set;
+    ref->next = env->sets;
+    env->sets = ref;
+    return true;
+}
+
+static bool limit_exceeded(struct env *env, enum err_code code, const char *what, uint64_t limit, const char *unit, const char *id, const char *flag)
+{
+    char hint[512];
+    _Static_assert(sizeof(narrow) + 64 < sizeof(hint), "the hint with a flag's name fits");
+    struct buf b;
+    buf_init(&b, sizeof(hint));
+    buf_printf(&b, narrow, flag);
+    env_fail(env, code, "the query exceeded the %s (limit: %llu %s) (err-mimir-%s).%s", what, (unsigned long long)limit, unit, id, buf_cstr(&b));
+    buf_release(&b);
+    return false;
+}
+
+static bool charge(struct reader *r, const struct series *s)
+{
+    struct env *env = r->env;
+    const struct engine_config *cfg = env->cfg;
+    env->n_series++;
+    env->n_chunks += s->n_chunks;
+    for (size_t i = 0; i < s->n_chunks; i++)
+        env->chunk_bytes += s->chunks[i].data.n;
+    if (cfg->max_series && env->n_series > cfg->max_series)
+        return limit_exceeded(env, ERR_MAX_SERIES_PER_QUERY, "maximum number of series", cfg->max_series, "series", "max-series-per-query",
+                              "querier.max-fetched-series-per-query");
+    if (cfg->max_chunks && env->n_chunks > cfg->max_chunks)
+        return limit_exceeded(env, ERR_MAX_CHUNKS_PER_QUERY, "maximum number of chunks", cfg->max_chunks, "chunks", "max-chunks-per-query",
+                              "querier.max-fetched-chunks-per-query");
+    if (cfg->max_chunk_bytes && env->chunk_bytes > cfg->max_chunk_bytes)
+        return limit_exceeded(env, ERR_MAX_CHUNK_BYTES_PER_QUERY, "aggregated chunks size limit", cfg->max_chunk_bytes, "bytes",
+                              "max-chunks-bytes-per-query", "querier.max-fetched-chunk-bytes-per-query");
+    return true;
+}
+
+bool reader_next(struct reader *r, const struct series **ret)
+{
+    *ret = NULL;
+    if (r->i == r->n) {
+        r->i = r->n = 0;
+        if (!env_tick(r->env) || !series_set_next(r->set, r->env->ctx, r->buf, ARRAY_LEN(r->buf), &r->n, r->env->err))
+            return false;
+        if (r->n == 0)
+            return true;
+    }
+    *ret = &r->buf[r->i++];
+    return charge(r, *ret);
+}
+
+static bool reserve(struct reader *r, size_t n, size_t used, bool hists)
+{
+    struct env *env = r->env;
+    if (n > r->cap) {
+        size_t cap = MAX(r->cap * 2, (size_t)1024);
+        while (cap < n)
+            cap *= 2;
+        int64_t *t = env_alloc(env, r->mem, cap * sizeof(*t));
+        double *v = t ? env_alloc(env, r->mem, cap * sizeof(*v)) : NULL;
+        if (!v)
+            return false;
+        if (used) {
+            memcpy(t, r->t, used * sizeof(*t));
+            memcpy(v, r->v, used * sizeof(*v));
+        }
+        if (r->h) {
+            const struct fhist **h = env_zalloc(env, r->mem, cap, sizeof(*h));
+            if (!h)
+                return false;
+            memcpy(h, r->h, used * sizeof(*h));
+            r->h = h;
+        }
+        r->t = t;
+        r->v = v;
+        r->cap = cap;
+    }
+    if (hists && !r->h)
+        return (r->h = env_zalloc(env, r->mem, r->cap, sizeof(*r->h))) != NULL;
+    return true;
+}
+
+static bool decode_hists(struct reader *r, const struct series_chunk *c, struct arena *hist_mem, size_t *n)
+{
+    struct env *env = r->env;
+    struct chunk_columns cols;
+    arena_clear(r->scratch);
+    if (!chunk_decode(c->encoding, c->data, r->scratch, &cols, env->err))
+        return r->scratch->overflow ? env_memory_error(env) : false;
+    if (!reserve(r, *n + cols.n, *n, true))
+        return false;
+    for (size_t i = 0; i < cols.n; i++) {
+        if (cols.t[i] < r->min_t || cols.t[i] > r->max_t)
+            continue;
+        /* Custom bounds and the like lie in the scratch memory: the copy is deep. */
+        struct fhist *h = fhist_from(&cols.h[i], r->scratch);
+        if (!h || !(h = fhist_dup(h, hist_mem)))
+            return env_memory_error(env);
+        r->t[*n] = cols.t[i];
+        r->v[*n] = 0;
+        r->h[*n] = h;
+        ++*n;
+    }
+    return true;
+}
+
+static bool decode_floats(struct reader *r, const struct series_chunk *c, size_t *n)
+{
+    int count = xor_count(c->data);
+    if (count < 0 || !reserve(r, *n + (size_t)MAX(count, 0), *n, false))
+        return count < 0 ? env_fail(r->env, ERR_CORRUPT, "a chunk of %zu bytes cannot be decoded", c->data.n) : false;
+    int64_t *t = r->t + *n;
+    double *v = r->v + *n;
+    int got = xor_decode(c->data, t, v, (size_t)count);
+    if (got < 0)
+        return env_fail(r->env, ERR_CORRUPT, "a chunk of %zu bytes cannot be decoded", c->data.n);
+    size_t lo = 0, hi = (size_t)got;
+    while (lo < hi && t[lo] < r->min_t)
+        lo++;
+    while (hi > lo && t[hi - 1] > r->max_t)
+        hi--;
+    if (lo && hi > lo) {
+        memmove(t, t + lo, (hi - lo) * sizeof(*t));
+        memmove(v, v + lo, (hi - lo) * sizeof(*v));
+    }
+    if (r->h)
+        memset(r->h + *n, 0, (hi - lo) * sizeof(*r->h));
+    *n += hi - lo;
+    return true;
+}
+
+/* Out-of-order data: [0, at) and [at, n) are each in order. Merges them; of two samples at one time the first run's stays. */
+static bool merge_runs(struct reader *r, size_t at, size_t *n)
+{
+    struct env *env = r->env;
+    arena_clear(r->scratch);
+    int64_t *t = env_alloc(env, r->scratch, *n * sizeof(*t));
+    double *v = t ? env_alloc(env, r->scratch, *n * sizeof(*v)) : NULL;
+    const struct fhist **h = v ? env_zalloc(env, r->scratch, *n, sizeof(*h)) : NULL;
+    if (!h)
+        return false;
+    size_t i = 0, j = at, k = 0;
+    while (i < at || j < *n) {
+        size_t from;
+        if (j == *n || (i < at && r->t[i] <= r->t[j])) {
+            if (j < *n && r->t[i] == r->t[j])
+                j++;
+            from = i++;
+        } else {
+            from = j++;
+        }
+        t[k] = r->t[from];
+        v[k] = r->v[from];
+        h[k++] = r->h ? r->h[from] : NULL;
+    }
+    memcpy(r->t, t, k * sizeof(*t));
+    memcpy(r->v, v, k * sizeof(*v));
+    if (r->h)
+        memcpy(r->h, h, k * sizeof(*h));
+    *n = k;
+    return true;
+}
+
+bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret)
+{
+    size_t n = 0;
+    bool hists = false;
+    for (size_t i = 0; i < s->n_chunks; i++) {
+        const struct series_chunk *c = &s->chunks[i];
+        if (c->max_t < r->min_t || c->min_t > r->max_t)
+            continue;
+        size_t before = n;
+        bool ok = c->encoding == CHUNK_XOR ? decode_floats(r, c, &n) : decode_hists(r, c, hist_mem, &n);
+        if (!ok)
+            return false;
+        hists |= c->encoding != CHUNK_XOR;
+        if (before && n > before && r->t[before] <= r->t[before - 1] && !merge_runs(r, before, &n))
+            return false;
+    }
+    r->env->samples_read += n;
+    if (r->env->cfg->max_samples && r->env->samples_held + n > r->env->cfg->max_samples)
+        return env_hold_samples(r->env, n);
+    *ret = (struct samples){.n = n, .t = r->t, .v = r->v, .h = hists ? (const struct fhist *const *)r->h : NULL};
+    return true;
+}
+
+/* --- the selector ------------------------------------------------------------------------------------------------------------------ */
+
+struct select_op {
+    struct op op;
+    const struct node *node;
+    struct time_shift shift;
+    bool timestamps; /* timestamp(selector): the samples' times are the values */
+    bool opened;
+    struct reader reader;
+    struct batch *out;
+};
+
+static bool select_open(struct select_op *s)
+{
+    struct env *env = s->op.env;
+    int64_t first = time_shift_apply(&s->shift, s->op.grid.start_ms);
+    int64_t last = time_shift_apply(&s->shift, grid_end(&s->op.grid));
+    s->opened = true;
+    if (!(s->out = batch_new(env, batch_cap_for(&s->op.grid))))
+        return false;
+    /* The lookback window is open on the left. */
+    return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last);
+}
+
+/* Fills the newest slot of the batch. */
+static bool select_series(struct select_op *s, struct column *c, const struct samples *in)
+{
+    struct env *env = s->op.env;
+    const struct grid *g = &s->op.grid;
+    size_t k = 0; /* samples up to the step's time */
+    for (size_t i = 0; i < g->n; i++) {
+        int64_t t = time_shift_apply(&s->shift, grid_t(g, i));
+        while (k < in->n && in->t[k] <= t)
+            k++;
+        if (k == 0 || in->t[k - 1] <= t - env->lookback_ms)
+            continue;
+        const struct fhist *h = in->h ? in->h[k - 1] : NULL;
+        if (h ? h->stale : is_stale_nan(in->v[k - 1]))
+            continue;
+        bit_set(c->present, i);
+        if (s->timestamps) {
+            c->v[i] = (double)in->t[k - 1] / 1e3;
+            continue;
+        }
+        c->v[i] = in->v[k - 1];
+        if (!h)
+            continue;
+        if (!column_need_hists(env, s->out, s->out->n - 1, g))
+            return false;
+        c->h[i] = h;
+    }
+    return true;
+}
+
+static bool select_next(struct op *op, struct batch **ret)
+{
+    struct select_op *s = (struct select_op *)op;
+    if (!s->opened && !select_open(s))
+        return false;
+    if (!batch_begin(op->env, s->out))
+        return false;
+    while (s->out->n < s->out->cap) {
+        const struct series *series;
+        struct samples in;
+        if (!reader_next(&s->reader, &series))
+            return false;
+        if (!series)
+            break;
+        if (!reader_decode(&s->reader, series, s->out->mem, &in))
+            return false;
+        struct column *c = batch_slot(op->env, s->out, &op->grid);
+        if (!c)
+            return false;
+        c->labels = series->labels;
+        if (!select_series(s, c, &in))
+            return false;
+        if (column_empty(c, &op->grid))
+            s->out->n--;
+    }
+    *ret = s->out;
+    return true;
+}
+
+static const struct op_ops select_ops = {select_next};
+
+/* Do the matchers let only one metric name through? */
+static bool one_name(const struct vector_selector *sel)
+{
+    for (size_t i = 0; i < sel->n_matchers; i++)
+        if (sel->matchers[i].type == MATCH_EQ && slice_eq(sel->matchers[i].name, SL(METRIC_NAME_LABEL)))
+            return true;
+    return false;
+}
+
+bool selector_is_unique(const struct node *n)
+{
+    return one_name(&n->selector);
+}
+
+struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps)
+{
+    const struct vector_selector *sel = &n->selector;
+    if (sel->anchored || sel->smoothed) {
+        env_fail(env, ERR_EXECUTION, "the modifier %s is not supported yet", sel->anchored ? "anchored" : "smoothed");
+        return NULL;
+    }
+    struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), &select_ops, g);
+    if (!s)
+        return NULL;
+    s->node = n;
+    s->shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
+    s->timestamps = timestamps;
+    s->op.unique = one_name(sel);
+    return (struct op *)s;
+}

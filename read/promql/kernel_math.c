@@ -1,0 +1,131 @@
+/* Kernels on plain numbers: means, quantiles, regression, the extrapolation of rates, dates. */
+#include "read/promql/kernel_int.h"
+
+#include <stdlib.h>
+
+void mean_add(struct mean *m, double v)
+{
+    m->n++;
+    if (!m->incremental) {
+        double sum = m->sum, comp = m->comp;
+        kahan_add(v, &sum, &comp);
+        if (!isinf(sum)) {
+            m->sum = sum;
+            m->comp = comp;
+            return;
+        }
+        m->incremental = true;
+        m->sum /= m->n - 1;
+        m->comp /= m->n - 1;
+    }
+    /* An infinite mean stays what it is under finite values and infinities of its own sign; computing would give NaN. */
+    if (isinf(m->sum) && ((isinf(v) && (m->sum > 0) == (v > 0)) || (!isinf(v) && !isnan(v))))
+        return;
+    double q = (m->n - 1) / m->n;
+    m->sum *= q;
+    m->comp *= q;
+    kahan_add(v / m->n, &m->sum, &m->comp);
+}
+
+static int cmp_nan_first(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    if (isnan(x) || isnan(y))
+        return isnan(y) - isnan(x);
+    return (x > y) - (x < y);
+}
+
+double quantile_of(double q, double *values, size_t n)
+{
+    if (n == 0 || isnan(q))
+        return NAN;
+    if (q < 0)
+        return -INFINITY;
+    if (q > 1)
+        return INFINITY;
+    qsort(values, n, sizeof(*values), cmp_nan_first);
+    double rank = q * (double)(n - 1);
+    double lower = fmax(0, floor(rank));
+    size_t i = (size_t)lower;
+    size_t j = i + 1 < n ? i + 1 : n - 1;
+    double weight = rank - floor(rank);
+    return values[i] * (1 - weight) + values[j] * weight;
+}
+
+void linear_regression(const int64_t *t, const double *v, size_t n, int64_t intercept_t, double *ret_slope, double *ret_intercept)
+{
+    double sum_x = 0, c_x = 0, sum_y = 0, c_y = 0, sum_xy = 0, c_xy = 0, sum_x2 = 0, c_x2 = 0;
+    bool constant = true;
+    for (size_t i = 0; i < n; i++) {
+        constant &= v[i] == v[0];
+        double x = (double)(t[i] - intercept_t) / 1e3;
+        kahan_add(x, &sum_x, &c_x);
+        kahan_add(v[i], &sum_y, &c_y);
+        kahan_add(x * v[i], &sum_xy, &c_xy);
+        kahan_add(x * x, &sum_x2, &c_x2);
+    }
+    if (constant) {
+        *ret_slope = isinf(v[0]) ? NAN : 0;
+        *ret_intercept = isinf(v[0]) ? NAN : v[0];
+        return;
+    }
+    sum_x += c_x;
+    sum_y += c_y;
+    sum_xy += c_xy;
+    sum_x2 += c_x2;
+    double dn = (double)n;
+    double cov = sum_xy - sum_x * sum_y / dn;
+    double var = sum_x2 - sum_x * sum_x / dn;
+    *ret_slope = cov / var;
+    *ret_intercept = sum_y / dn - *ret_slope * sum_x / dn;
+}
+
+double rate_factor(const struct rate_window *w)
+{
+    double sampled = (double)(w->last_t - w->first_t) / 1e3;
+    double average = sampled / (double)(w->n - 1);
+    double to_start = (double)(w->first_t - w->start_t) / 1e3;
+    double to_end = (double)(w->end_t - w->last_t) / 1e3;
+    /* A gap much longer than the usual distance means that the series begins or ends inside the range. */
+    double threshold = average * 1.1;
+    if (to_start >= threshold)
+        to_start = average / 2;
+    if (w->counter && w->delta > 0 && w->first >= 0) {
+        /* A counter does not start below zero. */
+        double to_zero = sampled * (w->first / w->delta);
+        if (to_zero < to_start)
+            to_start = to_zero;
+    }
+    if (to_end >= threshold)
+        to_end = average / 2;
+    return (sampled + to_start + to_end) / sampled;
+}
+
+/* Days since 1970-01-01 to a civil date, by counting 400-year eras that begin on the first of March. */
+void date_parts_of(int64_t seconds, struct date_parts *ret)
+{
+    int64_t days = seconds / 86400, rest = seconds % 86400;
+    if (rest < 0) {
+        rest += 86400;
+        days--;
+    }
+    ret->hour = (int)(rest / 3600);
+    ret->minute = (int)(rest % 3600 / 60);
+    ret->weekday = (int)(((days + 4) % 7 + 7) % 7);
+    int64_t z = days + 719468;
+    int64_t era = (z >= 0 ? z : z - 146096) / 146097;
+    int64_t doe = z - era * 146097;
+    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    int64_t mp = (5 * doy + 2) / 153;
+    ret->day = (int)(doy - (153 * mp + 2) / 5 + 1);
+    ret->month = (int)(mp < 10 ? mp + 3 : mp - 9);
+    int64_t year = yoe + era * 400 + (ret->month <= 2);
+    ret->year = (int)year;
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    ret->days_in_month = lengths[ret->month - 1] + (ret->month == 2 && leap);
+    ret->yearday = ret->day;
+    for (int m = 1; m < ret->month; m++)
+        ret->yearday += lengths[m - 1] + (m == 2 && leap);
+}
