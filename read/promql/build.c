@@ -365,7 +365,7 @@ static enum aggregate_op aggregate_op_of(int token)
     case T_QUANTILE: return AGG_QUANTILE;
     case T_LIMITK: return AGG_LIMITK;
     case T_LIMIT_RATIO: return AGG_LIMIT_RATIO;
-    default: ASSERT(!"aggregator"); return AGG_SUM;
+    default: ASSERT(false && "aggregator"); return AGG_SUM;
     }
 }
 
@@ -417,7 +417,7 @@ static enum binary_op binary_op_of(int token)
     case T_LUNLESS: return OP_UNLESS;
     case T_TRIM_UPPER: return OP_TRIM_UPPER;
     case T_TRIM_LOWER: return OP_TRIM_LOWER;
-    default: ASSERT(!"operator"); return OP_ADD;
+    default: ASSERT(false && "operator"); return OP_ADD;
     }
 }
 

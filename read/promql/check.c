@@ -15,7 +15,7 @@ const char *value_type_name(enum value_type t)
     case VALUE_MATRIX: return "range vector";
     case VALUE_STRING: return "string";
     }
-    ASSERT(!"value type");
+    ASSERT(false && "value type");
     return "";
 }
 
@@ -66,7 +66,7 @@ static enum value_type type_of(const struct node *n)
     case NODE_MATRIX_SELECTOR:
     case NODE_SUBQUERY: return VALUE_MATRIX;
     }
-    ASSERT(!"node kind");
+    ASSERT(false && "node kind");
     return VALUE_NONE;
 }
 
@@ -232,7 +232,7 @@ static enum value_type check_kind(struct parser *p, struct node *n, bool in_info
     case NODE_MATRIX_SELECTOR: check(p, n->matrix.selector, false); return VALUE_MATRIX;
     case NODE_SUBQUERY: return check_subquery(p, n);
     }
-    ASSERT(!"node kind");
+    ASSERT(false && "node kind");
     return VALUE_NONE;
 }
 

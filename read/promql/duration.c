@@ -170,7 +170,7 @@ static enum duration_op duration_op_of(int token)
     case T_RANGE: return DUR_RANGE;
     case T_MIN_OF: return DUR_MIN;
     case T_MAX_OF: return DUR_MAX;
-    default: ASSERT(!"duration operator"); return DUR_ADD;
+    default: ASSERT(false && "duration operator"); return DUR_ADD;
     }
 }
 
@@ -259,7 +259,7 @@ static bool evaluate(struct resolver *r, const struct duration_expr *d, double *
     case DUR_MIN: *ret = isnan(a) || isnan(b) ? NAN : fmin(a, b); return true;
     case DUR_MAX: *ret = isnan(a) || isnan(b) ? NAN : fmax(a, b); return true;
     }
-    ASSERT(!"duration operator");
+    ASSERT(false && "duration operator");
     return false;
 }
 
@@ -303,7 +303,7 @@ static bool resolve_node(struct resolver *r, struct node *n)
                resolve(r, n->subquery.step_expr, false, &n->subquery.step_ms) &&
                resolve(r, n->subquery.range_expr, false, &n->subquery.range_ms) && resolve_node(r, n->subquery.expr);
     }
-    ASSERT(!"node kind");
+    ASSERT(false && "node kind");
     return false;
 }
 

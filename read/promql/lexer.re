@@ -484,6 +484,6 @@ struct token promql_lex(struct lexer *lx)
     case LEX_BRACES: return lex_braces(lx);
     case LEX_DURATION: return lex_duration(lx);
     }
-    ASSERT(!"lexer state");
+    ASSERT(false && "lexer state");
     return token_at(lx, T_EOF, lx->end);
 }

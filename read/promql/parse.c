@@ -239,7 +239,7 @@ static struct node *child_at(const struct node *n, size_t i)
     case NODE_MATRIX_SELECTOR: return i == 0 ? n->matrix.selector : NULL;
     case NODE_SUBQUERY: return i == 0 ? n->subquery.expr : NULL;
     }
-    ASSERT(!"node kind");
+    ASSERT(false && "node kind");
     return NULL;
 }
 

@@ -30,7 +30,7 @@ static enum matcher_type matcher_type_of(int token)
     case T_NEQ: return MATCH_NEQ;
     case T_EQL_REGEX: return MATCH_RE;
     case T_NEQ_REGEX: return MATCH_NRE;
-    default: ASSERT(!"match operator"); return MATCH_EQ;
+    default: ASSERT(false && "match operator"); return MATCH_EQ;
     }
 }
 
