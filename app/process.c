@@ -66,7 +66,8 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     flag_set_add(p->flags, "Querier", read_flags, read_flags_n, &p->read);
     flag_set_add(p->flags, "Limits", limits_flags, limits_flags_n, &p->limits);
     p->limits_provider.defaults = &p->limits;
-    return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) && check_log_flags(&p->app, err) &&
+    return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) &&
+           write_config_validate(&p->write, err) && check_log_flags(&p->app, err) &&
            check_target(&p->app.target, err);
 }
 
@@ -98,9 +99,8 @@ static void log_stop(struct process *p)
 
 static bool ring_start(struct process *p, struct err *err)
 {
-    (void)err;
-    p->ring = partition_ring_new_static(plog_partitions(p->log));
-    return true;
+    p->ring = partition_ring_new(plog_partitions(p->log), err);
+    return p->ring != NULL;
 }
 
 static void ring_stop(struct process *p)
@@ -212,6 +212,7 @@ static bool server_start(struct process *p, struct err *err)
     http_server_add(p->server, prefix, explorer_routes, explorer_routes_n, p);
     http_server_add(p->server, prefix, write_routes, write_routes_n, p->distributor);
     http_server_add(p->server, prefix, read_routes, read_routes_n, p->api);
+    http_server_on_refusal(p->server, write_routes, write_refuse);
     return http_server_start(p->server, err);
 }
 

@@ -124,13 +124,14 @@ static const char *const function_names[] = {
 #undef PROMQL_FUNCTION
 };
 
+/* The last argument of a variadic function may be left out, and may come more than once. */
 static void put_arguments(const struct promql_function *fn, struct buf *out)
 {
     for (int i = 0; i < fn->n_args; i++) {
-        bool optional = fn->variadic > 0 && i >= fn->n_args - fn->variadic;
-        buf_printf(out, "%s%s%s%s", i ? ", " : "", optional ? "[" : "", value_type_name(fn->args[i]), optional ? "]" : "");
+        bool optional = fn->variadic != 0 && i == fn->n_args - 1;
+        buf_printf(out, "%s%s%s%s%s", i ? ", " : "", optional ? "[" : "", value_type_name(fn->args[i]),
+                   optional && fn->variadic != 1 ? ", ..." : "", optional ? "]" : "");
     }
-    buf_puts(out, fn->variadic < 0 ? ", ..." : "");
 }
 
 static void put_functions(struct buf *out)

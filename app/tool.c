@@ -33,8 +33,7 @@ static int tool_promql_format(char **args)
     struct arena arena;
     arena_init(&arena, 0);
     struct err err = ERR_NONE;
-    struct promql_parse_options all = {.experimental_functions = true, .extended_range_selectors = true};
-    struct node *n = promql_parse(slice_of(args[0]), &all, &arena, &err);
+    struct node *n = promql_parse(slice_of(args[0]), NULL, &arena, &err);
     if (n) {
         struct buf out;
         buf_init(&out, 0);
