@@ -1,5 +1,5 @@
 /*
- * Appender of histogram chunks: which sample may follow which, and how the layout of an open chunk is widened.
+ * Appender of histogram chunks: how the layout of an open chunk is widened, and what decides over the next chunk (histogram_follow.c).
  *
  * A chunk holds samples of one layout. When a sample comes with buckets that the chunk does not have, the chunk is decoded and encoded
  * anew with the wider layout; when it lacks buckets that are empty in the chunk, the sample is widened. A counter that went back
@@ -152,159 +152,9 @@ static bool begin(struct histogram_appender *a, const struct histogram *layout, 
     return true;
 }
 
-/* --- what may follow what --------------------------------------------------------------------------------------------------- */
-
-/* How the buckets of one side of a sample differ from the chunk's. */
-struct side_diff {
-    bool reset;    /* a bucket went back, or one that was in use is gone */
-    bool forward;  /* the sample has buckets that the chunk lacks */
-    bool backward; /* the chunk has buckets that the sample lacks */
-};
-
-struct verdict {
-    bool ok;
-    uint8_t header; /* of the next chunk when not ok; for counters */
-    struct side_diff positive;
-    struct side_diff negative;
-};
-
-static struct spans positive_spans(const struct histogram *h) { return (struct spans){h->positive_spans, h->n_positive_spans}; }
-static struct spans negative_spans(const struct histogram *h) { return (struct spans){h->negative_spans, h->n_negative_spans}; }
-
-/* Absolute counts of the chunk's and the sample's bucket, walked in step. */
-struct walk {
-    struct bucket_iter it;
-    bool more;
-    int64_t x;
-    size_t i;
-    int64_t count_int;
-    double count;
-};
-
-static void walk_load(struct walk *w, bool is_float, uint64_t bits)
-{
-    if (is_float)
-        w->count = bits_double(bits);
-    else
-        w->count_int = wrap_add(w->count_int, (int64_t)bits);
-}
-
-static void walk_chunk(struct walk *w, bool is_float, const union histogram_field *buckets)
-{
-    w->more = bucket_next(&w->it, &w->x);
-    if (w->more)
-        walk_load(w, is_float, buckets[w->i++].x.v);
-}
-
-static void walk_sample(struct walk *w, bool is_float, const int64_t *buckets)
-{
-    uint64_t bits;
-    w->more = bucket_next(&w->it, &w->x);
-    if (!w->more)
-        return;
-    memcpy(&bits, &buckets[w->i++], 8);
-    walk_load(w, is_float, bits);
-}
-
-static struct side_diff diff_side(struct spans chunk, const union histogram_field *chunk_buckets, struct spans sample,
-                                  const int64_t *sample_buckets, bool is_float, bool gauge)
-{
-    struct side_diff d = {false, false, false};
-    struct walk c = {.it = bucket_iter(chunk.p, chunk.n)}, s = {.it = bucket_iter(sample.p, sample.n)};
-    walk_chunk(&c, is_float, chunk_buckets);
-    walk_sample(&s, is_float, sample_buckets);
-    while (c.more || s.more) {
-        bool in_chunk = c.more && (!s.more || c.x <= s.x), in_sample = s.more && (!c.more || s.x <= c.x);
-        if (in_chunk && in_sample) {
-            if (!gauge && (is_float ? c.count > s.count : c.count_int > s.count_int))
-                d.reset = true;
-        } else if (in_chunk) {
-            if (!gauge && !(is_float ? c.count == 0 : c.count_int == 0))
-                d.reset = true;
-            d.backward = true;
-        } else {
-            d.forward = true;
-        }
-        if (in_chunk)
-            walk_chunk(&c, is_float, chunk_buckets);
-        if (in_sample)
-            walk_sample(&s, is_float, sample_buckets);
-    }
-    return d;
-}
-
-static void diff_sides(const struct histogram_state *s, const struct histogram *h, bool gauge, struct verdict *v)
-{
-    v->positive = diff_side(positive_spans(&s->layout), s->buckets, positive_spans(h), h->positive_deltas, s->is_float, gauge);
-    v->negative = diff_side(negative_spans(&s->layout), s->buckets + s->layout.n_positive, negative_spans(h),
-                            h->negative_deltas, s->is_float, gauge);
-}
-
-static bool same_bounds(const struct histogram *a, const struct histogram *b)
-{
-    if (a->schema != HISTOGRAM_CUSTOM_BUCKETS)
-        return true;
-    if (a->n_custom_values != b->n_custom_values)
-        return false;
-    for (uint32_t i = 0; i < a->n_custom_values; i++)
-        if (a->custom_values[i] != b->custom_values[i])
-            return false;
-    return true;
-}
-
-static bool same_resolution(const struct histogram *a, const struct histogram *b)
-{
-    return a->schema == b->schema && a->zero_threshold == b->zero_threshold;
-}
-
-static struct verdict refuse(uint8_t header)
-{
-    return (struct verdict){.ok = false, .header = header};
-}
-
-/* The table of FORMATS.md 6.6, row by row. */
-static struct verdict judge_counter(const struct histogram_appender *a, const struct histogram *h)
-{
-    const struct histogram_state *s = &a->s;
-    struct verdict v = {.ok = true, .header = HEADER_NOT_RESET};
-    if (a->header == HEADER_GAUGE)
-        return refuse(HEADER_NOT_RESET); /* nothing is known, but this is what Prometheus writes */
-    if (h->hint == HISTOGRAM_HINT_RESET)
-        return refuse(HEADER_RESET);
-    if (is_stale_nan(h->sum))
-        return v;
-    if (state_is_stale(s))
-        return refuse(HEADER_UNKNOWN);
-    if (s->is_float ? h->count < bits_double(s->count.x.v) : h->count_int < s->count.x.v)
-        return refuse(HEADER_RESET);
-    if (!same_resolution(h, &s->layout))
-        return refuse(HEADER_UNKNOWN);
-    if (!same_bounds(h, &s->layout))
-        return refuse(HEADER_RESET);
-    if (s->is_float ? h->zero_count < bits_double(s->zero.x.v) : h->zero_count_int < s->zero.x.v)
-        return refuse(HEADER_RESET);
-    diff_sides(s, h, false, &v);
-    if (v.positive.reset || v.negative.reset)
-        return refuse(HEADER_RESET);
-    return v;
-}
-
-static struct verdict judge_gauge(const struct histogram_appender *a, const struct histogram *h)
-{
-    struct verdict v = {.ok = true, .header = HEADER_GAUGE};
-    if (a->header != HEADER_GAUGE)
-        return refuse(HEADER_GAUGE);
-    if (is_stale_nan(h->sum))
-        return v;
-    if (state_is_stale(&a->s) || !same_resolution(h, &a->s.layout) || !same_bounds(h, &a->s.layout))
-        return refuse(HEADER_GAUGE);
-    diff_sides(&a->s, h, true, &v);
-    return v;
-}
-
 static struct verdict judge(const struct histogram_appender *a, const struct histogram *h)
 {
-    return h->hint == HISTOGRAM_HINT_GAUGE ? judge_gauge(a, h) : judge_counter(a, h);
+    return h->hint == HISTOGRAM_HINT_GAUGE ? judge_gauge(&a->s, a->header, h) : judge_counter(&a->s, a->header, h);
 }
 
 /* The header of a chunk that begins with h. */
@@ -316,7 +166,7 @@ static uint8_t first_header(const struct histogram_appender *a, const struct his
         return HEADER_RESET;
     if (!a->before)
         return HEADER_UNKNOWN;
-    uint8_t header = judge_counter(a->before, h).header;
+    uint8_t header = judge_counter(&a->before->s, a->before->header, h).header;
     if (!a->s.is_float || header == HEADER_RESET)
         return header;
     /* Float chunks know only "reset" and, by the way the chunk came to be, one of the other two. */

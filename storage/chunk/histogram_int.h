@@ -72,6 +72,9 @@ struct spans {
     const struct histogram_span *p;
     uint32_t n;
 };
+static inline struct spans positive_spans(const struct histogram *h) { return (struct spans){h->positive_spans, h->n_positive_spans}; }
+static inline struct spans negative_spans(const struct histogram *h) { return (struct spans){h->negative_spans, h->n_negative_spans}; }
+
 /* The buckets of both, as few spans as possible. False when a gap is too wide for a span or the arena is full. */
 bool spans_union(struct spans a, struct spans b, struct arena *arena, struct spans *ret, uint32_t *ret_n_buckets);
 /* Buckets of one layout in a wider one: 0 where there was none. Delta-coded or absolute. `to` has all buckets of `from`. */
@@ -94,3 +97,23 @@ void state_histogram(const struct histogram_state *s, void *buckets, struct hist
 bool histogram_chunk_open(bool is_float, struct slice data, struct arena *arena, struct histogram_state *ret_state,
                           struct bit_reader *ret_reader, uint16_t *ret_n, uint8_t *ret_header, struct err *err);
 bool histogram_chunk_decode(bool is_float, struct slice data, struct arena *arena, struct chunk_columns *ret, struct err *err);
+
+/* --- histogram_follow.c --- */
+
+/* How the buckets of one side of a sample differ from the chunk's. */
+struct side_diff {
+    bool reset;    /* a bucket went back, or one that was in use is gone */
+    bool forward;  /* the sample has buckets that the chunk lacks */
+    bool backward; /* the chunk has buckets that the sample lacks */
+};
+
+struct verdict {
+    bool ok;
+    uint8_t header; /* of the next chunk when not ok; for counters */
+    struct side_diff positive;
+    struct side_diff negative;
+};
+
+/* The chunk whose last sample is in s and whose header is given; the sample that comes next. */
+struct verdict judge_counter(const struct histogram_state *s, uint8_t header, const struct histogram *h);
+struct verdict judge_gauge(const struct histogram_state *s, uint8_t header, const struct histogram *h);
