@@ -245,7 +245,7 @@ struct op *plan_histogram_quantile(struct env *env, const struct node *call, con
 struct op *plan_info(struct env *env, const struct node *call, const struct grid *g);
 bool eval_scalar_call(struct env *env, const struct node *call, const struct grid *g, double *out);
 double binary_float(enum binary_op op, double l, double r, bool *ret_keep);
-const char *binary_op_text(enum binary_op op);
+const char *op_symbol(enum binary_op op);
 static inline bool op_is_comparison(enum binary_op op)
 {
     return op >= OP_EQ && op <= OP_LTE;

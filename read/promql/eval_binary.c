@@ -17,7 +17,7 @@ static const char *const op_texts[] = {
     [OP_OR] = "or",   [OP_UNLESS] = "unless", [OP_TRIM_UPPER] = "</", [OP_TRIM_LOWER] = ">/",
 };
 
-const char *binary_op_text(enum binary_op op)
+const char *op_symbol(enum binary_op op)
 {
     return op_texts[op];
 }
@@ -94,7 +94,7 @@ static void arith_columns(enum binary_op op, const double *l, const double *r, d
 
 static int note_types(struct env *env, const struct node *n, struct value l, struct value r)
 {
-    const char *op = binary_op_text(n->binary.op), *lt = l.h ? "histogram" : "float", *rt = r.h ? "histogram" : "float";
+    const char *op = op_symbol(n->binary.op), *lt = l.h ? "histogram" : "float", *rt = r.h ? "histogram" : "float";
     INFO(env, n->pos.start, "incompatible sample types encountered for binary operator \"%s\": %s %s %s", op, lt, op, rt);
     return 0;
 }
@@ -111,7 +111,7 @@ static int hist_sum(struct env *env, struct arena *mem, const struct node *n, st
         return -1;
     }
     if (st == FHIST_INCOMPATIBLE) {
-        WARN(env, n->pos.start, "incompatible bucket layout encountered for binary operator %s", binary_op_text(n->binary.op));
+        WARN(env, n->pos.start, "incompatible bucket layout encountered for binary operator %s", op_symbol(n->binary.op));
         return 0;
     }
     if (notes & FHIST_MISMATCHED_BOUNDS)

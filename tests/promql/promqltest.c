@@ -1,0 +1,574 @@
+/*
+ * promqltest [-v] [-names-early] [-min percent] file...
+ *
+ * Runs test scripts in the language of Prometheus's promqltest and prints `name: N passed, N failed` a file and a total. An eval counts once; an
+ * instant eval is also run as a range query around its time, whose middle step must give the same.
+ *   -v            print what failed
+ *   -names-early  metric names are dropped where the operation happens (delayed name removal off)
+ *   -min N        exit 0 when at least N per cent of all evals pass (100 when not given)
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/dtoa.h"
+#include "base/err.h"
+#include "base/regex.h"
+#include "promqltest_int.h"
+#include "read/promql/engine.h"
+
+#define TOLERANCE 1e-6
+
+enum expectation { EXPECT_FAIL, EXPECT_WARN, EXPECT_INFO, EXPECT_NO_WARN, EXPECT_NO_INFO, EXPECTATIONS };
+
+struct check {
+    bool given;
+    struct slice msgs[8];
+    bool is_regex[8];
+    size_t n_msgs;
+};
+
+struct eval {
+    bool range;
+    int64_t start_ms, end_ms, step_ms;
+    struct slice expr;
+    struct check checks[EXPECTATIONS];
+    bool ordered;
+    bool has_string, has_scalar, range_vector;
+    struct slice string;
+    double scalar;
+    int64_t vec_start_ms, vec_end_ms, vec_step_ms;
+    struct sequence *expected;
+    size_t n_expected;
+};
+
+struct runner {
+    struct store *store;
+    struct arena arena; /* of one eval */
+    const char *file;
+    int line;
+    bool verbose, names_early;
+    int passed, failed;
+    struct buf why;
+};
+
+static bool fail(struct runner *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool fail(struct runner *r, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    buf_vprintf(&r->why, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+/* --- comparing ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool almost(double a, double b)
+{
+    if (isnan(a) || isnan(b))
+        return isnan(a) && isnan(b);
+    if (a == b)
+        return true;
+    double sum = fabs(a) + fabs(b), diff = fabs(a - b);
+    if (a == 0 || b == 0 || sum < 2.2250738585072014e-308)
+        return diff < TOLERANCE * 2.2250738585072014e-308;
+    return diff / fmin(sum, 1.7976931348623157e308) < TOLERANCE;
+}
+
+static bool almost_list(const struct blist *a, const struct blist *b)
+{
+    if (a->n != b->n)
+        return false;
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->idx[i] != b->idx[i] || !almost(a->c[i], b->c[i]))
+            return false;
+    return true;
+}
+
+static bool almost_hist(const struct item *want, const struct fhist *got)
+{
+    const struct fhist *h = want->h;
+    if (h->schema != got->schema || !almost(h->count, got->count) || !almost(h->sum, got->sum) || h->n_custom != got->n_custom ||
+        (want->hint_given && h->hint != got->hint))
+        return false;
+    for (uint32_t i = 0; i < h->n_custom; i++)
+        if (h->custom[i] != got->custom[i])
+            return false;
+    return h->zero_threshold == got->zero_threshold && almost(h->zero_count, got->zero_count) && almost_list(&h->pos, &got->pos) &&
+           almost_list(&h->neg, &got->neg);
+}
+
+static void describe(struct runner *r, double v, const struct fhist *h)
+{
+    char text[DTOA_MAX];
+    if (h) {
+        fhist_print(h, &r->why);
+        buf_printf(&r->why, " schema %d hint %d threshold %g bounds", h->schema, h->hint, h->zero_threshold);
+        for (uint32_t i = 0; i < h->n_custom; i++)
+            buf_printf(&r->why, " %g", h->custom[i]);
+    } else {
+        buf_put(&r->why, text, dtoa_g(v, text));
+    }
+}
+
+static bool same_value(struct runner *r, const struct item *want, struct labels l, int64_t t, double v, const struct histogram *h)
+{
+    struct fhist *got = h ? fhist_from(h, &r->arena) : NULL;
+    if (!want->h == !got && (got ? almost_hist(want, got) : almost(want->v, v)))
+        return true;
+    labels_print(l, &r->why);
+    buf_printf(&r->why, " at %lld: expected ", (long long)t);
+    describe(r, want->v, want->h);
+    buf_puts(&r->why, ", got ");
+    describe(r, v, got);
+    return false;
+}
+
+static bool unexpected(struct runner *r, const char *what, struct labels l)
+{
+    buf_puts(&r->why, what);
+    labels_print(l, &r->why);
+    return false;
+}
+
+/* The expected item at time t, of a grid that begins at start. NULL: none. */
+static const struct item *expected_at(const struct sequence *s, int64_t start, int64_t step, int64_t t)
+{
+    if (t < start || (t - start) % step)
+        return NULL;
+    size_t i = (size_t)((t - start) / step);
+    return i < s->n && !s->items[i].omitted ? &s->items[i] : NULL;
+}
+
+static size_t count_items(const struct sequence *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n; i++)
+        n += !s->items[i].omitted;
+    return n;
+}
+
+static bool compare_matrix(struct runner *r, const struct eval *e, const struct engine_result *res, int64_t start, int64_t step)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < res->n_series; i++) {
+        const struct result_series *s = &res->series[i];
+        const struct sequence *want = NULL;
+        for (size_t k = 0; k < e->n_expected; k++)
+            if (labels_eq(e->expected[k].labels, s->labels))
+                want = &e->expected[k];
+        if (!want)
+            return unexpected(r, "unexpected series ", s->labels);
+        found++;
+        if (s->n != count_items(want)) {
+            labels_print(s->labels, &r->why);
+            return fail(r, ": expected %zu points, got %zu", count_items(want), s->n);
+        }
+        for (size_t k = 0; k < s->n; k++) {
+            const struct item *it = expected_at(want, start, step, s->t[k]);
+            if (!it)
+                return unexpected(r, "unexpected point of ", s->labels);
+            if (!same_value(r, it, s->labels, s->t[k], s->v[k], s->h ? s->h[k] : NULL))
+                return false;
+        }
+        if (i && labels_cmp(res->series[i - 1].labels, s->labels) >= 0)
+            return fail(r, "the matrix is not sorted by labels");
+    }
+    for (size_t k = 0; k < e->n_expected; k++)
+        if (count_items(&e->expected[k]) == 0)
+            found++;
+    return found == e->n_expected || fail(r, "expected %zu series, got %zu", e->n_expected, found);
+}
+
+/* The values at time t (all, for an instant result). */
+static bool compare_vector(struct runner *r, const struct eval *e, const struct engine_result *res, int64_t t, bool ordered)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < res->n_series; i++) {
+        const struct result_series *s = &res->series[i];
+        for (size_t k = 0; k < s->n; k++) {
+            if (s->t[k] != t)
+                continue;
+            size_t w = 0;
+            while (w < e->n_expected && !labels_eq(e->expected[w].labels, s->labels))
+                w++;
+            if (w == e->n_expected)
+                return unexpected(r, "unexpected series ", s->labels);
+            if (ordered && w != found)
+                return unexpected(r, "not in this place: ", s->labels);
+            if (e->expected[w].n == 0 ||
+                !same_value(r, &e->expected[w].items[0], s->labels, t, s->v[k], s->h ? s->h[k] : NULL))
+                return false;
+            found++;
+        }
+    }
+    return found == e->n_expected || fail(r, "expected %zu series, got %zu", e->n_expected, found);
+}
+
+static bool message_matches(const struct check *c, size_t i, struct slice text)
+{
+    if (!c->is_regex[i])
+        return slice_eq(c->msgs[i], text);
+    struct buf b;
+    buf_init(&b, 65536);
+    buf_printf(&b, "(?s:.*(?:%.*s).*)", SL_FMT(c->msgs[i]));
+    struct err err = ERR_NONE;
+    struct regex *re = regex_new(buf_slice(&b), &err);
+    bool ok = re && regex_match(re, text);
+    regex_free(re);
+    buf_release(&b);
+    return ok;
+}
+
+static bool check_messages(struct runner *r, const struct check *c, const struct slice *texts, size_t n, const char *what)
+{
+    if (c->given && n == 0)
+        return fail(r, "expected a %s annotation", what);
+    for (size_t i = 0; i < c->n_msgs; i++) {
+        bool any = false;
+        for (size_t k = 0; k < n; k++)
+            any |= message_matches(c, i, texts[k]);
+        if (!any)
+            return fail(r, "expected %s '%.*s', got '%.*s'", what, SL_FMT(c->msgs[i]), SL_FMT(texts[0]));
+    }
+    return true;
+}
+
+static bool check_annotations(struct runner *r, const struct eval *e, const struct engine_result *res)
+{
+    if (e->checks[EXPECT_NO_WARN].given && res->n_warnings)
+        return fail(r, "unexpected warning '%.*s'", SL_FMT(res->warnings[0]));
+    if (e->checks[EXPECT_NO_INFO].given && res->n_infos)
+        return fail(r, "unexpected info '%.*s'", SL_FMT(res->infos[0]));
+    return check_messages(r, &e->checks[EXPECT_WARN], res->warnings, res->n_warnings, "warning") &&
+           check_messages(r, &e->checks[EXPECT_INFO], res->infos, res->n_infos, "info");
+}
+
+/* --- running ---------------------------------------------------------------------------------------------------------------------------- */
+
+static bool exec(struct runner *r, const struct eval *e, int64_t start, int64_t end, int64_t step, struct engine_result *ret, struct err *err)
+{
+    struct engine_config cfg = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000, .max_samples = 50000000,
+                                .max_memory_bytes = (uint64_t)1 << 30, .delayed_name_removal = !r->names_early};
+    struct node *n = promql_parse(e->expr, NULL, &r->arena, err);
+    if (!n)
+        return false;
+    struct ctx ctx = {.arena = &r->arena};
+    struct engine_query q = {.expr = n, .text = e->expr, .start_ms = start, .end_ms = end, .step_ms = step};
+    bool ok = promql_resolve_durations(n, step, end - start, err) && engine_exec(&cfg, store_queryable(r->store), &ctx, &q, ret, err);
+    promql_release(n);
+    return ok;
+}
+
+static bool check_failure(struct runner *r, const struct eval *e, const struct err *err)
+{
+    const struct check *c = &e->checks[EXPECT_FAIL];
+    if (!c->given)
+        return fail(r, "failed: %s", err->text);
+    for (size_t i = 0; i < c->n_msgs; i++)
+        if (!message_matches(c, i, slice_of(err->text)))
+            return fail(r, "expected failure '%.*s', got '%s'", SL_FMT(c->msgs[i]), err->text);
+    return true;
+}
+
+static bool compare_instant(struct runner *r, const struct eval *e, const struct engine_result *res)
+{
+    if (e->has_string)
+        return (res->type == VALUE_STRING && slice_eq(res->string, e->string)) || fail(r, "got string '%.*s'", SL_FMT(res->string));
+    if (e->range_vector)
+        return compare_matrix(r, e, res, e->vec_start_ms, e->vec_step_ms);
+    if (e->has_scalar)
+        return (res->type == VALUE_SCALAR && almost(e->scalar, res->scalar)) || fail(r, "expected %g, got %g", e->scalar, res->scalar);
+    if (res->type != VALUE_VECTOR)
+        return fail(r, "expected a vector");
+    return compare_vector(r, e, res, e->start_ms, e->ordered);
+}
+
+/* The same at the middle of a range of three steps. */
+static bool check_as_range(struct runner *r, const struct eval *e)
+{
+    struct engine_result res;
+    struct err err = ERR_NONE;
+    if (e->has_string || e->range_vector)
+        return true;
+    if (!exec(r, e, e->start_ms - 60000, e->start_ms + 60000, 60000, &res, &err))
+        return check_failure(r, e, &err) || fail(r, " (in range mode)");
+    if (e->ordered)
+        return true;
+    struct eval scalar = *e;
+    struct item it = {.v = e->scalar};
+    struct sequence seq = {.items = &it, .n = 1};
+    if (e->has_scalar) {
+        scalar.expected = &seq;
+        scalar.n_expected = 1;
+    }
+    return compare_vector(r, &scalar, &res, e->start_ms, false) || fail(r, " (in range mode)");
+}
+
+static bool run_eval(struct runner *r, const struct eval *e)
+{
+    struct engine_result res;
+    struct err err = ERR_NONE;
+    if (!exec(r, e, e->start_ms, e->end_ms, e->step_ms, &res, &err))
+        return check_failure(r, e, &err);
+    if (e->checks[EXPECT_FAIL].given)
+        return fail(r, "expected to fail");
+    if (!check_annotations(r, e, &res))
+        return false;
+    if (e->range)
+        return compare_matrix(r, e, &res, e->start_ms, e->step_ms);
+    return compare_instant(r, e, &res) && check_as_range(r, e);
+}
+
+/* --- the script -------------------------------------------------------------------------------------------------------------------------- */
+
+struct script {
+    struct slice rest;
+    int line; /* of the line last taken */
+};
+
+/* The next line without blanks around it; comments are blank lines. */
+static bool next_line(struct script *s, struct slice *ret)
+{
+    if (s->rest.n == 0)
+        return false;
+    const char *nl = memchr(s->rest.p, '\n', s->rest.n);
+    size_t n = nl ? (size_t)(nl - s->rest.p) : s->rest.n;
+    *ret = trim(slice_make(s->rest.p, n));
+    s->rest = slice_make(s->rest.p + n + (nl != NULL), s->rest.n - n - (nl != NULL));
+    s->line++;
+    if (ret->n && ret->p[0] == '#')
+        ret->n = 0;
+    return true;
+}
+
+static bool script_error(const struct runner *r, int line, const char *why)
+{
+    fprintf(stderr, "%s:%d: %s\n", r->file, line, why);
+    return false;
+}
+
+static bool run_load(struct runner *r, struct script *s, struct slice args, bool nhcb)
+{
+    int64_t step;
+    struct slice line;
+    struct sequence *seqs = arena_array(&r->arena, 4096, sizeof(*seqs));
+    size_t n = 0;
+    if (!parse_time(args, &step))
+        return script_error(r, s->line, "bad step");
+    while (next_line(s, &line) && line.n) {
+        const char *why;
+        /* Start timestamps (series@st) are not something our samples have. */
+        struct slice rest = line;
+        struct labels l;
+        if (parse_labels(&rest, &r->arena, &l) && slice_has_prefix(rest, SL("@st")))
+            continue;
+        if (n == 4096 || !parse_sequence(line, &r->arena, &seqs[n++], &why))
+            return script_error(r, s->line, why);
+    }
+    if (nhcb)
+        add_nhcb(&seqs, &n, &r->arena);
+    store_load(r->store, seqs, n, step);
+    return true;
+}
+
+static void add_message(struct check *c, struct slice text)
+{
+    c->given = true;
+    text = trim(text);
+    bool regex = slice_has_prefix(text, SL("regex:"));
+    if (!regex && !slice_has_prefix(text, SL("msg:")))
+        return;
+    size_t skip = regex ? 6 : 4;
+    if (c->n_msgs == 8)
+        return;
+    c->is_regex[c->n_msgs] = regex;
+    c->msgs[c->n_msgs++] = trim(slice_make(text.p + skip, text.n - skip));
+}
+
+static bool unquote(struct slice s, struct arena *a, struct slice *ret)
+{
+    /* A label value is quoted the same way. */
+    struct buf b;
+    struct labels l;
+    buf_init(&b, 65536);
+    buf_printf(&b, "{x=%.*s}", SL_FMT(s));
+    struct slice text = arena_dup(a, buf_slice(&b));
+    buf_release(&b);
+    if (!parse_labels(&text, a, &l))
+        return false;
+    *ret = labels_get(l, SL("x"));
+    return true;
+}
+
+static bool parse_expect(struct runner *r, struct eval *e, struct slice line)
+{
+    static const char *const names[EXPECTATIONS] = {"fail", "warn", "info", "no_warn", "no_info"};
+    (void)next_word(&line);
+    struct slice kind = next_word(&line);
+    if (slice_eq(kind, SL("ordered"))) {
+        e->ordered = true;
+        return true;
+    }
+    if (slice_eq(kind, SL("string"))) {
+        e->has_string = true;
+        return unquote(line, &r->arena, &e->string);
+    }
+    if (slice_eq(kind, SL("range"))) { /* vector from A to B step C */
+        (void)next_word(&line), (void)next_word(&line);
+        struct slice from = next_word(&line);
+        (void)next_word(&line);
+        struct slice to = next_word(&line);
+        (void)next_word(&line);
+        e->range_vector = true;
+        return parse_time(from, &e->vec_start_ms) && parse_time(to, &e->vec_end_ms) && parse_time(line, &e->vec_step_ms);
+    }
+    for (int i = 0; i < EXPECTATIONS; i++) {
+        struct slice name = slice_of(names[i]);
+        if (slice_eq(kind, name) || (slice_has_prefix(kind, name) && kind.n > name.n && kind.p[name.n] == ':')) {
+            if (kind.n > name.n) /* "fail msg:x" may be written without the blank */
+                line = slice_make(kind.p + name.n + 1, (size_t)(line.p + line.n - kind.p) - name.n - 1);
+            add_message(&e->checks[i], line);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool parse_expected(struct runner *r, struct script *s, struct eval *e)
+{
+    struct slice line;
+    e->expected = arena_array(&r->arena, 512, sizeof(*e->expected));
+    while (next_line(s, &line) && line.n) {
+        const char *why = "bad expect line";
+        if (slice_has_prefix(line, SL("expect "))) {
+            if (!parse_expect(r, e, line))
+                return script_error(r, s->line, why);
+        } else if (slice_has_prefix(line, SL("expected_fail_message"))) {
+            e->checks[EXPECT_FAIL].msgs[0] = trim(slice_make(line.p + 21, line.n - 21));
+            e->checks[EXPECT_FAIL].n_msgs = 1;
+        } else if (slice_has_prefix(line, SL("expected_fail_regexp"))) {
+            e->checks[EXPECT_FAIL].msgs[0] = trim(slice_make(line.p + 20, line.n - 20));
+            e->checks[EXPECT_FAIL].is_regex[0] = true;
+            e->checks[EXPECT_FAIL].n_msgs = 1;
+        } else if (parse_number(line, &e->scalar)) {
+            e->has_scalar = true;
+        } else if (e->n_expected == 512 || !parse_sequence(line, &r->arena, &e->expected[e->n_expected++], &why)) {
+            return script_error(r, s->line, why);
+        }
+    }
+    return true;
+}
+
+static bool parse_eval(struct runner *r, struct script *s, struct slice word, struct slice line, struct eval *e)
+{
+    *e = (struct eval){0};
+    e->checks[EXPECT_FAIL].given = slice_has_suffix(word, SL("_fail"));
+    e->checks[EXPECT_WARN].given = slice_has_suffix(word, SL("_warn"));
+    e->checks[EXPECT_INFO].given = slice_has_suffix(word, SL("_info"));
+    e->ordered = slice_has_suffix(word, SL("_ordered"));
+    struct slice mode = next_word(&line);
+    e->range = slice_eq(mode, SL("range"));
+    (void)next_word(&line); /* at, from */
+    bool ok = parse_time(next_word(&line), &e->start_ms);
+    e->end_ms = e->start_ms;
+    if (e->range) {
+        (void)next_word(&line); /* to */
+        ok &= parse_time(next_word(&line), &e->end_ms);
+        (void)next_word(&line); /* step */
+        ok &= parse_time(next_word(&line), &e->step_ms);
+    }
+    e->expr = line;
+    return ok || script_error(r, s->line, "bad eval line");
+}
+
+static bool run_line(struct runner *r, struct script *s, struct slice line)
+{
+    struct slice rest = line, word = next_word(&rest);
+    arena_clear(&r->arena);
+    if (slice_eq(word, SL("clear"))) {
+        store_clear(r->store);
+        return true;
+    }
+    if (slice_eq(word, SL("load")) || slice_eq(word, SL("load_with_nhcb")))
+        return run_load(r, s, rest, word.n > 4);
+    if (!slice_has_prefix(word, SL("eval")))
+        return script_error(r, s->line, "unknown command");
+    struct eval e;
+    int at = s->line;
+    if (!parse_eval(r, s, word, rest, &e) || !parse_expected(r, s, &e))
+        return false;
+    buf_clear(&r->why);
+    if (run_eval(r, &e)) {
+        r->passed++;
+        return true;
+    }
+    r->failed++;
+    if (r->verbose)
+        printf("%s:%d: %.*s\n    %s\n", r->file, at, SL_FMT(e.expr), buf_cstr(&r->why));
+    return true;
+}
+
+static char *read_file(const char *path, size_t *ret_n)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    struct buf b;
+    char chunk[65536];
+    size_t n;
+    buf_init(&b, 0);
+    while ((n = fread(chunk, 1, sizeof(chunk), f)) > 0)
+        buf_put(&b, chunk, n);
+    fclose(f);
+    return buf_steal(&b, ret_n);
+}
+
+static bool run_file(struct runner *r, const char *path)
+{
+    size_t n;
+    char *text = read_file(path, &n);
+    if (!text) {
+        fprintf(stderr, "%s: cannot be read\n", path);
+        return false;
+    }
+    const char *slash = strrchr(path, '/');
+    r->file = slash ? slash + 1 : path;
+    r->store = store_new();
+    int passed = r->passed, failed = r->failed;
+    struct script s = {.rest = slice_make(text, n)};
+    struct slice line;
+    bool ok = true;
+    while (ok && next_line(&s, &line))
+        ok = line.n == 0 || run_line(r, &s, line);
+    printf("%s: %d passed, %d failed\n", r->file, r->passed - passed, r->failed - failed);
+    store_free(r->store);
+    free(text);
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    struct runner r = {0};
+    double min = 100;
+    bool ok = true;
+    arena_init(&r.arena, 0);
+    buf_init(&r.why, 1 << 20);
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-v") == 0)
+            r.verbose = true;
+        else if (strcmp(argv[i], "-names-early") == 0)
+            r.names_early = true;
+        else if (strcmp(argv[i], "-min") == 0 && i + 1 < argc)
+            min = atof(argv[++i]);
+        else
+            ok &= run_file(&r, argv[i]);
+    }
+    int total = r.passed + r.failed;
+    printf("%d passed, %d failed\n", r.passed, r.failed);
+    arena_release(&r.arena);
+    buf_release(&r.why);
+    return ok && total && r.passed * 100.0 >= min * total ? 0 : 1;
+}

@@ -1,0 +1,58 @@
+/*
+ * Runner of Prometheus's promqltest scripts against our engine: what its files share.
+ *
+ *   promqltest.c   command line, the script's commands, evaluating and comparing
+ *   notation.c     numbers, durations, label sets, sequences of values, histogram literals
+ *   store.c        the series loaded so far, as a queryable over encoded chunks
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/slice.h"
+#include "model/labels.h"
+#include "read/promql/kernel_int.h"
+#include "storage/queryable.h"
+
+/* One item of a sequence: a float, a histogram, or nothing. */
+struct item {
+    bool omitted;
+    bool hint_given; /* counter_reset_hint was written: compare it too */
+    double v;
+    struct fhist *h;
+};
+
+struct sequence {
+    struct labels labels;
+    struct item *items;
+    size_t n, cap;
+};
+
+/* --- notation.c ------------------------------------------------------------------------------------------------------------------- */
+
+struct slice trim(struct slice s);
+/* Takes the next word (up to a blank) off the text. */
+struct slice next_word(struct slice *text);
+bool parse_number(struct slice s, double *ret);
+/* "5m", "1h30m", "10s53ms", or seconds as a number. */
+bool parse_time(struct slice s, int64_t *ret_ms);
+/* name{a="b"} at the start of *text, which is moved past it. */
+bool parse_labels(struct slice *text, struct arena *a, struct labels *ret);
+/* name{...} v v+dxn _ stale {{...}}: the whole line. False with a message in *ret_why. */
+bool parse_sequence(struct slice line, struct arena *a, struct sequence *ret, const char **ret_why);
+
+/* --- store.c ------------------------------------------------------------------------------------------------------------------------ */
+
+struct store;
+struct store *store_new(void);
+void store_free(struct store *s);
+void store_clear(struct store *s);
+/* One `load` block: item i of a sequence is at i * step. Of a series written twice in the block the last counts. */
+void store_load(struct store *s, const struct sequence *seqs, size_t n, int64_t step_ms);
+struct queryable *store_queryable(struct store *s);
+
+/* Adds to seqs the custom-bucket histograms that the classic ones among them stand for (load_with_nhcb). */
+bool add_nhcb(struct sequence **seqs, size_t *n, struct arena *a);
