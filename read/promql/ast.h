@@ -196,6 +196,9 @@ void promql_release_matchers(const struct matcher *m, size_t n);
 /* Evaluates duration expressions for this query (step() is step_ms) into the *_ms members. */
 bool promql_resolve_durations(struct node *n, int64_t step_ms, int64_t query_range_ms, struct err *err);
 
+/* A duration as Prometheus writes it (1d2h30m, 250ms), alone: for parameters of requests. */
+bool promql_parse_duration(struct slice text, int64_t *ret_ms);
+
 /* As Prometheus's String(): one line. */
 void promql_print(const struct node *n, struct buf *out);
 /* As Prometheus's Prettify (format_query): breaks lines past 100 characters. */

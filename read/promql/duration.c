@@ -23,53 +23,70 @@ static const struct {
 
 /* --- literals ----------------------------------------------------------------------------------------------------------------- */
 
-static double bad_duration(struct parser *p, struct token t, struct slice unknown_unit)
-{
-    struct slice s = slice_make(p->text.p + t.start, (size_t)(t.end - t.start));
-    if (unknown_unit.n)
-        parse_fail(p, t.start, "unknown unit \"%.*s\" in duration \"%.*s\"", SL_FMT(unknown_unit), SL_FMT(s));
-    else
-        parse_fail(p, t.start, "not a valid duration string: \"%.*s\"", SL_FMT(s));
-    return 0;
-}
-
 static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
 
-double parse_duration_seconds(struct parser *p, struct token t)
+enum duration_fault { DURATION_OK, DURATION_BAD, DURATION_UNKNOWN_UNIT, DURATION_TOO_LONG };
+
+/* 1d2h30m: digits and units in turn, units from the largest to the smallest. */
+static enum duration_fault parse_duration(struct slice text, uint64_t *ret_ns, struct slice *ret_unit)
 {
-    const char *s = p->text.p + t.start;
-    const char *end = p->text.p + t.end;
-    size_t next_unit = 0; /* units go from the largest to the smallest */
+    const char *s = text.p;
+    const char *end = text.p + text.n;
+    size_t next_unit = 0;
     unsigned __int128 total_ns = 0;
+    if (!text.n)
+        return DURATION_BAD;
     while (s < end) {
         if (!is_digit(*s))
-            return bad_duration(p, t, SL(""));
+            return DURATION_BAD;
         unsigned __int128 v = 0;
         for (; s < end && is_digit(*s); s++) {
             v = v * 10 + (unsigned)(*s - '0');
             if (v > UINT64_MAX)
-                return bad_duration(p, t, SL(""));
+                return DURATION_BAD;
         }
         const char *unit = s;
         while (s < end && !is_digit(*s))
             s++;
-        struct slice name = slice_make(unit, (size_t)(s - unit));
+        *ret_unit = slice_make(unit, (size_t)(s - unit));
         size_t u = 0;
-        while (u < ARRAY_LEN(units) && !slice_eq(name, slice_of(units[u].name)))
+        while (u < ARRAY_LEN(units) && !slice_eq(*ret_unit, slice_of(units[u].name)))
             u++;
         if (u == ARRAY_LEN(units) || u < next_unit)
-            return bad_duration(p, t, u == ARRAY_LEN(units) ? name : SL(""));
+            return u == ARRAY_LEN(units) && ret_unit->n ? DURATION_UNKNOWN_UNIT : DURATION_BAD;
         next_unit = u + 1;
         total_ns += v * units[u].ns;
-        if (total_ns > INT64_MAX) {
-            parse_fail(p, t.start, "duration out of range");
-            return 0;
-        }
+        if (total_ns > INT64_MAX)
+            return DURATION_TOO_LONG;
     }
-    uint64_t ns = (uint64_t)total_ns;
+    *ret_ns = (uint64_t)total_ns;
+    return DURATION_OK;
+}
+
+bool promql_parse_duration(struct slice text, int64_t *ret_ms)
+{
+    uint64_t ns;
+    struct slice unit;
+    if (parse_duration(text, &ns, &unit) != DURATION_OK)
+        return false;
+    *ret_ms = (int64_t)(ns / 1000000);
+    return true;
+}
+
+double parse_duration_seconds(struct parser *p, struct token t)
+{
+    struct slice s = slice_make(p->text.p + t.start, (size_t)(t.end - t.start));
+    struct slice unit;
+    uint64_t ns = 0;
+    switch (parse_duration(s, &ns, &unit)) {
+    case DURATION_OK: break;
+    case DURATION_BAD: parse_fail(p, t.start, "not a valid duration string: \"%.*s\"", SL_FMT(s)); break;
+    case DURATION_UNKNOWN_UNIT: parse_fail(p, t.start, "unknown unit \"%.*s\" in duration \"%.*s\"", SL_FMT(unit), SL_FMT(s)); break;
+    case DURATION_TOO_LONG: parse_fail(p, t.start, "duration out of range"); break;
+    }
     return (double)(ns / 1000000000) + (double)(ns % 1000000000) / 1e9;
 }
 
