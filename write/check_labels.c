@@ -25,6 +25,11 @@ struct label_check {
     const struct limits *limits;
     enum limits_name_scheme scheme;
     enum limits_value_strategy long_values;
+    /* limits, where 0 (none) has become the largest number */
+    int64_t labels_max;
+    int64_t labels_info_max;
+    size_t name_max;
+    size_t value_max;
     int64_t most_labels; /* more of them than this are not kept, only counted */
 
     /* the series under check */
@@ -150,9 +155,7 @@ static bool check_label_count(struct label_check *c, struct write_series *s, siz
 {
     int64_t n = (int64_t)c->n_counted;
     bool info = slice_has_suffix(c->metric_name, SL("_info"));
-    int64_t limit = c->limits->max_label_names_per_series;
-    if (info)
-        limit = MAX(limit, c->limits->max_label_names_per_info_series);
+    int64_t limit = info ? MAX(c->labels_max, c->labels_info_max) : c->labels_max;
     if (c->p->skip_count || n <= limit)
         return true;
     push_reject(c->p, s, info ? REASON_MAX_LABEL_NAMES_PER_INFO_SERIES : REASON_MAX_LABEL_NAMES_PER_SERIES);
@@ -278,22 +281,20 @@ static bool label_name_is_valid(const struct label_check *c, struct slice name)
 
 static enum verdict check_each_label(struct label_check *c, struct write_series *s, size_t at)
 {
-    const size_t name_max = (size_t)c->limits->max_label_name_length;
-    const size_t value_max = (size_t)c->limits->max_label_value_length;
     for (size_t i = 0; i < c->n; i++) {
         struct label *l = &c->items[i];
         if (!label_name_is_valid(c, l->name)) {
             name_invalid(c, s, at, *l);
-        } else if (l->name.n > name_max) {
+        } else if (l->name.n > c->name_max) {
             name_too_long(c, s, at, *l);
         } else if (!c->p->skip_names && !utf8_valid(l->value)) {
             value_invalid(c, s, at, *l);
-        } else if (l->value.n > value_max && c->long_values == LIMITS_VALUE_ERROR) {
+        } else if (l->value.n > c->value_max && c->long_values == LIMITS_VALUE_ERROR) {
             value_too_long(c, s, at, *l);
         } else if (i && slice_eq(l->name, l[-1].name)) {
             duplicate_name(c, s, at, *l);
         } else {
-            if (l->value.n > value_max && !shorten_value(c, l))
+            if (l->value.n > c->value_max && !shorten_value(c, l))
                 return FAILED;
             continue;
         }
@@ -372,12 +373,26 @@ static bool check_all(struct label_check *c, const uint32_t *unknown, size_t n)
     return c->n_valid == 0 || finish_chunk(c);
 }
 
+static int64_t or_none(int64_t limit)
+{
+    return limit > 0 ? limit : INT64_MAX;
+}
+
 bool push_check_labels(struct push *p, const uint32_t *unknown, size_t n)
 {
     const struct limits *limits = p->limits;
-    struct label_check c = {.p = p, .limits = limits, .scheme = limits_names(limits), .long_values = limits_long_values(limits)};
-    c.most_labels = p->skip_count ? INT64_MAX
-                                  : MAX(limits->max_label_names_per_series, limits->max_label_names_per_info_series) + 256;
+    struct label_check c = {
+        .p = p,
+        .limits = limits,
+        .scheme = limits_names(limits),
+        .long_values = limits_long_values(limits),
+        .labels_max = or_none(limits->max_label_names_per_series),
+        .labels_info_max = or_none(limits->max_label_names_per_info_series),
+        .name_max = (size_t)or_none(limits->max_label_name_length),
+        .value_max = (size_t)or_none(limits->max_label_value_length),
+    };
+    int64_t most = MAX(c.labels_max, c.labels_info_max);
+    c.most_labels = p->skip_count || most == INT64_MAX ? INT64_MAX : most + 256;
     buf_init(&c.text, 0);
     bool ok = check_all(&c, unknown, n);
     buf_release(&c.text);

@@ -130,9 +130,9 @@ static void count_decoded(struct push *p)
         req->n_exemplars = 0;
         req->n_unlabelled_exemplars = 0;
     }
-    p->decoded.samples = req->n_samples;
+    p->decoded.samples = req->n_samples + req->n_unlabelled_samples;
     p->decoded.histograms = req->n_histograms;
-    p->decoded.exemplars = req->n_exemplars;
+    p->decoded.exemplars = req->n_exemplars + req->n_unlabelled_exemplars;
     p->decoded.metadata = req->n_metadata;
     if (req->n_unlabelled_series)
         p->discards[REASON_NO_LABELS] += MAX(req->n_unlabelled_samples, req->n_unlabelled_series);

@@ -12,6 +12,7 @@
 #define SWEEP_EVERY_MS 60000
 
 struct write_tenants {
+    pthread_mutex_t turnover; /* held while tenants are made or freed */
     pthread_mutex_t lock;
     struct write_tenant *buckets[BUCKETS]; /* guarded by lock */
     atomic_size_t n;                       /* writers hold lock; read by the scrape without it */
@@ -28,6 +29,7 @@ struct write_tenants *write_tenants_new(size_t max_tenants, int64_t idle_ms, enu
 {
     struct write_tenants *t = calloc(1, sizeof(*t));
     ASSERT(t);
+    pthread_mutex_init(&t->turnover, NULL);
     pthread_mutex_init(&t->lock, NULL);
     t->max = max_tenants;
     t->idle_ms = idle_ms;
@@ -100,44 +102,56 @@ static void tenant_free(struct write_tenant *t)
     free(t);
 }
 
-/* Takes *at out of its chain and frees it. Lock held, nobody holds the tenant. */
-static void forget(struct write_tenants *all, struct write_tenant **at)
+/* Takes *at out of its chain, onto the list. Table lock held, nobody holds the tenant. */
+static void unlink_tenant(struct write_tenants *all, struct write_tenant **at, struct write_tenant **list)
 {
     struct write_tenant *t = *at;
     ASSERT(t->refs == 0);
     *at = t->next;
+    t->next = *list;
+    *list = t;
     atomic_fetch_sub_explicit(&all->n, 1, memory_order_relaxed);
-    tenant_free(t);
+}
+
+/* Turnover lock held, table lock not: removing metric series may wait for a scrape. */
+static void free_list(struct write_tenant *list)
+{
+    while (list) {
+        struct write_tenant *next = list->next;
+        tenant_free(list);
+        list = next;
+    }
 }
 
 void write_tenants_free(struct write_tenants *all)
 {
     if (!all)
         return;
+    struct write_tenant *list = NULL;
     for (size_t i = 0; i < BUCKETS; i++)
         while (all->buckets[i])
-            forget(all, &all->buckets[i]);
+            unlink_tenant(all, &all->buckets[i], &list);
+    free_list(list);
     pthread_mutex_destroy(&all->lock);
+    pthread_mutex_destroy(&all->turnover);
     free(all);
 }
 
-static void sweep(struct write_tenants *all, int64_t now_ms)
+/* Table lock held. */
+static void unlink_idle(struct write_tenants *all, int64_t now_ms, struct write_tenant **list)
 {
-    if (now_ms - all->swept_ms < SWEEP_EVERY_MS)
-        return;
-    all->swept_ms = now_ms;
     for (size_t i = 0; i < BUCKETS; i++) {
         for (struct write_tenant **at = &all->buckets[i]; *at;) {
             if ((*at)->refs == 0 && now_ms - (*at)->used_ms > all->idle_ms)
-                forget(all, at);
+                unlink_tenant(all, at, list);
             else
                 at = &(*at)->next;
         }
     }
 }
 
-/* Makes room for one more; false when every tenant is in use. */
-static bool forget_oldest(struct write_tenants *all)
+/* The one unused for longest, if there is one that nobody holds. Table lock held. */
+static void unlink_oldest(struct write_tenants *all, struct write_tenant **list)
 {
     struct write_tenant **oldest = NULL;
     for (size_t i = 0; i < BUCKETS; i++)
@@ -145,36 +159,74 @@ static bool forget_oldest(struct write_tenants *all)
             if ((*at)->refs == 0 && (!oldest || (*at)->used_ms < (*oldest)->used_ms))
                 oldest = at;
     if (oldest)
-        forget(all, oldest);
-    return oldest != NULL;
+        unlink_tenant(all, oldest, list);
 }
 
-static struct write_tenant *find_or_make(struct write_tenants *all, struct slice name, uint64_t hash)
+/* Table lock held; with a reference. */
+static struct write_tenant *find(struct write_tenants *all, struct slice name, uint64_t hash, int64_t now_ms)
 {
-    struct write_tenant **head = &all->buckets[hash % BUCKETS];
-    for (struct write_tenant *t = *head; t; t = t->next)
-        if (t->name_hash == hash && slice_eq(t->name, name))
+    for (struct write_tenant *t = all->buckets[hash % BUCKETS]; t; t = t->next) {
+        if (t->name_hash == hash && slice_eq(t->name, name)) {
+            t->refs++;
+            t->used_ms = now_ms;
             return t;
-    if (atomic_load_explicit(&all->n, memory_order_relaxed) >= all->max && !forget_oldest(all))
-        return NULL;
-    struct write_tenant *t = tenant_new(all, name, hash);
-    t->next = *head;
-    *head = t;
+        }
+    }
+    return NULL;
+}
+
+/* Turnover lock held, so nobody else makes tenants. */
+static struct write_tenant *find_or_make(struct write_tenants *all, struct slice name, uint64_t hash, int64_t now_ms)
+{
+    struct write_tenant *list = NULL;
+    pthread_mutex_lock(&all->lock);
+    struct write_tenant *t = find(all, name, hash, now_ms);
+    if (!t && atomic_load_explicit(&all->n, memory_order_relaxed) >= all->max)
+        unlink_oldest(all, &list);
+    bool room = atomic_load_explicit(&all->n, memory_order_relaxed) < all->max;
+    pthread_mutex_unlock(&all->lock);
+    free_list(list);
+    if (t || !room)
+        return t;
+    t = tenant_new(all, name, hash);
+    t->refs = 1;
+    t->used_ms = now_ms;
+    pthread_mutex_lock(&all->lock);
+    t->next = all->buckets[hash % BUCKETS];
+    all->buckets[hash % BUCKETS] = t;
     atomic_fetch_add_explicit(&all->n, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&all->lock);
     return t;
+}
+
+/* Once a minute one caller forgets the idle tenants; if another thread is making one right now, the next caller does. */
+static void sweep(struct write_tenants *all, int64_t now_ms)
+{
+    if (pthread_mutex_trylock(&all->turnover) != 0)
+        return;
+    struct write_tenant *list = NULL;
+    pthread_mutex_lock(&all->lock);
+    unlink_idle(all, now_ms, &list);
+    all->swept_ms = now_ms;
+    pthread_mutex_unlock(&all->lock);
+    free_list(list);
+    pthread_mutex_unlock(&all->turnover);
 }
 
 struct write_tenant *write_tenants_get(struct write_tenants *all, struct slice name, int64_t now_ms)
 {
     uint64_t hash = hash_name(name);
     pthread_mutex_lock(&all->lock);
-    sweep(all, now_ms);
-    struct write_tenant *t = find_or_make(all, name, hash);
-    if (t) {
-        t->refs++;
-        t->used_ms = now_ms;
-    }
+    struct write_tenant *t = find(all, name, hash, now_ms);
+    bool due = now_ms - all->swept_ms >= SWEEP_EVERY_MS;
     pthread_mutex_unlock(&all->lock);
+    if (due)
+        sweep(all, now_ms);
+    if (t)
+        return t;
+    pthread_mutex_lock(&all->turnover);
+    t = find_or_make(all, name, hash, now_ms);
+    pthread_mutex_unlock(&all->turnover);
     return t;
 }
 

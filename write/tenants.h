@@ -2,10 +2,12 @@
  * What the distributor remembers of each tenant: known series, rate limits, sub-ring, metric series. Private to write/.
  *
  * A bounded table. A push takes a reference on its tenant and gives it back when it is answered. Tenants that nobody holds are forgotten after an
- * idle time, or when the table is full and a new one comes (the one unused for longest). Their metric series go with them, under the
- * table's lock and only while nobody holds the tenant: pointers to series never outlive it.
+ * idle time, or when the table is full and a new one comes (the one unused for longest). Their metric series go with them: a tenant leaves the
+ * table only while nobody holds it, and its series are removed before a tenant of that name can be made again, so pointers to series
+ * never outlive them.
  *
- * Locks, in order: the table's lock, then a tenant's lock. Known series have a lock of their own, taken last.
+ * Locks, in order: turnover (tenants are made or freed; removing metric series may wait for a scrape, and meanwhile only pushes of tenants that are
+ * new here wait), the table's lock (never held for more than a walk of the table), a tenant's lock. Known series have a lock of their own, taken last.
  */
 #pragma once
 
