@@ -60,7 +60,7 @@ static void plan_cut(struct appender *a, struct series_hot *hot, int64_t range_s
     enum chunk_encoding enc;
     int64_t start;
     series_open_chunk(a->data, (uint32_t)(hot - series_hot(a->data, 0)), &enc, &start);
-    double rest = (double)(range_start + hot->next_at_ms - start);
+    double rest = (double)hot->next_at_ms - (double)(start - range_start);
     double n = rest / ((double)(hot->app.t - start + 1) * 4);
     if (n > 1)
         hot->next_at_ms = (uint32_t)(start - range_start + (int64_t)(rest / floor(n)));
@@ -74,7 +74,7 @@ static bool float_chunk_full(struct appender *a, struct series_hot *hot, int64_t
         return true;
     if (hot->app.n == CHUNK_SAMPLES / 4)
         plan_cut(a, hot, range_start);
-    return t >= range_start + hot->next_at_ms || hot->app.n >= 2 * CHUNK_SAMPLES;
+    return t >= saturating_add(range_start, hot->next_at_ms) || hot->app.n >= 2 * CHUNK_SAMPLES;
 }
 
 static void append_in_order(struct appender *a, uint32_t ref, int64_t t, double v)
@@ -122,7 +122,7 @@ static struct ooo_block *ooo_room(struct appender *a, uint32_t ref, int64_t t)
     if (c->ooo) {
         struct ooo_block *b = slab_ptr(slabs, c->ooo);
         /* A chunk entry holds spans of up to 49 days. */
-        uint64_t span = (uint64_t)(MAX(t, b->samples[b->n - 1].t) - MIN(t, b->samples[0].t));
+        uint64_t span = (uint64_t)MAX(t, b->samples[b->n - 1].t) - (uint64_t)MIN(t, b->samples[0].t);
         if (b->n == OOO_CHUNK_SAMPLES || span > UINT32_MAX)
             ooo_flush(a, ref);
     }
@@ -278,7 +278,7 @@ static void append_histogram_in_order(struct appender *a, uint32_t ref, int64_t 
         open_histogram_chunk(a, ref, t, histogram_appender_new(h->is_float));
     } else {
         struct histogram_appender *open = *hist_at(a->data, hot->chunk);
-        int64_t range_end = chunk_range_start(hot->app.t) + CHUNK_RANGE_MS;
+        int64_t range_end = saturating_add(chunk_range_start(hot->app.t), CHUNK_RANGE_MS);
         if (histogram_appender_is_float(open) != h->is_float || histogram_appender_full(open, t, range_end))
             next_histogram_chunk(a, ref, t, h->is_float);
     }

@@ -37,9 +37,16 @@ enum refusal append_histogram(struct appender *a, const struct append_bounds *b,
 /* Would a series that does not exist yet take a sample of this time? Else why not. */
 enum refusal append_check_new(const struct append_bounds *b, int64_t t);
 
-/* The two-hour range that t lies in starts here. */
+/* The two-hour range that t lies in starts here; timestamps are anything that fits 64 bits. */
 static inline int64_t chunk_range_start(int64_t t)
 {
     int64_t r = t % CHUNK_RANGE_MS;
-    return t - (r < 0 ? r + CHUNK_RANGE_MS : r);
+    int64_t start;
+    return __builtin_sub_overflow(t, r < 0 ? r + CHUNK_RANGE_MS : r, &start) ? INT64_MIN : start;
+}
+
+static inline int64_t saturating_add(int64_t a, int64_t b)
+{
+    int64_t r;
+    return __builtin_add_overflow(a, b, &r) ? INT64_MAX : r;
 }

@@ -401,17 +401,21 @@ void chunk_store_unlink_dead(struct chunk_store *cs)
     pthread_mutex_unlock(&cs->io);
 }
 
-void chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff)
+size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff)
 {
+    size_t n = 0;
     pthread_mutex_lock(&cs->lock);
     for (size_t i = 0; i < cs->n_files; i++) {
         struct chunk_file *f = cs->files[i];
         /* A file with bytes in the tail is still to be written: it goes at the next truncation. */
         bool on_disk = atomic_load_explicit(&f->flushed, memory_order_relaxed) == f->len;
-        if (f->max_t < cutoff && on_disk && (!cs->tail_last || cs->tail_last->file != f))
+        if (!f->dead && f->max_t < cutoff && on_disk && (!cs->tail_last || cs->tail_last->file != f)) {
             f->dead = true;
+            n++;
+        }
     }
     pthread_mutex_unlock(&cs->lock);
+    return n;
 }
 
 uint64_t chunk_store_disk_bytes(struct chunk_store *cs)

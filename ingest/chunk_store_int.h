@@ -113,8 +113,8 @@ static inline bool chunk_store_stalled(const struct chunk_store *cs)
 bool chunk_store_sync(struct chunk_store *cs, struct chunk_file_state **ret, size_t *ret_n, struct err *err);
 /* After the checkpoint that followed is durable: unlinks the files that it did not name. */
 void chunk_store_unlink_dead(struct chunk_store *cs);
-/* No series refers to a file whose samples are all older than cutoff any more. */
-void chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff);
+/* No series refers to a file whose samples are all older than cutoff any more. How many files that is, of those not known to be so. */
+size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff);
 uint64_t chunk_store_disk_bytes(struct chunk_store *cs);
 
 /* What a reader holds so that files stay mapped. Owned by one thread. */

@@ -169,7 +169,8 @@ void head_publish(struct head *h, const struct head_counts *c)
 {
     if (c->samples) {
         metric_add(h->metrics.samples, (double)c->samples);
-        atomic_fetch_add_explicit(&h->samples_total, c->samples, memory_order_relaxed);
+        atomic_fetch_add_explicit(&h->n_api, c->samples - c->rule_samples, memory_order_relaxed);
+        atomic_fetch_add_explicit(&h->n_rule, c->rule_samples, memory_order_relaxed);
     }
     if (c->created) {
         metric_add(h->metrics.created, (double)c->created);
@@ -188,6 +189,20 @@ void head_publish(struct head *h, const struct head_counts *c)
     }
     if (failed)
         metric_add(h->metrics.failures, (double)failed);
+}
+
+/* As Mimir's: an exponentially weighted average in which the newest period counts a fifth; the first one counts whole. */
+static void update_rate(_Atomic uint64_t *n, _Atomic double *rate, double seconds)
+{
+    double now = (double)atomic_exchange(n, 0) / seconds;
+    double before = atomic_load(rate);
+    atomic_store(rate, before == 0 ? now : before + 0.2 * (now - before));
+}
+
+void head_update_rates(struct head *h, double seconds)
+{
+    update_rate(&h->n_api, &h->api_rate, seconds);
+    update_rate(&h->n_rule, &h->rule_rate, seconds);
 }
 
 /* How many series are looked at under one hold of the lock: a quarter of a millisecond. */

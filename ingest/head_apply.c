@@ -80,7 +80,7 @@ static void set_bounds(struct head *h, const struct limits *limits, struct head_
         int64_t base = before == INT64_MIN ? newest : before;
         recs[r].bounds.min_valid = MAX(floor, saturating_sub(base, CHUNK_RANGE_MS / 2));
         int64_t window = limits->out_of_order_time_window;
-        recs[r].bounds.ooo_min = window > 0 ? saturating_sub(base, window) : INT64_MAX;
+        recs[r].bounds.ooo_min = window > 0 ? MAX(floor, saturating_sub(base, window)) : INT64_MAX;
     }
     atomic_store_explicit(&h->max_t, newest, memory_order_relaxed);
     atomic_store_explicit(&h->min_t, MAX(oldest, floor), memory_order_relaxed);
@@ -197,6 +197,8 @@ static void apply_row(struct shard_apply *a, const struct head_row *row, uint32_
     if (stored)
         series_hot(d, ref)->active_s = (uint32_t)(rec->timestamp_ms / 1000);
     a->counts->samples += stored;
+    if (UNLIKELY(rec->req->source == 1))
+        a->counts->rule_samples += stored;
     if (UNLIKELY(s->n_exemplars))
         apply_exemplars(a, rec, s, row->hash);
 }

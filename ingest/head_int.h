@@ -44,6 +44,7 @@ struct head_row {
 /* What was added in one head_apply; the consumer hands it to the metrics. */
 struct head_counts {
     uint64_t samples;   /* stored; repeated ones too */
+    uint64_t rule_samples; /* of these, made by rules */
     uint64_t ooo_samples;
     uint64_t created;   /* series */
     uint64_t chunks_created;
@@ -95,7 +96,10 @@ struct head {
     uint64_t checkpointed;      /* `changes` before the last checkpoint; keeper */
     bool has_checkpoint;        /* keeper */
     int64_t enforce_from;       /* series limits hold for records above this offset; consumer, set at load */
-    _Atomic uint64_t samples_total; /* for the ingestion rate */
+    _Atomic uint64_t n_api;     /* samples stored since the rates were taken, pushed */
+    _Atomic uint64_t n_rule;    /* and made by rules */
+    _Atomic double api_rate;    /* a second; keeper */
+    _Atomic double rule_rate;
 };
 
 /* dir is made when absent. cs: the tenant's chunk store, owned from now on. */
@@ -116,6 +120,8 @@ static inline uint32_t head_shard_of(const struct head *h, struct series_hash ha
 
 /* Hands counts to the metrics of the tenant, and refusals to cortex_discarded_samples_total. */
 void head_publish(struct head *h, const struct head_counts *c);
+/* Takes the rates of the last seconds into the moving averages. Keeper. */
+void head_update_rates(struct head *h, double seconds);
 
 /* Series with a sample produced since `since_s`; the locks are held for a part of a shard at a time. */
 uint64_t head_count_active(struct head *h, uint32_t since_s);

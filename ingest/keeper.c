@@ -1,0 +1,227 @@
+/*
+ * The keeper thread: everything that happens by the clock. Checkpoints and commits, truncation, active series, rates, expiry of metadata.
+ */
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/logger.h"
+#include "ingest/ingester_int.h"
+
+#define TICK_MS 500
+/* After a failed checkpoint: at a full disk a try costs little, but each leaves a line in the log. */
+#define RETRY_MS 10000
+#define STUCK_MS 30000
+
+struct keeper {
+    struct ingester *ing;
+    int64_t checkpoint_at_ms; /* all monotonic */
+    int64_t active_at_ms;
+    int64_t rates_at_ms;
+    int64_t rates_since_ms;
+    int64_t truncate_at_ms;
+};
+
+/* --- checkpoint ------------------------------------------------------------------------------------------------------ */
+
+static bool commit(struct ingester *ing, int64_t offset, struct err *err)
+{
+    if (offset <= ing->committed && offset >= 0)
+        return true;
+    if (offset < 0)
+        return true;
+    metric_inc(ing->m_commits);
+    if (!plog_commit(ing->log, slice_of(ing->instance_id), ing->partition, offset, err)) {
+        metric_inc(ing->m_commit_failures);
+        return false;
+    }
+    ing->committed = offset;
+    metric_set(ing->m_committed, (double)offset);
+    return true;
+}
+
+static bool checkpoint_heads(struct ingester *ing, int64_t consumed, uint64_t *bytes, struct err *err)
+{
+    size_t n;
+    struct head **heads = tenants_list(&ing->tenants, &n);
+    bool ok = true;
+    for (size_t i = 0; i < n; i++) {
+        struct head *h = heads[i];
+        /* Before the shards are looked at: what is applied meanwhile makes the next round write it again. */
+        uint64_t changes = atomic_load_explicit(&h->changes, memory_order_acquire);
+        if (h->has_checkpoint && changes == h->checkpointed)
+            continue;
+        uint64_t written = 0;
+        struct err why;
+        if (!head_checkpoint(h, consumed, &written, &why)) {
+            /* The others are written all the same: what they have need not be replayed. The first error is the one reported. */
+            if (ok)
+                *err = why;
+            ok = false;
+            continue;
+        }
+        h->checkpointed = changes;
+        h->has_checkpoint = true;
+        *bytes += written;
+    }
+    free(heads);
+    return ok;
+}
+
+bool keeper_checkpoint(struct ingester *ing, struct err *err)
+{
+    int64_t begin = clock_mono_ms();
+    uint64_t bytes = 0;
+    /* First the offset, then the heads: they may hold more, which their shards' own offsets tell. */
+    int64_t consumed = atomic_load_explicit(&ing->consumed, memory_order_acquire);
+    metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINTS]));
+    uint64_t log_bytes = atomic_load(&ing->log_bytes);
+    if (!checkpoint_heads(ing, consumed, &bytes, err) || !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err) ||
+        !commit(ing, consumed, err)) {
+        metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINT_FAILURES]));
+        return false;
+    }
+    plog_set_needed_from(ing->log, ing->partition, consumed + 1);
+    atomic_fetch_sub(&ing->log_bytes, log_bytes);
+    int64_t ms = clock_mono_ms() - begin;
+    metric_observe(metric_single(ingest_metrics[INGESTER_CHECKPOINT_SECONDS]), (double)ms / 1e3);
+    metric_add(metric_single(ingest_metrics[INGESTER_CHECKPOINT_BYTES]), (double)bytes);
+    if (bytes)
+        LOG_INFO("checkpoint", {"partition", LOG_I64(ing->partition)}, {"offset", LOG_I64(consumed)}, {"bytes", LOG_U64(bytes)}, {"ms", LOG_I64(ms)});
+    return true;
+}
+
+static void checkpoint_when_due(struct keeper *k, int64_t now)
+{
+    struct ingester *ing = k->ing;
+    bool much = ing->cfg.checkpoint_log_bytes && atomic_load(&ing->log_bytes) >= ing->cfg.checkpoint_log_bytes;
+    if (now < k->checkpoint_at_ms && !(much && k->checkpoint_at_ms - now < ing->cfg.checkpoint_interval))
+        return;
+    struct err err;
+    bool ok = keeper_checkpoint(ing, &err);
+    if (!ok)
+        LOG_ERROR("no checkpoint could be written; the log keeps what is not in one", {"err", LOG_ERR(&err)});
+    k->checkpoint_at_ms = clock_mono_ms() + (ok ? ing->cfg.checkpoint_interval : MIN(ing->cfg.checkpoint_interval, RETRY_MS));
+}
+
+/* --- the rest -------------------------------------------------------------------------------------------------------- */
+
+static void each_head(struct ingester *ing, void (*fn)(struct ingester *ing, struct head *h, void *arg), void *arg)
+{
+    size_t n;
+    struct head **heads = tenants_list(&ing->tenants, &n);
+    for (size_t i = 0; i < n && !atomic_load(&ing->stop_keeper); i++)
+        fn(ing, heads[i], arg);
+    free(heads);
+}
+
+static void update_active(struct ingester *ing, struct head *h, void *arg)
+{
+    int64_t now_ms = *(const int64_t *)arg;
+    head_count_active(h, (uint32_t)MAX((now_ms - ing->cfg.active_series_idle_timeout) / 1000, 0));
+    if (ing->cfg.metadata_retain_period > 0)
+        metric_add(h->metrics.metadata_removed, (double)metadata_expire(&h->metadata, now_ms - ing->cfg.metadata_retain_period));
+}
+
+static void update_rates(struct ingester *ing, struct head *h, void *arg)
+{
+    (void)ing;
+    head_update_rates(h, *(const double *)arg);
+}
+
+static void truncate_head(struct ingester *ing, struct head *h, void *arg)
+{
+    (void)ing;
+    int64_t begin = clock_mono_ms();
+    uint64_t removed = head_truncate(h, *(const int64_t *)arg);
+    int64_t ms = clock_mono_ms() - begin;
+    metric_observe(metric_single(ingest_metrics[INGESTER_TRUNCATION_SECONDS]), (double)ms / 1e3);
+    if (removed)
+        LOG_INFO("truncated", {"tenant", LOG_SLICE(h->tenant)}, {"series_removed", LOG_U64(removed)}, {"ms", LOG_I64(ms)});
+}
+
+struct time_range {
+    int64_t min_t;
+    int64_t max_t;
+};
+
+static void widen_range(struct ingester *ing, struct head *h, void *arg)
+{
+    (void)ing;
+    struct time_range *r = arg;
+    r->min_t = MIN(r->min_t, atomic_load_explicit(&h->min_t, memory_order_relaxed));
+    r->max_t = MAX(r->max_t, atomic_load_explicit(&h->max_t, memory_order_relaxed));
+}
+
+static void update_gauges(struct ingester *ing)
+{
+    struct time_range r = {INT64_MAX, INT64_MIN};
+    each_head(ing, widen_range, &r);
+    if (r.max_t != INT64_MIN) {
+        metric_set(metric_single(ingest_metrics[INGESTER_HEAD_MIN_TIMESTAMP]), (double)r.min_t / 1e3);
+        metric_set(metric_single(ingest_metrics[INGESTER_HEAD_MAX_TIMESTAMP]), (double)r.max_t / 1e3);
+    }
+    int64_t first;
+    int64_t next;
+    int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
+    bool stuck = idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) && next > atomic_load(&ing->consumed) + 1;
+    metric_set(ing->m_stuck, stuck);
+}
+
+static void tick(struct keeper *k)
+{
+    struct ingester *ing = k->ing;
+    int64_t now = clock_mono_ms();
+    checkpoint_when_due(k, now);
+    if (now >= k->rates_at_ms) {
+        double seconds = (double)(now - k->rates_since_ms) / 1e3;
+        if (seconds > 0)
+            each_head(ing, update_rates, &seconds);
+        k->rates_since_ms = now;
+        k->rates_at_ms = now + MAX(ing->cfg.rate_update_period, TICK_MS);
+    }
+    if (now >= k->active_at_ms) {
+        int64_t wall = clock_wall_ms();
+        each_head(ing, update_active, &wall);
+        update_gauges(ing);
+        k->active_at_ms = now + ing->cfg.active_series_update_period;
+    }
+    if (ing->cfg.retention_period > 0 && now >= k->truncate_at_ms) {
+        int64_t cutoff = clock_wall_ms() - ing->cfg.retention_period;
+        each_head(ing, truncate_head, &cutoff);
+        k->truncate_at_ms = now + ing->cfg.truncation_interval;
+    }
+}
+
+static void wait_tick(struct ingester *ing)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += TICK_MS * 1000000L;
+    at.tv_sec += at.tv_nsec / 1000000000;
+    at.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&ing->keeper_lock);
+    if (!atomic_load(&ing->stop_keeper))
+        pthread_cond_timedwait(&ing->keeper_wake, &ing->keeper_lock, &at);
+    pthread_mutex_unlock(&ing->keeper_lock);
+}
+
+void *keeper_main(void *arg)
+{
+    struct ingester *ing = arg;
+    int64_t now = clock_mono_ms();
+    struct keeper k = {.ing = ing, .checkpoint_at_ms = now + ing->cfg.checkpoint_interval, .rates_since_ms = now,
+                       .rates_at_ms = now + ing->cfg.rate_update_period, .truncate_at_ms = now + MIN(ing->cfg.truncation_interval, 60000)};
+    /* Soon after the start, so that the count is there; not at once, because the replay comes first. */
+    k.active_at_ms = now + MIN(ing->cfg.active_series_update_period, 5000);
+    pthread_setname_np(pthread_self(), "keeper");
+    while (!atomic_load(&ing->stop_keeper)) {
+        tick(&k);
+        wait_tick(ing);
+    }
+    struct err err;
+    if (!keeper_checkpoint(ing, &err))
+        LOG_ERROR("no last checkpoint could be written; the next start replays more of the log", {"err", LOG_ERR(&err)});
+    return NULL;
+}

@@ -1,0 +1,311 @@
+/*
+ * Select on a head. The refs of every shard are resolved at once; series are materialised batch by batch as the query asks for them, each batch
+ * under one hold of its shard's shared lock. The set keeps the shards' data and the chunk files alive.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/logger.h"
+#include "ingest/ingest_metrics_int.h"
+#include "ingest/query_int.h"
+
+/* Series materialised under one hold of a shard's lock: some 50 us. */
+#define LOCK_BATCH 256u
+#define AHEAD 8u
+
+struct set_part {
+    struct shard_data *data; /* referenced */
+    const uint32_t *refs;    /* arena */
+    size_t n;
+};
+
+struct head_set {
+    struct series_set base;
+    struct head *head;
+    struct chunk_pins pins;
+    int64_t min_t;
+    int64_t max_t;
+    bool no_chunks;
+    size_t left; /* of the limit */
+    uint32_t part;
+    size_t at;
+    uint64_t n_series;
+    uint64_t n_samples;
+    struct set_part parts[];
+};
+
+bool query_memory_error(const struct ctx *ctx, struct err *err)
+{
+    return err_set(err, ERR_MAX_QUERY_MEMORY,
+                   "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %zu bytes)",
+                   ctx->arena->budget_bytes);
+}
+
+/* --- one series ------------------------------------------------------------------------------------------------------ */
+
+static bool entry_overlaps(const struct chunk_entry *e, int64_t min_t, int64_t max_t)
+{
+    return e->min_t <= max_t && e->min_t + e->span_ms >= min_t;
+}
+
+/* The out-of-order samples not yet in a chunk; NULL when there are none in the range. */
+static const struct ooo_block *ooo_in_range(const struct shard_data *d, const struct series_cold *c, int64_t min_t, int64_t max_t)
+{
+    if (!c->ooo)
+        return NULL;
+    const struct ooo_block *b = slab_ptr(&d->slabs, c->ooo);
+    return b->samples[0].t <= max_t && b->samples[b->n - 1].t >= min_t ? b : NULL;
+}
+
+bool series_overlaps(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t)
+{
+    const struct series_cold *c = series_cold(d, ref);
+    enum chunk_encoding enc;
+    int64_t open_min;
+    if (series_open_chunk(d, ref, &enc, &open_min).n && open_min <= max_t && series_hot(d, ref)->app.t >= min_t)
+        return true;
+    const struct chunk_entry *e = series_chunks(d, c);
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        if (entry_overlaps(&e[i], min_t, max_t))
+            return true;
+    return ooo_in_range(d, c, min_t, max_t) != NULL;
+}
+
+bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct arena *arena, struct labels *ret)
+{
+    uint16_t n = series_hot(d, ref)->n_labels;
+    const uint32_t *symbols = series_labels(d, ref);
+    struct label *items = ARENA_ARRAY(arena, struct label, n);
+    if (!items && n)
+        return false;
+    for (uint16_t i = 0; i < n; i++) {
+        const struct symbol *s = symbol_at(d, symbols[i]);
+        items[i] = (struct label){.name = symbol_text(d, s->name), .value = string_at(d, s->string)};
+    }
+    *ret = (struct labels){items, n};
+    return true;
+}
+
+/* Encodes the block as an XOR chunk in the arena. */
+static bool ooo_chunk(const struct ooo_block *b, struct arena *arena, struct series_chunk *ret)
+{
+    uint8_t *bytes = arena_alloc(arena, (b->n + 1) * (size_t)XOR_SAMPLE_MAX_BYTES);
+    if (!bytes)
+        return false;
+    struct xor_appender x;
+    xor_appender_init(&x);
+    for (uint32_t i = 0; i < b->n; i++)
+        xor_append(&x, bytes, b->samples[i].t, b->samples[i].v);
+    *ret = (struct series_chunk){b->samples[0].t, b->samples[b->n - 1].t, CHUNK_XOR, slice_make(bytes, xor_size(&x))};
+    return true;
+}
+
+static int by_min_t(const void *a, const void *b)
+{
+    const struct series_chunk *x = a;
+    const struct series_chunk *y = b;
+    return (x->min_t > y->min_t) - (x->min_t < y->min_t);
+}
+
+/* Stable for equal times, which qsort is not: chunks in order come before late ones. Lists are short and nearly sorted. */
+static void sort_chunks(struct series_chunk *chunks, size_t n)
+{
+    if (n > 64) {
+        qsort(chunks, n, sizeof(*chunks), by_min_t);
+        return;
+    }
+    for (size_t i = 1; i < n; i++) {
+        struct series_chunk c = chunks[i];
+        size_t at = i;
+        for (; at > 0 && chunks[at - 1].min_t > c.min_t; at--)
+            chunks[at] = chunks[at - 1];
+        chunks[at] = c;
+    }
+}
+
+/*
+ * A series on its way: what had to be taken under the shard's lock is taken. Full chunks are only named, since looking at them may read the
+ * disk, which is done after the lock is gone.
+ */
+struct pending {
+    struct series *series;
+    struct series_chunk *chunks; /* room for all; open and late ones stand in it */
+    size_t n_chunks;
+    const struct chunk_entry *full; /* copied */
+    size_t n_full;
+};
+
+static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct pending *out)
+{
+    enum chunk_encoding enc;
+    int64_t min_t;
+    struct slice bytes = series_open_chunk(d, ref, &enc, &min_t);
+    const struct series_hot *hot = series_hot(d, ref);
+    if (!bytes.n || min_t > s->max_t || hot->app.t < s->min_t)
+        return true;
+    struct slice copy = arena_dup(arena, bytes);
+    if (!copy.p)
+        return false;
+    out->chunks[out->n_chunks++] = (struct series_chunk){min_t, hot->app.t, enc, copy};
+    s->n_samples += enc == CHUNK_XOR ? hot->app.n : histogram_appender_count(*hist_at(d, hot->chunk));
+    return true;
+}
+
+static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct pending *out)
+{
+    const struct series_cold *c = series_cold(d, ref);
+    const struct chunk_entry *e = series_chunks(d, c);
+    struct chunk_entry *full = NULL;
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (!entry_overlaps(&e[i], s->min_t, s->max_t))
+            continue;
+        if (!full && !(full = ARENA_ARRAY(arena, struct chunk_entry, c->n_chunks - i)))
+            return false;
+        full[out->n_full++] = e[i];
+    }
+    out->full = full;
+    out->chunks = ARENA_ARRAY(arena, struct series_chunk, out->n_full + 2);
+    if (!out->chunks || !take_open_chunk(s, d, ref, arena, out))
+        return false;
+    const struct ooo_block *ooo = ooo_in_range(d, c, s->min_t, s->max_t);
+    if (!ooo)
+        return true;
+    s->n_samples += ooo->n;
+    return ooo_chunk(ooo, arena, &out->chunks[out->n_chunks++]);
+}
+
+/* Full chunks of the range. A damaged one is counted and left out: the rest of the series is still good. False: the arena is full. */
+static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena *arena)
+{
+    for (size_t i = 0; i < p->n_full; i++) {
+        const struct chunk_entry *e = &p->full[i];
+        struct slice data;
+        switch (chunk_store_read(&s->pins, e, arena, &data)) {
+        case CHUNK_READ_OK:
+            p->chunks[p->n_chunks++] = (struct series_chunk){e->min_t, e->min_t + e->span_ms, (enum chunk_encoding)e->encoding, data};
+            s->n_samples += e->count;
+            break;
+        case CHUNK_READ_CORRUPT:
+            metric_inc(metric_single(ingest_metrics[INGESTER_CHUNK_CORRUPTIONS]));
+            LOG_ERROR("a chunk is damaged and left out of the answer", {"tenant", LOG_SLICE(s->head->tenant)}, {"file", LOG_U64(e->file)},
+                      {"position", LOG_U64(e->pos)});
+            break;
+        case CHUNK_READ_NO_MEMORY:
+            return false;
+        }
+    }
+    sort_chunks(p->chunks, p->n_chunks);
+    p->series->chunks = p->chunks;
+    p->series->n_chunks = p->n_chunks;
+    return true;
+}
+
+/* --- the set --------------------------------------------------------------------------------------------------------- */
+
+/* Up to max series of the current part, under its shard's lock. False: the arena is full. */
+static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, struct pending *pending, size_t *ret_n)
+{
+    const struct set_part *part = &s->parts[s->part];
+    const struct shard_data *d = part->data;
+    size_t end = MIN(part->n, s->at + LOCK_BATCH);
+    for (; s->at < end && *ret_n < max; s->at++) {
+        uint32_t ref = part->refs[s->at];
+        if (s->at + AHEAD < end) {
+            __builtin_prefetch(series_hot(d, part->refs[s->at + AHEAD]));
+            __builtin_prefetch(series_cold(d, part->refs[s->at + AHEAD]));
+        }
+        if (!series_overlaps(d, ref, s->min_t, s->max_t))
+            continue;
+        struct pending *p = &pending[*ret_n];
+        *p = (struct pending){.series = &ret[*ret_n]};
+        *p->series = (struct series){0};
+        if (!series_materialise_labels(d, ref, arena, &p->series->labels) || (!s->no_chunks && !take_chunks(s, d, ref, arena, p)))
+            return false;
+        (*ret_n)++;
+    }
+    return true;
+}
+
+static bool fill_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, size_t *ret_n)
+{
+    struct pending pending[LOCK_BATCH];
+    size_t n = 0;
+    struct shard *shard = &s->head->shards[s->part];
+    pthread_rwlock_rdlock(&shard->lock);
+    bool ok = take_batch(s, arena, ret, MIN(max, (size_t)LOCK_BATCH), pending, &n);
+    pthread_rwlock_unlock(&shard->lock);
+    size_t kept = 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!s->no_chunks)
+            ok = read_full_chunks(s, &pending[i], arena);
+        ret[kept] = ret[i];
+        /* All its chunks damaged: then there is nothing to say about it. */
+        kept += s->no_chunks || ret[i].n_chunks;
+    }
+    *ret_n = kept;
+    return ok;
+}
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    struct head_set *s = CONTAINER_OF(base, struct head_set, base);
+    *ret_n = 0;
+    max = MIN(max, s->left);
+    while (*ret_n < max && s->part < s->head->n_shards) {
+        if (s->at == s->parts[s->part].n) {
+            s->part++;
+            s->at = 0;
+            continue;
+        }
+        if (!ctx_check(ctx, err))
+            return false;
+        size_t n;
+        if (!fill_batch(s, ctx->arena, ret + *ret_n, max - *ret_n, &n))
+            return query_memory_error(ctx, err);
+        *ret_n += n;
+    }
+    s->left -= *ret_n;
+    s->n_series += *ret_n;
+    return true;
+}
+
+static void set_release(struct series_set *base)
+{
+    struct head_set *s = CONTAINER_OF(base, struct head_set, base);
+    metric_observe(metric_get(ingest_metrics[INGESTER_QUERIED_SERIES], &SL("send")), (double)s->n_series);
+    if (!s->no_chunks)
+        metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)s->n_samples);
+    for (uint32_t i = 0; i < s->head->n_shards; i++)
+        shard_data_unref(s->parts[i].data);
+    chunk_pins_release(&s->pins);
+    free(s);
+}
+
+static const struct series_set_ops set_ops = {.next = set_next, .release = set_release};
+
+struct series_set *head_select(struct head *h, struct ctx *ctx, const struct select_params *p, struct err *err)
+{
+    struct head_set *s = xcalloc(1, sizeof(*s) + h->n_shards * sizeof(s->parts[0]));
+    s->base.ops = &set_ops;
+    s->head = h;
+    s->min_t = p->min_t;
+    s->max_t = p->max_t;
+    s->no_chunks = p->no_chunks;
+    s->left = p->limit ? p->limit : SIZE_MAX;
+    chunk_pins_init(&s->pins, h->chunks);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < h->n_shards; i++) {
+        struct set_part *part = &s->parts[i];
+        pthread_rwlock_rdlock(&h->shards[i].lock);
+        part->data = h->shards[i].data;
+        shard_data_ref(part->data);
+        ok = postings_select(part->data, p->matchers, p->n_matchers, ctx->arena, &part->refs, &part->n);
+        pthread_rwlock_unlock(&h->shards[i].lock);
+    }
+    if (ok)
+        return &s->base;
+    set_release(&s->base);
+    query_memory_error(ctx, err);
+    return NULL;
+}
