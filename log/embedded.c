@@ -241,11 +241,26 @@ static void init_metrics(struct embedded *e)
     metric_set(metric_single(log_metrics[LOG_BUFFERED_BYTES_LIMIT]), (double)e->cfg.producer_max_buffered_bytes);
 }
 
-/* Makes the folder (its parent must be there) and takes it for this process alone. */
+/* Makes the folder, and its name durable. Its parent must be there. */
+static bool make_dir(struct embedded *e, struct err *err)
+{
+    if (mkdir(e->dir, 0750) != 0)
+        return errno == EEXIST || err_errno(err, ERR_IO, errno, "making the log's folder %s", e->dir);
+    char *up = NULL;
+    ASSERT(asprintf(&up, "%s/..", e->dir) > 0);
+    int fd = open(up, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (!ok)
+        err_errno(err, ERR_IO, errno, "making the name of %s durable", e->dir);
+    if (fd >= 0)
+        close(fd);
+    free(up);
+    return ok;
+}
+
+/* Takes the folder for this process alone. */
 static bool take_dir(struct embedded *e, struct err *err)
 {
-    if (mkdir(e->dir, 0750) != 0 && errno != EEXIST)
-        return err_errno(err, ERR_IO, errno, "making the log's folder %s", e->dir);
     e->dir_fd = open(e->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (e->dir_fd < 0)
         return err_errno(err, ERR_IO, errno, "opening the log's folder %s", e->dir);
@@ -261,7 +276,11 @@ static bool take_dir(struct embedded *e, struct err *err)
 
 static bool start(struct embedded *e, struct err *err)
 {
-    if (!take_dir(e, err) || !meta_open(e, err) || !embedded_load(e, err))
+    if (!make_dir(e, err) || !take_dir(e, err) || !meta_open(e, err))
+        return false;
+    if (fsync(e->dir_fd) != 0) /* meta.mdb's name, when it is new */
+        return err_errno(err, ERR_IO, errno, "syncing the folder %s", e->dir);
+    if (!embedded_load(e, err))
         return false;
     segments_publish_metrics(e);
     e->housekeeping_ms = clock_mono_ms();

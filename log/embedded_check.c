@@ -147,6 +147,8 @@ static bool walk_leaf_node(struct walk *w, struct tree *t, uint64_t page, const 
         return fail(w, page, "a tree stands where none can be");
     struct tree sub;
     tree_read(data, &sub);
+    if (sub.flags != TREE_U64_KEYS)
+        return fail(w, page, "a tree has unknown flags");
     return walk_tree(w, &sub);
 }
 
@@ -236,6 +238,8 @@ static bool walk_file(struct walk *w, bool check_free_list)
     struct tree t;
     tree_read(meta + 24 + TREE_BYTES, &t);
     t.is_main = true;
+    if (t.flags != 0)
+        return fail(w, 0, "the main tree has unknown flags");
     if (!walk_tree(w, &t))
         return false;
     if (!check_free_list)

@@ -413,6 +413,33 @@ Test(plog, bad_configuration_names_the_flag)
     cr_expect(strstr(err.text, "/proc/no-such"), "%s", err.text);
 }
 
+Test(plog, a_log_may_have_a_thousand_partitions)
+{
+    cfg.embedded_partitions = EMBEDDED_MAX_PARTITIONS;
+    open_log();
+    for (int round = 0; round < 3; round++, reopen())
+        for (int32_t p = 0; p < EMBEDDED_MAX_PARTITIONS; p += 93)
+            put_n(p, (uint64_t)round, 1, 30000);
+    for (int32_t p = 0; p < EMBEDDED_MAX_PARTITIONS; p++)
+        cr_expect_eq(read_all(p, 0, 1000), p % 93 ? 0 : 3);
+}
+
+Test(plog, the_flags_have_their_defaults)
+{
+    struct plog_config c = {0};
+    struct flag_set *fs = flag_set_new();
+    flag_set_add(fs, "log", plog_flags, plog_flags_n, &c);
+    cr_expect_eq(c.producer_max_buffered_bytes, 1073741824);
+    cr_expect_eq(c.embedded_partitions, 1);
+    cr_expect_eq(c.embedded_segment_bytes, 256 * MIB);
+    cr_expect_eq(c.embedded_max_hint_bytes, 64 * MIB);
+    cr_expect_eq(c.embedded_retention_period, 24 * 3600 * 1000);
+    cr_expect_eq(c.embedded_retention_size_bytes, 10240 * MIB);
+    cr_expect_eq(c.embedded_max_size_bytes, 0);
+    flag_set_free(fs);
+    open_log();
+}
+
 /* --- hints ---------------------------------------------------------------------------------------------------------------------- */
 
 struct test_hint {
