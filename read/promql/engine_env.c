@@ -391,6 +391,12 @@ bool labels_set(struct env *env, struct arena *a, struct labels l, struct slice 
 
 struct labels labels_without_name(struct env *env, struct arena *a, struct labels l)
 {
+    if (env->cfg->type_and_unit_labels) {
+        static const struct slice reserved[] = {{"__type__", 8}, {"__unit__", 8}};
+        for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
+            if (labels_get(l, reserved[i]).n)
+                labels_set(env, a, l, reserved[i], (struct slice){0}, &l);
+    }
     if (metric_name(l).n == 0)
         return l;
     if (slice_eq(l.items[0].name, SL(METRIC_NAME_LABEL)))

@@ -578,10 +578,11 @@ struct op *plan_binary(struct env *env, const struct node *n, const struct grid 
     v->match = m;
     v->key = (struct group_key){m->labels, m->n_labels, !m->on};
     v->swapped = m->card == CARD_ONE_TO_MANY;
-    v->fill_one = v->swapped ? m->has_fill_left : m->has_fill_right;
-    v->fill_many = v->swapped ? m->has_fill_right : m->has_fill_left;
-    v->fill_one_value = v->swapped ? m->fill_left : m->fill_right;
-    v->fill_many_value = v->swapped ? m->fill_right : m->fill_left;
+    /* Upstream swaps the sides of group_right before it looks at the fill values: fill_left always fills the many side. We follow. */
+    v->fill_one = m->has_fill_right;
+    v->fill_many = m->has_fill_left;
+    v->fill_one_value = m->fill_right;
+    v->fill_many_value = m->fill_left;
     if (!(v->many = plan_vector(env, v->swapped ? n->binary.rhs : n->binary.lhs, g)) ||
         !(v->one = plan_vector(env, v->swapped ? n->binary.lhs : n->binary.rhs, g)))
         return NULL;

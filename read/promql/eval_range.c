@@ -65,19 +65,36 @@ static void strip_stale(struct reader *r, struct samples *s)
     s->n = k;
 }
 
-static void samples_of_column(struct range_op *r, const struct column *c, struct samples *ret)
+/* The steps of a subquery skip samples: what chunks say about counter resets between neighbours no longer holds. */
+static const struct fhist *without_hint(struct range_op *r, const struct fhist *h)
+{
+    if (h->hint != HISTOGRAM_HINT_RESET && h->hint != HISTOGRAM_HINT_NOT_RESET)
+        return h;
+    struct fhist *copy = fhist_copy(h, r->series_mem);
+    if (copy)
+        copy->hint = HISTOGRAM_HINT_UNKNOWN;
+    return copy;
+}
+
+static bool samples_of_column(struct range_op *r, const struct column *c, struct samples *ret)
 {
     const struct grid *g = &r->child->grid;
     size_t n = 0;
     bool hists = false;
+    arena_clear(r->series_mem);
     FOR_PRESENT (i, c, g) {
         r->t[n] = grid_t(g, i);
         r->v[n] = c->v[i];
-        r->h[n] = c->h ? c->h[i] : NULL;
-        hists |= r->h[n] != NULL;
+        r->h[n] = NULL;
+        if (column_is_hist(c, i)) {
+            if (!(r->h[n] = without_hint(r, c->h[i])))
+                return env_memory_error(r->op.env);
+            hists = true;
+        }
         n++;
     }
     *ret = (struct samples){.n = n, .t = r->t, .v = r->v, .h = hists ? r->h : NULL};
+    return true;
 }
 
 /* false in *ret_more: no more series. Histograms of the samples live until the next call. */
@@ -112,8 +129,7 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
     }
     const struct column *c = &r->in->cols[r->in_i++];
     *ret_id = (struct column){.labels = c->labels, .drop_name = c->drop_name};
-    samples_of_column(r, c, ret);
-    return true;
+    return samples_of_column(r, c, ret);
 }
 
 /* --- the sweep ------------------------------------------------------------------------------------------------------------------------- */
