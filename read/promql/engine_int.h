@@ -138,6 +138,7 @@ struct env {
     struct regex_ref *regexes;
     struct annotation *annotations;
     size_t n_annotations, cap_annotations;
+    bool hist_stats; /* while planning: below histogram_count, _sum or _avg, see mark_resets */
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t n_series, n_chunks, chunk_bytes;
@@ -323,6 +324,16 @@ bool selector_is_unique(const struct node *n);
 bool reader_next(struct reader *r, const struct series **ret);
 /* Histograms are made in hist_mem. Stale markers are kept as they are: floats by their bits, histograms by fhist.stale. */
 bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret);
+
+/* Takes the stale markers out, in the reader's own columns. */
+void strip_stale(struct reader *r, struct samples *s);
+/*
+ * Where only count and sum of histograms are asked for upstream decodes chunks with an iterator that finds counter resets on the fly, and with that the
+ * hints of a sum may conflict and be warned of. This gives the samples of a series the hints that iterator would.
+ */
+void mark_resets(struct samples *s, struct arena *scratch);
+/* Between two samples of one type; share is how far from p to n. false: out of memory. */
+bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret);
 
 /* The steps of a subquery's expression that the windows of all steps of g need; n == 0 when there are none. */
 struct grid subquery_grid(struct env *env, const struct node *n, const struct grid *g);

@@ -331,7 +331,11 @@ struct op *plan_histogram_quantile(struct env *env, const struct node *call, con
     if (!h)
         return NULL;
     h->call = call;
-    if (!plan_args(h) || !(h->child = plan_vector(env, h->arg, g)))
+    bool stats = env->hist_stats;
+    env->hist_stats = false;
+    bool ok = plan_args(h) && (h->child = plan_vector(env, h->arg, g));
+    env->hist_stats = stats;
+    if (!ok)
         return NULL;
     return h->q_label.n ? op_merge(&h->op) : op_merge_names(&h->op);
 }

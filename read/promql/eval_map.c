@@ -310,7 +310,13 @@ struct op *plan_map_call(struct env *env, const struct node *call, const struct 
         env_fail(env, ERR_EXECUTION, "function %s is not supported yet", call->call.fn->name);
         return NULL;
     }
+    bool stats = env->hist_stats;
+    if (fn == PROMQL_FN_HISTOGRAM_COUNT || fn == PROMQL_FN_HISTOGRAM_SUM || fn == PROMQL_FN_HISTOGRAM_AVG)
+        env->hist_stats = true;
+    else if (fn == PROMQL_FN_HISTOGRAM_STDDEV || fn == PROMQL_FN_HISTOGRAM_STDVAR)
+        env->hist_stats = false;
     struct op *child = n ? plan_vector(env, args[0], g) : eval_times(env, g);
+    env->hist_stats = stats;
     double *p1 = NULL, *p2 = NULL;
     if (!child || (n > 1 && !eval_scalar(env, args[1], g, &p1)) || (n > 2 && !eval_scalar(env, args[2], g, &p2)))
         return NULL;

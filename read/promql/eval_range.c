@@ -35,6 +35,10 @@ static bool source_open(struct range_op *r)
     r->series_mem = env_arena(env);
     if (!r->out || !r->window_mem || !r->series_mem)
         return false;
+    if (r->anchored || r->smoothed)
+        first -= env->lookback_ms;
+    if (r->smoothed)
+        last += env->lookback_ms;
     if (r->selector)
         return reader_open(&r->reader, env, &r->selector->selector, first - r->range_ms + 1, last);
     if (!r->child)
@@ -44,25 +48,6 @@ static bool source_open(struct range_op *r)
     r->v = r->t ? env_alloc(env, env->root, n * sizeof(*r->v)) : NULL;
     r->h = r->v ? env_zalloc(env, env->root, n, sizeof(*r->h)) : NULL;
     return r->h != NULL;
-}
-
-/* Takes the stale markers out, in the reader's own columns. */
-static void strip_stale(struct reader *r, struct samples *s)
-{
-    size_t k = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        bool stale = s->h && s->h[i] ? s->h[i]->stale : is_stale_nan(s->v[i]);
-        if (stale)
-            continue;
-        if (k != i) {
-            r->t[k] = r->t[i];
-            r->v[k] = r->v[i];
-            if (s->h)
-                r->h[k] = r->h[i];
-        }
-        k++;
-    }
-    s->n = k;
 }
 
 /* The steps of a subquery skip samples: what chunks say about counter resets between neighbours no longer holds. */
@@ -111,6 +96,8 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
         if (!reader_decode(&r->reader, s, r->series_mem, ret))
             return false;
         strip_stale(&r->reader, ret);
+        if (r->stats)
+            mark_resets(ret, r->window_mem);
         *ret_id = (struct column){.labels = s->labels};
         return true;
     }
@@ -490,7 +477,10 @@ static bool range_series(struct range_op *r, const struct column *id, const stru
     struct sweep s;
     if (!prepare(r, in, &s))
         return false;
-    if (!in->h)
+    if (r->anchored || r->smoothed) {
+        if (!sweep_extended(r, in, c))
+            return false;
+    } else if (!in->h)
         sweep_floats(&s, c);
     else if (!sweep_hists(&s, in, c))
         return false;
@@ -547,9 +537,12 @@ static bool plan_source(struct range_op *r)
     const struct node *n = r->arg;
     if (n->kind == NODE_MATRIX_SELECTOR) {
         const struct node *sel = unwrap(n->matrix.selector);
-        if (sel->selector.anchored || sel->selector.smoothed)
-            return env_fail(env, ERR_EXECUTION, "the modifier %s is not supported yet", sel->selector.anchored ? "anchored" : "smoothed");
         r->selector = sel;
+        r->anchored = sel->selector.anchored;
+        r->smoothed = sel->selector.smoothed;
+        r->stats = env->hist_stats;
+        if (!check_extended(r))
+            return false;
         r->range_ms = n->matrix.range_ms;
         r->shift = time_shift_of(env, sel->selector.at, sel->selector.at_ms, sel->selector.offset_ms);
         r->source_unique = selector_is_unique(sel);
@@ -563,7 +556,11 @@ static bool plan_source(struct range_op *r)
     r->source_unique = true;
     if (inner.n == 0)
         return true;
-    if (!(r->child = plan_vector(env, n->subquery.expr, &inner)))
+    bool stats = env->hist_stats;
+    env->hist_stats = false; /* resets are looked for anew, in the buckets */
+    r->child = plan_vector(env, n->subquery.expr, &inner);
+    env->hist_stats = stats;
+    if (!r->child)
         return false;
     r->source_unique = r->child->unique;
     return true;

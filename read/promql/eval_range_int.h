@@ -38,6 +38,8 @@ struct range_op {
     const struct node *arg; /* the range vector */
     int fn;
     bool counter;
+    bool anchored, smoothed;
+    bool stats; /* only count and sum are asked for: see mark_resets */
     bool opened;
     int64_t range_ms;
     struct time_shift shift;
@@ -80,4 +82,7 @@ void sweep_floats(const struct sweep *s, struct column *out);
 /* One window of floats through the function's kernel. */
 bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
 /* A series that has histograms. The column is the newest of r->out. */
+/* A series of an extended range selector. */
+bool sweep_extended(struct range_op *r, const struct samples *in, struct column *out);
+bool check_extended(struct range_op *r);
 bool sweep_hists(const struct sweep *s, const struct samples *in, struct column *out);

@@ -211,6 +211,36 @@ bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_
     return true;
 }
 
+/* Takes the stale markers out, in the reader's own columns. */
+void strip_stale(struct reader *r, struct samples *s)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        bool stale = s->h && s->h[i] ? s->h[i]->stale : is_stale_nan(s->v[i]);
+        if (stale)
+            continue;
+        if (k != i) {
+            r->t[k] = r->t[i];
+            r->v[k] = r->v[i];
+            if (s->h)
+                r->h[k] = r->h[i];
+        }
+        k++;
+    }
+    s->n = k;
+}
+
+void mark_resets(struct samples *s, struct arena *scratch)
+{
+    for (size_t i = 0; s->h && i < s->n; i++) {
+        struct fhist *h = (struct fhist *)s->h[i]; /* made by the decode this follows */
+        if (!h || !i || !s->h[i - 1] || h->hint != HISTOGRAM_HINT_UNKNOWN)
+            continue;
+        arena_clear(scratch);
+        h->hint = fhist_is_reset(h, s->h[i - 1], scratch) ? HISTOGRAM_HINT_RESET : HISTOGRAM_HINT_NOT_RESET;
+    }
+}
+
 /* --- the selector ------------------------------------------------------------------------------------------------------------------ */
 
 struct select_op {
@@ -218,6 +248,8 @@ struct select_op {
     const struct node *node;
     struct time_shift shift;
     bool timestamps; /* timestamp(selector): the samples' times are the values */
+    bool stats;      /* see mark_resets */
+    struct arena *scratch;
     bool opened;
     struct reader reader;
     struct batch *out;
@@ -231,6 +263,10 @@ static bool select_open(struct select_op *s)
     s->opened = true;
     if (!(s->out = batch_new(env, batch_cap_for(&s->op.grid))))
         return false;
+    if (!(s->scratch = env_arena(env)))
+        return false;
+    if (s->node->selector.smoothed)
+        last += env->lookback_ms;
     /* The lookback window is open on the left. */
     return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last);
 }
@@ -265,6 +301,63 @@ static bool select_series(struct select_op *s, struct column *c, const struct sa
     return true;
 }
 
+/* A smoothed selector: the value at each step is interpolated between the samples around it. */
+static bool smoothed_value(struct select_op *s, const struct samples *in, size_t k, int64_t t, struct labels labels, struct value *ret, bool *ret_ok)
+{
+    struct env *env = s->op.env;
+    struct value p = {in->v[k - 1], in->h ? in->h[k - 1] : NULL};
+    bool next = k < in->n && in->t[k] <= t + env->lookback_ms && in->t[k - 1] != t;
+    *ret = p;
+    *ret_ok = true;
+    if (!next)
+        return true;
+    struct value n = {in->v[k], in->h ? in->h[k] : NULL};
+    const char *name = quoted(env, metric_name(labels));
+    *ret_ok = false;
+    if (!p.h != !n.h) {
+        WARN(env, s->node->pos.start, "encountered a mix of histograms and floats for metric name %s", name);
+        return true;
+    }
+    if (p.h && fhist_is_custom(p.h) != fhist_is_custom(n.h)) {
+        WARN(env, s->node->pos.start, "vector contains a mix of histograms with exponential and custom buckets schemas for metric name %s", name);
+        return true;
+    }
+    *ret_ok = true;
+    double share = (double)(t - in->t[k - 1]) / (double)(in->t[k] - in->t[k - 1]);
+    bool counter = p.h && p.h->hint != HISTOGRAM_HINT_GAUGE && n.h->hint != HISTOGRAM_HINT_GAUGE;
+    return interpolate(env, s->out->mem, p, n, share, counter, ret);
+}
+
+static bool select_smoothed(struct select_op *s, struct column *c, const struct samples *all)
+{
+    struct env *env = s->op.env;
+    const struct grid *g = &s->op.grid;
+    struct samples in = *all;
+    strip_stale(&s->reader, &in);
+    size_t k = 0;
+    for (size_t i = 0; i < g->n; i++) {
+        int64_t t = time_shift_apply(&s->shift, grid_t(g, i));
+        while (k < in.n && in.t[k] <= t)
+            k++;
+        struct value v;
+        bool ok;
+        if (k == 0 || in.t[k - 1] <= t - env->lookback_ms)
+            continue;
+        if (!smoothed_value(s, &in, k, t, c->labels, &v, &ok))
+            return false;
+        if (!ok)
+            continue;
+        bit_set(c->present, i);
+        c->v[i] = v.f;
+        if (!v.h)
+            continue;
+        if (!column_need_hists(env, s->out, s->out->n - 1, g))
+            return false;
+        c->h[i] = v.h;
+    }
+    return true;
+}
+
 static bool select_next(struct op *op, struct batch **ret)
 {
     struct select_op *s = (struct select_op *)op;
@@ -285,7 +378,9 @@ static bool select_next(struct op *op, struct batch **ret)
         if (!c)
             return false;
         c->labels = series->labels;
-        if (!select_series(s, c, &in))
+        if (s->stats)
+            mark_resets(&in, s->scratch);
+        if (!(s->node->selector.smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
             return false;
         if (column_empty(c, &op->grid))
             s->out->n--;
@@ -313,8 +408,8 @@ bool selector_is_unique(const struct node *n)
 struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps)
 {
     const struct vector_selector *sel = &n->selector;
-    if (sel->anchored || sel->smoothed) {
-        env_fail(env, ERR_EXECUTION, "the modifier %s is not supported yet", sel->anchored ? "anchored" : "smoothed");
+    if (sel->anchored) {
+        env_fail(env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
         return NULL;
     }
     struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), &select_ops, g);
@@ -323,6 +418,7 @@ struct op *plan_selector(struct env *env, const struct node *n, const struct gri
     s->node = n;
     s->shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
     s->timestamps = timestamps;
+    s->stats = env->hist_stats;
     s->op.unique = one_name(sel);
     return (struct op *)s;
 }

@@ -564,7 +564,7 @@ static bool side_set(struct hacc_side *s, const struct blist *l, struct arena *a
 bool hacc_init(struct hacc *acc, bool mean, const struct fhist *first, struct arena *a)
 {
     struct hacc_side pos = acc->pos, neg = acc->neg; /* room of an earlier use is kept */
-    *acc = (struct hacc){.mean = mean, .n = 1, .h = *first, .pos = pos, .neg = neg};
+    *acc = (struct hacc){.mean = mean, .hints_seen = (uint8_t)(1 << first->hint), .n = 1, .h = *first, .pos = pos, .neg = neg};
     if (first->n_custom) {
         double *custom = arena_array(a, first->n_custom, sizeof(double));
         if (!custom)
@@ -724,6 +724,9 @@ static bool side_add(struct hacc_side *s, const struct blist *l, double divisor,
 enum fhist_status hacc_add(struct hacc *acc, const struct fhist *h, struct arena *a, struct arena *scratch, unsigned *notes)
 {
     uint8_t hint = hint_of_sum(acc->h.hint, h->hint, notes);
+    acc->hints_seen |= (uint8_t)(1 << h->hint);
+    if (acc->hints_seen >> HISTOGRAM_HINT_RESET & acc->hints_seen >> HISTOGRAM_HINT_NOT_RESET & 1)
+        *notes |= FHIST_RESET_CONFLICT;
     enum fhist_status st = acc_align(acc, &h, a, scratch, notes);
     if (st != FHIST_OK)
         return st;

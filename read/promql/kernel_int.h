@@ -139,6 +139,7 @@ struct hacc_side {
 struct hacc {
     bool mean;        /* a mean that avoids overflow of count, sum or a bucket */
     bool incremental;
+    uint8_t hints_seen; /* bit by enum histogram_hint */
     double n;
     struct fhist h; /* its lists are not used; count, sum and zero_count are */
     double count_comp, sum_comp, zero_comp;

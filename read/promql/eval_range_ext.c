@@ -1,0 +1,246 @@
+/*
+ * Range functions over the extended range selectors, m[5m] anchored and m[5m] smoothed.
+ *
+ * anchored: the last sample at or before the start of the range (within the lookback) belongs to it; nothing is extrapolated.
+ * smoothed: the values at both ends of the range are interpolated between the samples around them; where there is none before the start the
+ * first sample stands in, where there is none after the end the last. A counter that was reset between two samples is taken to have
+ * started from 0 at the first of them.
+ *
+ * These are windows of few samples in rare queries: values go through one code for floats and histograms.
+ */
+#include "read/promql/eval_range_int.h"
+
+struct ext {
+    struct range_op *r;
+    const struct samples *in;
+    struct column *out;
+    struct slice name;
+    size_t step;
+    int64_t start, end;
+    size_t lo, hi;   /* samples in (start, end] */
+    bool prev, next; /* is there a sample before lo, after hi, near enough? */
+};
+
+static struct env *env_of(const struct ext *x)
+{
+    return x->r->op.env;
+}
+
+static struct value value_at(const struct ext *x, size_t i)
+{
+    return (struct value){x->in->v[i], x->in->h ? x->in->h[i] : NULL};
+}
+
+static bool is_reset(const struct ext *x, struct value cur, struct value prev)
+{
+    return cur.h ? fhist_is_reset(cur.h, prev.h, x->r->window_mem) : cur.f < prev.f;
+}
+
+/* a + sign * b; false: out of memory. Layouts have been checked. */
+static bool add(const struct ext *x, struct value *a, struct value b, double sign)
+{
+    if (!a->h) {
+        a->f += sign * b.f;
+        return true;
+    }
+    struct fhist *h;
+    unsigned notes = 0;
+    if (fhist_add(a->h, b.h, sign, x->r->window_mem, &h, &notes) != FHIST_OK)
+        return env_memory_error(env_of(x));
+    if (notes & FHIST_MISMATCHED_BOUNDS)
+        INFO(env_of(x), x->r->arg->pos.start, "mismatched custom buckets were reconciled during %s", sign < 0 ? "subtraction" : "addition");
+    a->h = h;
+    return true;
+}
+
+static bool scale(const struct ext *x, struct value *a, double by, bool divide)
+{
+    if (!a->h) {
+        a->f = divide ? a->f / by : a->f * by;
+        return true;
+    }
+    a->h = divide ? fhist_div(a->h, by, x->r->window_mem) : fhist_scale(a->h, by, x->r->window_mem);
+    return a->h || env_memory_error(env_of(x));
+}
+
+bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret)
+{
+    if (!p.h) {
+        ret->h = NULL;
+        ret->f = counter && n.f < p.f ? n.f * share : p.f + (n.f - p.f) * share;
+        return true;
+    }
+    struct fhist *h = NULL;
+    unsigned notes = 0;
+    if (counter && fhist_is_reset(n.h, p.h, mem)) {
+        h = fhist_scale(n.h, share, mem);
+    } else if (fhist_add(n.h, p.h, -1, mem, &h, &notes) == FHIST_OK && (h = fhist_scale(h, share, mem))) {
+        struct fhist *sum = NULL;
+        h = fhist_add(p.h, h, 1, mem, &sum, &notes) == FHIST_OK ? sum : NULL;
+    }
+    ret->f = 0;
+    ret->h = h;
+    return h || env_memory_error(env);
+}
+
+/* The value at time t between samples i and i + 1. */
+static bool value_between(const struct ext *x, size_t i, int64_t t, struct value *ret)
+{
+    const int64_t *ts = x->in->t;
+    double share = (double)(t - ts[i]) / (double)(ts[i + 1] - ts[i]);
+    return interpolate(env_of(x), x->r->window_mem, value_at(x, i), value_at(x, i + 1), share, x->r->counter, ret);
+}
+
+/* Can samples [from, to) be computed with? Warns when not. */
+static bool check_samples(const struct ext *x, size_t from, size_t to)
+{
+    const struct samples *in = x->in;
+    struct env *env = env_of(x);
+    int32_t pos = x->r->arg->pos.start;
+    if (!in->h)
+        return true;
+    for (size_t i = from + 1; i < to; i++) {
+        if (!in->h[i] != !in->h[from]) {
+            WARN(env, pos, "encountered a mix of histograms and floats for metric name %s", quoted(env, x->name));
+            return false;
+        }
+        if (in->h[i] && fhist_is_custom(in->h[i]) != fhist_is_custom(in->h[from])) {
+            WARN(env, pos, "vector contains a mix of histograms with exponential and custom buckets schemas for metric name %s",
+                 quoted(env, x->name));
+            return false;
+        }
+    }
+    if (!in->h[from])
+        return true;
+    bool gauges = in->h[from]->hint == HISTOGRAM_HINT_GAUGE && in->h[to - 1]->hint == HISTOGRAM_HINT_GAUGE;
+    if (!x->r->counter && !gauges)
+        WARN(env, pos, "this native histogram metric is not a gauge: %s", quoted(env, x->name));
+    for (size_t i = from; x->r->counter && i < to; i++)
+        if (in->h[i]->hint == HISTOGRAM_HINT_GAUGE)
+            WARN(env, pos, "this native histogram metric is not a counter: %s", quoted(env, x->name));
+    return true;
+}
+
+static bool put(const struct ext *x, struct value v)
+{
+    struct range_op *r = x->r;
+    if (r->fn == PROMQL_FN_RATE && !scale(x, &v, (double)r->range_ms / 1e3, true))
+        return false;
+    if (v.h) {
+        if (!column_need_hists(r->op.env, r->out, r->out->n - 1, &r->op.grid))
+            return false;
+        struct fhist *copy = fhist_dup(v.h, r->out->mem);
+        if (!copy)
+            return env_memory_error(r->op.env);
+        copy->hint = HISTOGRAM_HINT_GAUGE;
+        x->out->h[x->step] = copy;
+    }
+    x->out->v[x->step] = v.f;
+    bit_set(x->out->present, x->step);
+    return true;
+}
+
+/* right - left, and what was counted before each reset from sample `first` to sample hi - 1, prev being the value before `first`. */
+static bool put_increase(const struct ext *x, struct value left, struct value right, struct value prev, size_t first)
+{
+    struct value sum = right;
+    if (!add(x, &sum, left, -1))
+        return false;
+    for (size_t i = first; x->r->counter && i < x->hi; i++) {
+        struct value cur = value_at(x, i);
+        if (is_reset(x, cur, prev) && !add(x, &sum, prev, 1))
+            return false;
+        prev = cur;
+    }
+    return put(x, sum);
+}
+
+static bool eval_anchored(const struct ext *x)
+{
+    size_t from = x->prev ? x->lo - 1 : x->lo;
+    if (x->lo == x->hi)
+        return true;
+    if (x->r->fn == PROMQL_FN_CHANGES || x->r->fn == PROMQL_FN_RESETS) {
+        double n = 0;
+        for (size_t i = from + 1; i < x->hi; i++) {
+            struct value a = value_at(x, i - 1), b = value_at(x, i);
+            if (!a.h != !b.h)
+                n++;
+            else if (x->r->fn == PROMQL_FN_RESETS)
+                n += is_reset(x, b, a);
+            else
+                n += a.h ? !fhist_eq(a.h, b.h) : a.f != b.f && !(isnan(a.f) && isnan(b.f));
+        }
+        return put(x, (struct value){.f = n});
+    }
+    if (!check_samples(x, from, x->hi))
+        return true;
+    struct value left = value_at(x, from);
+    return put_increase(x, left, value_at(x, x->hi - 1), left, from + 1);
+}
+
+static bool eval_smoothed(const struct ext *x)
+{
+    const int64_t *t = x->in->t;
+    if (x->lo == x->hi && !(x->prev && x->next))
+        return true;
+    bool right_between = x->next && (x->lo == x->hi || t[x->hi - 1] != x->end);
+    size_t from = x->prev ? x->lo - 1 : x->lo;
+    if (!check_samples(x, from, right_between ? x->hi + 1 : x->hi))
+        return true;
+    struct value left = value_at(x, from), right;
+    size_t first = from + 1; /* the first sample whose reset against the one before counts */
+    if (x->prev && t[from] != x->start) {
+        if (!value_between(x, from, x->start, &left))
+            return false;
+        first++; /* a reset before sample lo is in the interpolated value already */
+    }
+    if (right_between) {
+        if (!value_between(x, x->hi - 1, x->end, &right))
+            return false;
+    } else {
+        right = value_at(x, x->hi - 1);
+    }
+    struct value prev = first > from + 1 ? value_at(x, MIN(x->lo, x->in->n - 1)) : left;
+    bool reset_at_end = right_between && x->r->counter && x->hi > from && !(first > from + 1 && x->lo == x->hi) &&
+                        is_reset(x, value_at(x, x->hi), value_at(x, x->hi - 1));
+    if (!reset_at_end)
+        return put_increase(x, left, right, prev, first);
+    struct value sum = right;
+    return add(x, &sum, value_at(x, x->hi - 1), 1) && put_increase(x, left, sum, prev, first);
+}
+
+bool sweep_extended(struct range_op *r, const struct samples *in, struct column *out)
+{
+    struct ext x = {.r = r, .in = in, .out = out, .name = metric_name(out->labels)};
+    const struct grid *g = &r->op.grid;
+    int64_t lookback = r->op.env->lookback_ms;
+    for (x.step = 0; x.step < g->n; x.step++) {
+        x.end = time_shift_apply(&r->shift, grid_t(g, x.step));
+        x.start = x.end - r->range_ms;
+        while (x.hi < in->n && in->t[x.hi] <= x.end)
+            x.hi++;
+        while (x.lo < x.hi && in->t[x.lo] <= x.start)
+            x.lo++;
+        x.prev = x.lo > 0 && in->t[x.lo - 1] > x.start - lookback;
+        x.next = x.hi < in->n && in->t[x.hi] <= x.end + lookback;
+        arena_clear(r->window_mem);
+        if (!(r->smoothed ? eval_smoothed(&x) : eval_anchored(&x)))
+            return false;
+    }
+    return true;
+}
+
+/* The functions that know what to do with the modifiers, alphabetically. */
+bool check_extended(struct range_op *r)
+{
+    bool rate = r->fn == PROMQL_FN_RATE || r->fn == PROMQL_FN_INCREASE || r->fn == PROMQL_FN_DELTA;
+    bool count = r->fn == PROMQL_FN_CHANGES || r->fn == PROMQL_FN_RESETS;
+    if (r->smoothed && !rate)
+        return env_fail(r->op.env, ERR_EXECUTION, "smoothed modifier can only be used with: delta, increase, rate - not with %s",
+                        r->call->call.fn->name);
+    if (r->anchored && !rate && !count)
+        return env_fail(r->op.env, ERR_EXECUTION,
+                        "anchored modifier can only be used with: changes, delta, increase, rate, resets - not with %s", r->call->call.fn->name);
+    return true;
+}
