@@ -19,7 +19,7 @@
 
 struct partition_ring;
 
-/* n_partitions ACTIVE partitions (1 .. PARTITIONS_MAX, else ERR_CONFIG). Costs about 0.1 ms a partition. */
+/* n_partitions ACTIVE partitions (1 .. PARTITIONS_MAX, else ERR_CONFIG). Costs 0.1 to 0.3 ms a partition. */
 struct partition_ring *partition_ring_new(int32_t n_partitions, struct err *err);
 /* The same for callers who know that the number is good. */
 struct partition_ring *partition_ring_new_static(int32_t n_partitions);
