@@ -157,7 +157,8 @@ bool flag_set_parse_yaml(struct flag_set *fs, const char *file, struct slice tex
     struct walk w = {.fs = fs, .file = file, .err = err};
     if (!yaml_parser_initialize(&w.parser))
         return err_set(err, ERR_NO_MEMORY, "out of memory reading %s", file);
-    yaml_parser_set_input_string(&w.parser, (const unsigned char *)text.p, text.n);
+    /* libyaml asserts on NULL, which an empty file may be. */
+    yaml_parser_set_input_string(&w.parser, (const unsigned char *)(text.n ? text.p : ""), text.n);
     bool ok = walk_stream(&w);
     yaml_parser_delete(&w.parser);
     return ok;
