@@ -28,6 +28,9 @@ struct query_api *query_api_new(const struct read_config *cfg, const struct limi
                                 read_barrier_fn *barrier, void *barrier_arg);
 void query_api_free(struct query_api *api);
 
+/* Refusals of the server, as this API words them: http_server_on_refusal(server, read_routes, query_api_refuse). */
+http_refuse_fn query_api_refuse;
+
 /* Routes; the handlers' arg is the struct query_api. */
 extern const struct http_route read_routes[];
 extern const size_t read_routes_n;

@@ -227,12 +227,14 @@ struct duration_expr *dur_call(struct parser *p, struct token name, struct durat
 
 int64_t seconds_to_ms(double seconds)
 {
-    double ns = round(seconds * 1e9);
-    if (ns >= 0x1p63)
-        return INT64_MAX / 1000000;
-    if (ns <= -0x1p63)
-        return INT64_MIN / 1000000;
-    return (int64_t)ns / 1000000;
+    double ms = seconds * 1000;
+    double whole = round(ms);
+    if (whole >= 0x1p63 / 1e6 || whole <= -0x1p63 / 1e6)
+        return whole > 0 ? INT64_MAX / 1000000 : INT64_MIN / 1000000;
+    /* Whole milliseconds of a long duration must not lose one to the division by 1000 that made seconds of them. */
+    if (fabs(ms - whole) <= 1e-9 * (1 + fabs(whole)))
+        return (int64_t)whole;
+    return (int64_t)ms;
 }
 
 void dur_store(struct duration_expr *d, int64_t *ret_ms, struct duration_expr **ret_expr)

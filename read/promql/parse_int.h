@@ -150,7 +150,7 @@ struct duration_expr *dur_binary(struct parser *p, struct duration_expr *lhs, st
 struct duration_expr *dur_call(struct parser *p, struct token name, struct duration_expr *a, struct duration_expr *b, struct token close);
 
 double parse_duration_seconds(struct parser *p, struct token t);
-/* Nanoseconds are what Prometheus keeps: rounded to them, then cut to milliseconds. */
+/* Fractions of a millisecond are cut off. */
 int64_t seconds_to_ms(double seconds);
 /* A literal becomes *ret_ms, an expression *ret_expr. */
 void dur_store(struct duration_expr *d, int64_t *ret_ms, struct duration_expr **ret_expr);

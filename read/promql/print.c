@@ -60,8 +60,7 @@ static void put_number(struct buf *out, double v, bool is_duration)
     if (is_duration) {
         if (v < 0)
             buf_putc(out, '-');
-        double ns = fabs(v) * 1e9;
-        put_duration(out, ns >= 0x1p63 ? INT64_MAX / 1000000 : (int64_t)ns / 1000000);
+        put_duration(out, seconds_to_ms(fabs(v)));
     } else {
         char text[DTOA_MAX];
         buf_put(out, text, dtoa_fixed(v, text));

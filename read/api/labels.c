@@ -1,0 +1,297 @@
+/* labels, label values and series: what is there, by name. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "read/api/api_int.h"
+
+#define BATCH 256
+
+struct label_request {
+    int64_t start_ms, end_ms;
+    size_t limit;    /* asked for; 0 = none */
+    size_t enforced; /* the tenant's, where it is lower; 0 = it is not */
+    struct match_sets match;
+    bool empty; /* nothing of the range may be seen */
+};
+
+/* tenant_limit 0: none. */
+static bool read_request(struct call *c, bool prefixed, int64_t tenant_limit, struct label_request *r)
+{
+    *r = (struct label_request){0};
+    if (!param_range(c, &r->start_ms, &r->end_ms) || !param_limit(c, &r->limit) || !param_match_sets(c, prefixed, &r->match))
+        return false;
+    if (tenant_limit > 0 && (r->limit == 0 || (size_t)tenant_limit < r->limit))
+        r->enforced = (size_t)tenant_limit;
+    limit_label_time(c, &r->start_ms, &r->end_ms, &r->empty);
+    return true;
+}
+
+/* The most to answer with; 0 = all. */
+static size_t most(const struct label_request *r)
+{
+    return r->enforced ? r->enforced : r->limit;
+}
+
+/* What to ask a store for: one more than is wanted tells that there was more. */
+static size_t ask(const struct label_request *r)
+{
+    size_t n = most(r);
+    return n ? n + 1 : 0;
+}
+
+static struct select_params select_of(const struct label_request *r, const struct match_set *s)
+{
+    return (struct select_params){.min_t = r->start_ms,
+                                  .max_t = r->end_ms,
+                                  .matchers = s ? s->matchers : NULL,
+                                  .n_matchers = s ? s->n : 0,
+                                  .no_chunks = true,
+                                  .limit = ask(r)};
+}
+
+static void put_limit_warning(struct call *c, const struct label_request *r, bool cut, const char *limit_name)
+{
+    char text[160];
+    struct slice s = SL("results truncated due to limit");
+    if (!cut)
+        return;
+    if (r->enforced) {
+        int n = snprintf(text, sizeof(text), "results may be truncated due to querier.%s (requested limit: %zu, enforced: %zu)", limit_name,
+                         r->limit ? r->limit + 1 : 0, r->enforced);
+        s = slice_make(text, (size_t)n);
+    }
+    put_annotations(&c->body, "warnings", &s, 1);
+}
+
+/* --- names and values ---------------------------------------------------------------------------------------------------------------- */
+
+static bool ask_strings(struct call *c, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n)
+{
+    struct queryable *q = c->api->q;
+    if (name.p)
+        return q->ops->label_values(q, &c->ctx, name, p, ret, ret_n, &c->err);
+    return q->ops->label_names(q, &c->ctx, p, ret, ret_n, &c->err);
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
+}
+
+static bool merge(struct call *c, const struct slice **all, size_t *n_all, const struct slice *more, size_t n_more)
+{
+    if (*n_all == 0 || n_more == 0) {
+        *all = *n_all ? *all : more;
+        *n_all += n_more;
+        return true;
+    }
+    struct slice *joined = ARENA_ARRAY(&c->arena, struct slice, *n_all + n_more);
+    if (!joined)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    memcpy(joined, *all, *n_all * sizeof(*joined));
+    memcpy(joined + *n_all, more, n_more * sizeof(*joined));
+    qsort(joined, *n_all + n_more, sizeof(*joined), by_bytes);
+    size_t n = 0;
+    for (size_t i = 0; i < *n_all + n_more; i++)
+        if (n == 0 || !slice_eq(joined[n - 1], joined[i]))
+            joined[n++] = joined[i];
+    *all = joined;
+    *n_all = n;
+    return true;
+}
+
+/* name.p NULL: label names. */
+static bool answer_strings(struct call *c, struct slice name, struct label_request *r, const char *limit_name)
+{
+    const struct slice *all = NULL;
+    size_t n = 0;
+    for (size_t i = 0; !r->empty && i < MAX(r->match.n, (size_t)1); i++) {
+        struct select_params p = select_of(r, r->match.n ? &r->match.sets[i] : NULL);
+        const struct slice *some;
+        size_t n_some;
+        if (!ask_strings(c, name, &p, &some, &n_some) || !merge(c, &all, &n, some, n_some))
+            return false;
+    }
+    bool cut = most(r) && n > most(r);
+    if (cut)
+        n = most(r);
+    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_putc(&c->body, ',');
+        json_put_quoted(&c->body, all[i]);
+    }
+    buf_putc(&c->body, ']');
+    put_limit_warning(c, r, cut, limit_name);
+    buf_putc(&c->body, '}');
+    return true;
+}
+
+static bool run_label_names(struct call *c)
+{
+    struct label_request r;
+    bool ok = read_request(c, false, c->limits->max_label_names_limit, &r) &&
+              answer_strings(c, (struct slice){NULL, 0}, &r, "max-label-names-limit");
+    match_sets_release(&r.match);
+    return ok;
+}
+
+static bool run_label_values(struct call *c)
+{
+    struct label_request r;
+    bool ok = read_request(c, false, c->limits->max_label_values_limit, &r) &&
+              answer_strings(c, http_path_var(c->req, "name"), &r, "max-label-values-limit");
+    match_sets_release(&r.match);
+    return ok;
+}
+
+void label_names_handler(struct http_request *req, void *arg)
+{
+    serve(req, arg, "label_names", CALL_READS, run_label_names);
+}
+
+void label_values_handler(struct http_request *req, void *arg)
+{
+    serve(req, arg, "label_values", CALL_READS, run_label_values);
+}
+
+/* --- series --------------------------------------------------------------------------------------------------------------------------- */
+
+/* Label sets already written, for requests of several selectors. The labels stay valid as long as their series sets. */
+struct seen {
+    struct labels *slots; /* items NULL: free */
+    size_t cap;           /* power of two */
+    size_t n;
+};
+
+static bool seen_grow(struct call *c, struct seen *s)
+{
+    struct seen bigger = {.cap = s->cap ? s->cap * 2 : 1024, .n = s->n};
+    bigger.slots = arena_zalloc(&c->arena, bigger.cap * sizeof(*bigger.slots));
+    if (!bigger.slots)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    for (size_t i = 0; i < s->cap; i++) {
+        if (!s->slots[i].items)
+            continue;
+        size_t at = labels_hash(s->slots[i]) & (bigger.cap - 1);
+        while (bigger.slots[at].items)
+            at = (at + 1) & (bigger.cap - 1);
+        bigger.slots[at] = s->slots[i];
+    }
+    *s = bigger;
+    return true;
+}
+
+/* False on error. */
+static bool seen_add(struct call *c, struct seen *s, struct labels l, bool *ret_new)
+{
+    if (s->n * 2 >= s->cap && !seen_grow(c, s))
+        return false;
+    size_t at = labels_hash(l) & (s->cap - 1);
+    while (s->slots[at].items && !labels_eq(s->slots[at], l))
+        at = (at + 1) & (s->cap - 1);
+    *ret_new = !s->slots[at].items;
+    if (*ret_new) {
+        s->slots[at] = l;
+        s->n++;
+    }
+    return true;
+}
+
+struct series_writer {
+    struct label_request *request;
+    struct seen seen;
+    size_t n; /* written */
+    bool cut;
+};
+
+static bool put_series(struct call *c, struct series_writer *w, struct labels l)
+{
+    bool is_new = true;
+    if (w->request->match.n > 1 && l.n && !seen_add(c, &w->seen, l, &is_new))
+        return false;
+    if (!is_new)
+        return true;
+    if (most(w->request) && w->n == most(w->request)) {
+        w->cut = true;
+        return true;
+    }
+    int64_t max = c->limits->max_fetched_series_per_query;
+    if (max > 0 && w->n >= (size_t)max)
+        return err_set(&c->err, ERR_MAX_SERIES_PER_QUERY,
+                       "the query exceeded the maximum number of series (limit: %lld series) (err-mimir-max-series-per-query). Consider reducing the "
+                       "time range and/or number of series selected by the query. One way to reduce the number of selected series is to add more "
+                       "label matchers to the query. Otherwise, to adjust the related per-tenant limit, configure "
+                       "-querier.max-fetched-series-per-query, or contact your service administrator.",
+                       (long long)max);
+    if (w->n++)
+        buf_putc(&c->body, ',');
+    put_labels(&c->body, l);
+    return true;
+}
+
+static bool drain(struct call *c, struct series_writer *w, struct series_set *set)
+{
+    struct series batch[BATCH];
+    for (;;) {
+        size_t n;
+        if (!ctx_check(&c->ctx, &c->err) || !series_set_next(set, &c->ctx, batch, BATCH, &n, &c->err))
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if (!put_series(c, w, batch[i].labels))
+                return false;
+        if (n == 0 || w->cut || c->body.failed)
+            return true;
+    }
+}
+
+static bool answer_series(struct call *c, struct label_request *r)
+{
+    struct series_writer w = {.request = r};
+    struct series_set **sets = ARENA_ARRAY(&c->arena, struct series_set *, r->match.n);
+    if (!sets)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
+    bool ok = true;
+    size_t opened = 0;
+    struct queryable *q = c->api->q;
+    /* A select refers to its parameters until its set is released. */
+    struct select_params *params = ARENA_ARRAY(&c->arena, struct select_params, r->match.n);
+    ok = params != NULL || err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    for (; ok && !r->empty && opened < r->match.n && !w.cut; opened++) {
+        params[opened] = select_of(r, &r->match.sets[opened]);
+        if (r->match.n > 1)
+            params[opened].limit = 0; /* which of them are new is not known yet */
+        sets[opened] = q->ops->select(q, &c->ctx, &params[opened], &c->err);
+        if (!sets[opened])
+            ok = false;
+        else
+            ok = drain(c, &w, sets[opened]);
+        if (!sets[opened])
+            break;
+    }
+    for (size_t i = 0; i < opened; i++)
+        series_set_release(sets[i]);
+    buf_putc(&c->body, ']');
+    put_limit_warning(c, r, w.cut, "max-series-query-limit");
+    buf_putc(&c->body, '}');
+    return ok;
+}
+
+static bool run_series(struct call *c)
+{
+    struct label_request r = {0};
+    const struct slice *texts;
+    if (http_params(c->req, "match[]", &texts) == 0)
+        return err_set(&c->err, ERR_BAD_DATA, "no match[] parameter provided");
+    bool ok = read_request(c, true, c->limits->max_series_query_limit, &r) && answer_series(c, &r);
+    match_sets_release(&r.match);
+    return ok;
+}
+
+void series_handler(struct http_request *req, void *arg)
+{
+    serve(req, arg, "series", CALL_READS, run_series);
+}
