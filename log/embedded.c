@@ -1,27 +1,30 @@
 /*
  * The embedded back end of the log: one node, LMDB, a folder of segment files.
  *
- * This head is the specification of what is on disk (format 1). Everything is little-endian; LMDB means its data format version 1 (0.9.x), files
- * without sub-folder. "XXH3" is XXH3-64.
+ * This head is the specification of what is on disk (format 1). Everything is little-endian; LMDB means its data format
+ * version 1 (0.9.x), files without sub-folder. "XXH3" is XXH3-64.
  *
  * Folder
  *   LOCK                       empty; flock'ed exclusively by the process that has the log open
  *   meta.mdb                   LMDB environment, see below
- *   <id, 20 digits>.seg        segment, an LMDB environment. Ids ascend; a higher id holds higher offsets of every partition
+ *   <id, 20 digits>.seg        segment, an LMDB environment. Ids ascend; a higher id holds higher offsets of every
+ *                              partition
  *   <id>.seg-lock              LMDB's reader table of the segment being written; worthless without its process
  *   <id>.tmp                   a segment being made; worthless
  *
  * Segments
- *   Main tree: key "segment" -> header; names "p00000", "p00001", ... -> one tree a partition (MDB_INTEGERKEY): key u64 offset -> record.
- *   One tree a partition, not one tree with the partition in front of the key, because then every put is an append (MDB_APPEND: no search, no
- *   split, tree pages filled to the end), cursors end where the partition ends, and the keys compare as integers. The price is a tree page
- *   more a commit for each partition that is written to.
- *   header   0 u64 XXH3 of what follows, 8 u32 0x47455342 "BSEG", 12 u32 format = 1, 16 u64 id, 24 i64 created (ms), 32 u64 bound of the file's size,
- *            40 u32 number of partitions n, 44 u32 0, 48 n x i64 offset of the first record of each partition
- *   The header is durable, under the final name, before the first record is. Records are only added; when the segment is complete the file
- *   never changes again, and retention removes it whole: nothing is ever deleted inside, so LMDB's list of free pages stays as short as a commit's few
- *   tree pages, and finding room does not become slower with age.
- *   Where segment k+1 exists, records of segment k at or above the first offsets of k+1 are not part of the log: left by a commit that failed late.
+ *   Main tree: key "segment" -> header; names "p00000", "p00001", ... -> one tree a partition (MDB_INTEGERKEY): key u64
+ *   offset -> record. One tree a partition, not one tree with the partition in front of the key, because then every put
+ *   is an append (MDB_APPEND: no search, no split, tree pages filled to the end), cursors end where the partition ends,
+ *   and the keys compare as integers. The price is a tree page more a commit for each partition that is written to.
+ *   header   0 u64 XXH3 of what follows, 8 u32 0x47455342 "BSEG", 12 u32 format = 1, 16 u64 id, 24 i64 created (ms),
+ *            32 u64 bound of the file's size, 40 u32 number of partitions n, 44 u32 0,
+ *            48 n x i64 offset of the first record of each partition
+ *   The header is durable, under the final name, before the first record is. Records are only added; when the segment
+ *   is complete the file never changes again, and retention removes it whole: nothing is ever deleted inside, so LMDB's
+ *   list of free pages stays as short as a commit's few tree pages, and finding room does not become slower with age.
+ *   Where segment k+1 exists, records of segment k at or above the first offsets of k+1 are not part of the log: left
+ *   by a commit that failed late.
  *
  * Records (values of the partition trees)
  *    0  u64  header sum: XXH3 of bytes 8 .. 40 + key length, seeded with offset ^ partition << 48
@@ -36,16 +39,20 @@
  *   40  key (the tenant), value
  *
  * meta.mdb (main tree)
- *   "c" u32be partition, group name -> 0 u64 XXH3 of the key seeded with the offset, 8 i64 last consumed offset
- *   "s" u64be segment id -> 0 u64 XXH3 of what follows seeded with the id, 8 u32 format = 1, 12 u32 partitions n, 16 u64 bound of the file's size,
- *       24 u64 file size (0 = not complete), 32 i64 created, 40 i64 newest timestamp, 48 n x {i64 first offset, i64 end, i64 oldest ms, i64 newest ms}
- *   A row comes after its file and goes after it. A row without a file above the newest file means that the file was lost; else it was retained away.
- *   Of a complete segment the row can be made again from the file.
+ *   "c" u32be partition, group name ->
+ *       0 u64 XXH3 of the key seeded with the offset, 8 i64 last consumed offset
+ *   "s" u64be segment id ->
+ *       0 u64 XXH3 of what follows seeded with the id, 8 u32 format = 1, 12 u32 partitions n, 16 u64 bound of the
+ *       file's size, 24 u64 file size (0 = not complete), 32 i64 created (ms), 40 i64 newest timestamp (ms),
+ *       48 n x {i64 first offset, i64 end, i64 oldest timestamp, i64 newest timestamp}
+ *   A row comes after its file and goes after it. A row without a file above the newest file means that the file was
+ *   lost; else it was retained away. Of a complete segment the row can be made again from the file.
  *
- * What damage is found: bytes of records by their sums, when they are fetched (the record is passed over); tree pages, cut files, headers, before LMDB
- * opens a file of another process (embedded_check.c; the segment is passed over); rows by their sums. Not found: a file that changes while it is open
- * (a read beyond the end of a file that was cut under a running process ends the process, as with any mapped file); an LMDB meta page that fell back to
- * the one before, in a segment without row: its last commit is missing and nothing tells.
+ * What damage is found: bytes of records by their sums, when they are fetched (the record is passed over); tree pages,
+ * cut files, headers, before LMDB opens a file of another process (embedded_check.c; the segment is passed over); rows
+ * by their sums. Not found: a file that changes while it is open (a read beyond the end of a file that was cut under a
+ * running process ends the process, as with any mapped file); an LMDB meta page that fell back to the one before, in a
+ * segment without row: its last commit is missing and nothing tells.
  */
 #include "log/plog.h"
 
@@ -103,14 +110,15 @@ bool embedded_mdb_err(const struct embedded *e, struct err *err, int rc, const c
     return err_set(err, ERR_IO, "%s in %s: %s", what, e->dir, mdb_strerror(rc));
 }
 
-/* --- the small functions of the door -------------------------------------------------------------------------------------------- */
+/* --- the small functions of the door --- */
 
 static struct embedded *self(struct plog *log)
 {
     return CONTAINER_OF(log, struct embedded, base);
 }
 
-static bool embedded_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err)
+static bool embedded_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next,
+                             struct err *err)
 {
     (void)err;
     struct embedded *e = self(log);
@@ -126,7 +134,8 @@ static bool embedded_commit(struct plog *log, struct slice group, int32_t partit
     return meta_put_group(self(log), group, partition, offset, err);
 }
 
-static bool embedded_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err)
+static bool embedded_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset,
+                               struct err *err)
 {
     return meta_get_group(self(log), group, partition, ret_offset, err);
 }
@@ -139,7 +148,7 @@ static void embedded_set_needed_from(struct plog *log, int32_t partition, int64_
     pthread_mutex_unlock(&e->lock);
 }
 
-/* --- life cycle ------------------------------------------------------------------------------------------------------------------ */
+/* --- life cycle --- */
 
 static void release(struct embedded *e)
 {
@@ -190,16 +199,23 @@ static const struct plog_ops embedded_ops = {
 static bool check_config(const struct plog_config *cfg, struct err *err)
 {
     if (cfg->embedded_partitions < 1 || cfg->embedded_partitions > EMBEDDED_MAX_PARTITIONS)
-        return err_set(err, ERR_CONFIG, "-ingest-storage.embedded.partitions=%" PRId64 " must be 1 to %d", cfg->embedded_partitions,
-                       EMBEDDED_MAX_PARTITIONS);
-    if (cfg->embedded_segment_bytes < EMBEDDED_MIN_SEGMENT_BYTES || cfg->embedded_segment_bytes > EMBEDDED_MAX_SEGMENT_BYTES)
-        return err_set(err, ERR_CONFIG, "-ingest-storage.embedded.segment-size-bytes=%" PRIu64 " must be 1 MiB to 64 GiB", cfg->embedded_segment_bytes);
+        return err_set(err, ERR_CONFIG, "-ingest-storage.embedded.partitions=%" PRId64 " must be 1 to %d",
+                       cfg->embedded_partitions, EMBEDDED_MAX_PARTITIONS);
+    if (cfg->embedded_segment_bytes < EMBEDDED_MIN_SEGMENT_BYTES ||
+        cfg->embedded_segment_bytes > EMBEDDED_MAX_SEGMENT_BYTES)
+        return err_set(err, ERR_CONFIG,
+                       "-ingest-storage.embedded.segment-size-bytes=%" PRIu64 " must be 1 MiB to 64 GiB",
+                       cfg->embedded_segment_bytes);
     if (cfg->producer_max_buffered_bytes == 0 || cfg->producer_max_buffered_bytes > EMBEDDED_MAX_SEGMENT_BYTES)
-        return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.producer-max-buffered-bytes=%" PRIu64 " must be 1 byte to 64 GiB",
+        return err_set(err, ERR_CONFIG,
+                       "-ingest-storage.kafka.producer-max-buffered-bytes=%" PRIu64 " must be 1 byte to 64 GiB",
                        cfg->producer_max_buffered_bytes);
     if (cfg->embedded_max_size_bytes && cfg->embedded_max_size_bytes < 2 * cfg->embedded_segment_bytes)
-        return err_set(err, ERR_CONFIG, "-ingest-storage.embedded.max-size-bytes=%" PRIu64 " must be 0 or hold two segments (-ingest-storage.embedded."
-                       "segment-size-bytes=%" PRIu64 ")", cfg->embedded_max_size_bytes, cfg->embedded_segment_bytes);
+        return err_set(err, ERR_CONFIG,
+                       "-ingest-storage.embedded.max-size-bytes=%" PRIu64
+                       " must be 0 or hold two segments (-ingest-storage.embedded."
+                       "segment-size-bytes=%" PRIu64 ")",
+                       cfg->embedded_max_size_bytes, cfg->embedded_segment_bytes);
     return true;
 }
 
@@ -288,7 +304,8 @@ static bool start(struct embedded *e, struct err *err)
     return rc == 0 || err_errno(err, ERR_NO_MEMORY, rc, "starting the log's writer");
 }
 
-struct plog *embedded_open_hooked(const struct plog_config *cfg, const char *dir, const struct embedded_hooks *hooks, struct err *err)
+struct plog *embedded_open_hooked(const struct plog_config *cfg, const char *dir, const struct embedded_hooks *hooks,
+                                  struct err *err)
 {
     if (!check_config(cfg, err))
         return NULL;

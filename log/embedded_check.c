@@ -1,21 +1,26 @@
 /*
  * Walks an LMDB file before LMDB gets to trust it.
  *
- * LMDB follows the page numbers, offsets and lengths of a file without looking twice: a flipped bit in a tree page, or a file cut short, ends in an
- * abort or a wild read. So a file that another process left is walked once with bounds checks; what passes can be read by LMDB without reading
- * outside the file. The layout is LMDB's data format version 1 (unchanged through all of 0.9.x), 64 bits, little-endian:
+ * LMDB follows the page numbers, offsets and lengths of a file without looking twice: a flipped bit in a tree page, or
+ * a file cut short, ends in an abort or a wild read. So a file that another process left is walked once with bounds
+ * checks; what passes can be read by LMDB without reading outside the file. The layout is LMDB's data format version 1
+ * (unchanged through all of 0.9.x), 64 bits, little-endian:
  *
- *   page    0 u64 page number, 8 u16 pad, 10 u16 flags (1 branch, 2 leaf, 4 overflow, 8 meta), 12 u16 lower, 14 u16 upper; of an overflow run
- *           12 u32 pages. From 16 on: u16 offsets of the nodes, (lower - 16) / 2 of them; nodes lie in upper .. page size.
+ *   page    0 u64 page number, 8 u16 pad, 10 u16 flags (1 branch, 2 leaf, 4 overflow, 8 meta), 12 u16 lower, 14 u16
+ *           upper; of an overflow run 12 u32 pages. From 16 on: u16 offsets of the nodes, (lower - 16) / 2 of them;
+ *           nodes lie in upper .. page size.
  *   node    0 u16 lo, 2 u16 hi, 4 u16 flags, 6 u16 key size, 8 key, data. Branch: child = lo | hi << 16 | flags << 32.
- *           Leaf: data size = lo | hi << 16; flag 1: the data is the u64 page number of an overflow run; flag 2: it is the tree of a named database.
- *   tree    48 bytes: 0 u32 pad, 4 u16 flags (8 = keys are u64), 6 u16 depth, 8 branch pages, 16 leaf pages, 24 overflow pages, 32 entries, 40 root.
- *   meta    pages 0 and 1, the higher transaction wins. From 16 on: u32 0xBEEFC0DE, u32 1, u64 address, u64 map size, tree of free pages (pad =
- *           page size), main tree, u64 last page, u64 transaction.
+ *           Leaf: data size = lo | hi << 16; flag 1: the data is the u64 page number of an overflow run; flag 2: it is
+ *           the tree of a named database.
+ *   tree    48 bytes: 0 u32 pad, 4 u16 flags (8 = keys are u64), 6 u16 depth, 8 branch pages, 16 leaf pages, 24
+ *           overflow pages, 32 entries, 40 root.
+ *   meta    pages 0 and 1, the higher transaction wins. From 16 on: u32 0xBEEFC0DE, u32 1, u64 address, u64 map size,
+ *           tree of free pages (pad = page size), main tree, u64 last page, u64 transaction.
  *
- * Checked: both meta pages and that their transactions follow one another; each tree page's own number, flags, node bounds; depth and entry counts of each tree; that children and overflow
- * runs lie inside the file; in trees with u64 keys that the keys ascend; free page lists when asked (only a writer reads those).
- * Not checked here: values (each record has a checksum), keys of other trees, that no page is used twice (the walk visits at most as many pages as
+ * Checked: both meta pages and that their transactions follow one another; each tree page's own number, flags, node
+ * bounds; depth and entry counts of each tree; that children and overflow runs lie inside the file; in trees with u64
+ * keys that the keys ascend; free page lists when asked (only a writer reads those). Not checked here: values (each
+ * record has a checksum), keys of other trees, that no page is used twice (the walk visits at most as many pages as
  * there are, so it ends). An older meta page chosen because the newer one was damaged looks like an older, whole file.
  */
 #include <errno.h>
@@ -87,7 +92,8 @@ static bool fail(struct walk *w, uint64_t page, const char *why)
 
 static void tree_read(const char *p, struct tree *ret)
 {
-    *ret = (struct tree){.flags = u16_at(p + 4), .depth = u16_at(p + 6), .entries = u64_at(p + 32), .root = u64_at(p + 40)};
+    *ret = (struct tree){
+        .flags = u16_at(p + 4), .depth = u16_at(p + 6), .entries = u64_at(p + 32), .root = u64_at(p + 40)};
 }
 
 static bool walk_tree(struct walk *w, struct tree *t);
@@ -210,7 +216,8 @@ static const char *read_metas(struct walk *w)
         return fail(w, 0, "the file is too short"), NULL;
     const char *best = NULL;
     w->page_size = u32_at(w->map + PAGE_HEADER + 24);
-    if (w->page_size < 512 || w->page_size > 65536 || (w->page_size & (w->page_size - 1)) || w->map_bytes < 2 * w->page_size)
+    if (w->page_size < 512 || w->page_size > 65536 || (w->page_size & (w->page_size - 1)) ||
+        w->map_bytes < 2 * w->page_size)
         return fail(w, 0, "the page size is damaged, or the file is too short"), NULL;
     for (uint64_t i = 0; i < 2; i++) {
         const char *p = w->map + i * w->page_size, *m = p + PAGE_HEADER;
@@ -222,7 +229,10 @@ static const char *read_metas(struct walk *w)
     }
     if (!follow(u64_at(w->map + PAGE_HEADER + 128), u64_at(w->map + w->page_size + PAGE_HEADER + 128)))
         return fail(w, 0, "the transactions of the meta pages do not follow one another"), NULL;
-    /* Pages that were given back within their own transaction are never written, so the last page may lie a little beyond the file. */
+    /*
+     * Pages that were given back within their own transaction are never written, so the last page may lie a little
+     * beyond the file.
+     */
     uint64_t last = u64_at(best + 120), in_file = w->map_bytes / w->page_size;
     if (last < 1 || last > in_file + 1024)
         return fail(w, 0, "the file has been cut short"), NULL;

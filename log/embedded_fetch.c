@@ -1,9 +1,10 @@
 /*
  * Reading: from the hints of the newest records, from sealed segments without a copy, from the active segment with one.
  *
- * Any thread. The lock is held to find the segment and to take hints; reading is done without it, on a reference to the segment. A sealed segment's
- * file never changes, so slices may point into its mapping as long as the batch pins the segment. In the active segment LMDB reuses
- * pages two commits later, so its bytes are copied inside a read transaction.
+ * Any thread. The lock is held to find the segment and to take hints; reading is done without it, on a reference to the
+ * segment. A sealed segment's file never changes, so slices may point into its mapping as long as the batch pins the
+ * segment. In the active segment LMDB reuses pages two commits later, so its bytes are copied inside a read
+ * transaction.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -66,12 +67,13 @@ static bool copy_bytes(struct arena *arena, struct plog_record *r)
 static void report_damaged(const struct scan *s, int64_t offset)
 {
     metric_inc(s->e->m.corrupt_records);
-    LOG_ERROR("a record of the log is damaged and is passed over", {"dir", LOG_STR(s->e->dir)}, {"segment", LOG_U64(s->seg->id)},
-              {"partition", LOG_I64(s->partition)}, {"offset", LOG_I64(offset)});
+    LOG_ERROR("a record of the log is damaged and is passed over", {"dir", LOG_STR(s->e->dir)},
+              {"segment", LOG_U64(s->seg->id)}, {"partition", LOG_I64(s->partition)}, {"offset", LOG_I64(offset)});
 }
 
 /* Reads records into ret; *ret_next is the offset after the last one that was looked at. Returns an LMDB code. */
-static int scan_cursor(const struct scan *s, MDB_cursor *cursor, size_t max_bytes, struct plog_batch *ret, int64_t *ret_next)
+static int scan_cursor(const struct scan *s, MDB_cursor *cursor, size_t max_bytes, struct plog_batch *ret,
+                       int64_t *ret_next)
 {
     uint64_t from = (uint64_t)s->from;
     MDB_val key = {sizeof(from), &from}, value;
@@ -127,8 +129,8 @@ static bool give_up_segment(const struct scan *s, int rc, struct err *err)
             *err = why;
         return false;
     }
-    LOG_ERROR("a segment of the log is damaged and is passed over", {"dir", LOG_STR(s->e->dir)}, {"segment", LOG_U64(s->seg->id)},
-              {"err", LOG_ERR(&why)});
+    LOG_ERROR("a segment of the log is damaged and is passed over", {"dir", LOG_STR(s->e->dir)},
+              {"segment", LOG_U64(s->seg->id)}, {"err", LOG_ERR(&why)});
     metric_inc(s->e->m.corrupt_segments);
     pthread_mutex_lock(&s->e->lock);
     s->seg->bad = true;
@@ -137,8 +139,8 @@ static bool give_up_segment(const struct scan *s, int rc, struct err *err)
 }
 
 /*
- * One look into the segment that holds `*offset` or what comes after it. True with ret->n == 0: nothing readable there, *offset has moved on.
- * Called with a reference on s->seg, which is given to the batch or back.
+ * One look into the segment that holds `*offset` or what comes after it. True with ret->n == 0: nothing readable there,
+ * *offset has moved on. Called with a reference on s->seg, which is given to the batch or back.
  */
 static bool read_segment(struct scan *s, size_t max_bytes, struct plog_batch *ret, int64_t *offset, struct err *err)
 {
@@ -181,8 +183,12 @@ static void wait_for_more(struct embedded *e, struct embedded_part *part, int64_
             return;
 }
 
-/* Looks at hints, then segments, from *offset on until there is a record or the end. Called with e->lock held; returns without. */
-static bool fetch_from(struct embedded *e, int32_t partition, size_t max_bytes, int64_t *offset, struct plog_batch *ret, struct err *err)
+/*
+ * Looks at hints, then segments, from *offset on until there is a record or the end. Called with e->lock held; returns
+ * without.
+ */
+static bool fetch_from(struct embedded *e, int32_t partition, size_t max_bytes, int64_t *offset, struct plog_batch *ret,
+                       struct err *err)
 {
     const struct embedded_part *part = &e->part[partition];
     while (*offset < part->next) {
@@ -213,8 +219,8 @@ static bool fetch_from(struct embedded *e, int32_t partition, size_t max_bytes, 
     return true;
 }
 
-bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms, struct plog_batch *ret,
-                    struct err *err)
+bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
+                    struct plog_batch *ret, struct err *err)
 {
     struct embedded *e = CONTAINER_OF(log, struct embedded, base);
     struct embedded_part *part = &e->part[partition];
@@ -225,8 +231,9 @@ bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t 
     if (offset > part->next) {
         int64_t next = part->next;
         pthread_mutex_unlock(&e->lock);
-        return err_set(err, ERR_NOT_FOUND, "offset %" PRId64 " is beyond the end of partition %" PRId32 ", which is %" PRId64, offset, partition,
-                       next);
+        return err_set(err, ERR_NOT_FOUND,
+                       "offset %" PRId64 " is beyond the end of partition %" PRId32 ", which is %" PRId64, offset,
+                       partition, next);
     }
     wait_for_more(e, part, offset, timeout_ms);
     if (!fetch_from(e, partition, max_bytes, &offset, ret, err)) {
@@ -237,7 +244,7 @@ bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t 
     return true;
 }
 
-/* --- by time ------------------------------------------------------------------------------------------------------------------ */
+/* --- by time --- */
 
 /* First record of a segment with timestamp >= t; -1 when none. Headers only: one page a record. */
 static int scan_time(const struct scan *s, int64_t t, int64_t *ret_offset)
@@ -255,7 +262,8 @@ static int scan_time(const struct scan *s, int64_t t, int64_t *ret_offset)
         memcpy(&offset, key.mv_data, sizeof(offset));
         if (offset >= s->end)
             break;
-        if (embedded_record_decode(slice_make(value.mv_data, value.mv_size), s->partition, offset, false, &r) && r.timestamp_ms >= t) {
+        if (embedded_record_decode(slice_make(value.mv_data, value.mv_size), s->partition, offset, false, &r) &&
+            r.timestamp_ms >= t) {
             *ret_offset = offset;
             break;
         }

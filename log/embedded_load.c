@@ -2,15 +2,16 @@
  * From a folder of files to a list of segments and the next offsets, whatever happened to the last process.
  *
  * Each segment is one of
- *   sealed with its row      believed without opening it (its size is compared); opened, and checked, when a reader comes
- *   without, or unsealed row checked and read through, then its row is written: at most the newest one, and older ones after a full disk
- *   damaged                  logged, counted, left where it is, passed over
- * Then: a segment ends at latest where the next one begins (a failed commit may have left records that were never acknowledged); files that a process
- * was making (.tmp) and lock files go; rows of files that retention removed go.
+ *   sealed, with its row   believed without opening it (its size is compared); checked when a reader opens it
+ *   unsealed or no row      checked and read through, then its row is written: at most the newest one, and older ones
+ *                           after a full disk
+ *   damaged                 logged, counted, left where it is, passed over
+ * Then: a segment ends at latest where the next one begins (a failed commit may have left records that were never
+ * acknowledged); files that a process was making (.tmp) and lock files go; rows of files that retention removed go.
  *
- * An offset is never given out twice. When the newest segments are damaged or lost, their records cannot be counted; so the next offset jumps by the
- * bound of what they could hold (their size in bytes), and it is always above every committed offset. Nothing is appended to a file of an earlier
- * process: the first group makes a new segment.
+ * An offset is never given out twice. When the newest segments are damaged or lost, their records cannot be counted; so
+ * the next offset jumps by the bound of what they could hold (their size in bytes), and it is always above every
+ * committed offset. Nothing is appended to a file of an earlier process: the first group makes a new segment.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -41,7 +42,7 @@ struct load {
     int64_t *committed; /* by partition: one above the highest committed offset */
 };
 
-/* --- what is there -------------------------------------------------------------------------------------------------------------- */
+/* --- what is there --- */
 
 static void on_row(void *arg, struct segment *seg)
 {
@@ -77,7 +78,10 @@ static int id_cmp(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* "<20 digits>.seg" is a segment; of the same form with .tmp or .seg-lock: left by a process that is gone. Other names are not ours. */
+/*
+ * "<20 digits>.seg" is a segment; of the same form with .tmp or .seg-lock: left by a process that is gone. Other names
+ * are not ours.
+ */
 static void visit_name(struct load *l, const char *name)
 {
     char *end;
@@ -92,7 +96,8 @@ static void visit_name(struct load *l, const char *name)
         ids_push(&l->files, id);
     } else if (strcmp(end, ".tmp") == 0 || strcmp(end, ".seg-lock") == 0) {
         if (unlinkat(l->e->dir_fd, name, 0) != 0)
-            LOG_WARN("cannot remove a left-over file", {"dir", LOG_STR(l->e->dir)}, {"file", LOG_STR(name)}, {"err", LOG_STR(strerror(errno))});
+            LOG_WARN("cannot remove a left-over file", {"dir", LOG_STR(l->e->dir)}, {"file", LOG_STR(name)},
+                     {"err", LOG_STR(strerror(errno))});
     }
 }
 
@@ -113,7 +118,7 @@ static bool read_dir(struct load *l, struct err *err)
     return true;
 }
 
-/* --- one segment ---------------------------------------------------------------------------------------------------------------- */
+/* --- one segment --- */
 
 /* Takes the row with this id out of the list; NULL when there is none. */
 static struct segment *take_row(struct load *l, uint64_t id)
@@ -138,8 +143,9 @@ static uint64_t file_size(const struct embedded *e, uint64_t id)
 }
 
 /*
- * Records that can no longer be counted: a record takes more than one byte, so no partition has more of them than the file had bytes. Without
- * a row the segment began where the one before it ended. A whole segment that comes later knows better (load_one).
+ * Records that can no longer be counted: a record takes more than one byte, so no partition has more of them than the
+ * file had bytes. Without a row the segment began where the one before it ended. A whole segment that comes later knows
+ * better (load_one).
  */
 static void jump(struct load *l, const struct segment *row, uint64_t size_bytes)
 {
@@ -154,7 +160,10 @@ static void jump(struct load *l, const struct segment *row, uint64_t size_bytes)
     }
 }
 
-/* A row that fits its file is believed. The file may be a little shorter than noted: pages that were given back are not written. */
+/*
+ * A row that fits its file is believed. The file may be a little shorter than noted: pages that were given back are not
+ * written.
+ */
 static bool row_holds(const struct segment *row, uint64_t size_bytes)
 {
     return row && row->sealed && size_bytes + 1024 * 4096 >= row->file_bytes && size_bytes > 0;
@@ -183,8 +192,10 @@ static bool load_one(struct load *l, uint64_t id, struct err *err)
         jump(l, row, size_bytes);
     }
     if (seg && seg->n_partitions > e->base.n_partitions) {
-        err_set(err, ERR_CONFIG, "the log in %s has %" PRId32 " partitions, -ingest-storage.embedded.partitions=%" PRId32 " would lose some", e->dir,
-                seg->n_partitions, e->base.n_partitions);
+        err_set(err, ERR_CONFIG,
+                "the log in %s has %" PRId32 " partitions, -ingest-storage.embedded.partitions=%" PRId32
+                " would lose some",
+                e->dir, seg->n_partitions, e->base.n_partitions);
         segment_free(e, seg);
         segment_free(e, row);
         return false;
@@ -199,7 +210,7 @@ static bool load_one(struct load *l, uint64_t id, struct err *err)
     return true;
 }
 
-/* --- all of them ---------------------------------------------------------------------------------------------------------------- */
+/* --- all of them --- */
 
 /* Rows whose file is gone: removed by retention, or, above the newest file, lost. */
 static bool settle_rows(struct load *l, struct err *err)
@@ -210,7 +221,9 @@ static bool settle_rows(struct load *l, struct err *err)
         if (!row)
             continue;
         if (row->n_partitions > e->base.n_partitions)
-            return err_set(err, ERR_CONFIG, "the log in %s has %" PRId32 " partitions, -ingest-storage.embedded.partitions=%" PRId32 " would lose some",
+            return err_set(err, ERR_CONFIG,
+                           "the log in %s has %" PRId32 " partitions, -ingest-storage.embedded.partitions=%" PRId32
+                           " would lose some",
                            e->dir, row->n_partitions, e->base.n_partitions);
         if (row->id >= e->next_id) {
             LOG_ERROR("a segment of the log is missing", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(row->id)});

@@ -1,8 +1,8 @@
 /*
  * meta.mdb: what outlives segments. Layout in embedded.c, section "meta.mdb".
  *
- * One LMDB environment without its lock file: meta.lock serialises all that touch it, readers too. It is small (tens of KiB) and is written once a
- * committed offset and twice a segment.
+ * One LMDB environment without its lock file: meta.lock serialises all that touch it, readers too. It is small (tens of
+ * KiB) and is written once a committed offset and twice a segment.
  */
 #include <endian.h>
 #include <errno.h>
@@ -81,7 +81,8 @@ bool meta_open(struct embedded *e, struct err *err)
     if (env_open(e, err))
         return true;
     if (err && err->code == ERR_CORRUPT)
-        err_prefix(err, "committed offsets cannot be read (moving the file away makes consumers start anew from their own positions): ");
+        err_prefix(err, "committed offsets cannot be read (moving the file away makes consumers start anew from their "
+                        "own positions): ");
     return false;
 }
 
@@ -177,7 +178,8 @@ bool meta_get_group(struct embedded *e, struct slice group, int32_t partition, i
         mdb_txn_abort(txn);
     pthread_mutex_unlock(&m->lock);
     if (damaged)
-        return err_set(err, ERR_CORRUPT, "%s is damaged: the offset of group %.*s, partition %" PRId32, m->path, SL_FMT(group), partition);
+        return err_set(err, ERR_CORRUPT, "%s is damaged: the offset of group %.*s, partition %" PRId32, m->path,
+                       SL_FMT(group), partition);
     if (rc && rc != MDB_NOTFOUND)
         return embedded_mdb_err(e, err, rc, "reading meta.mdb");
     *ret_offset = offset;
@@ -237,7 +239,8 @@ static struct segment *segment_row_read(MDB_val key, MDB_val v)
     struct meta_segment row;
     memcpy(&row, v.mv_data, sizeof(row));
     if (row.format != META_FORMAT || row.n_partitions > EMBEDDED_MAX_PARTITIONS ||
-        v.mv_size != sizeof(row) + row.n_partitions * sizeof(struct seg_part) || row.sum != segment_sum(v.mv_data, v.mv_size, id))
+        v.mv_size != sizeof(row) + row.n_partitions * sizeof(struct seg_part) ||
+        row.sum != segment_sum(v.mv_data, v.mv_size, id))
         return NULL;
     struct segment *seg = segment_new(id, (int32_t)row.n_partitions);
     seg->map_bytes = row.map_bytes;

@@ -32,7 +32,10 @@ uint64_t embedded_value_sum(struct slice value)
     return XXH3_64bits(value.p ? value.p : "", value.n);
 }
 
-/* Over header and tenant; the seed is the place, so that a record found at a wrong offset does not pass for the right one. */
+/*
+ * Over header and tenant; the seed is the place, so that a record found at a wrong offset does not pass for the right
+ * one.
+ */
 static uint64_t header_sum(const char *raw, size_t tenant_len, int32_t partition, int64_t offset)
 {
     uint64_t seed = (uint64_t)offset ^ ((uint64_t)(uint32_t)partition << 48);
@@ -59,7 +62,8 @@ void embedded_record_encode(char *dst, const struct plog_record *r)
     memcpy(dst, &h.header_sum, sizeof(h.header_sum));
 }
 
-bool embedded_record_decode(struct slice raw, int32_t partition, int64_t offset, bool check_value, struct plog_record *ret)
+bool embedded_record_decode(struct slice raw, int32_t partition, int64_t offset, bool check_value,
+                            struct plog_record *ret)
 {
     struct record_header h;
     if (raw.n < sizeof(h))

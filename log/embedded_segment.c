@@ -93,7 +93,8 @@ static int open_trees(MDB_txn *txn, struct seg_env *env, unsigned flags)
 }
 
 /* An environment that is opened, its trees not yet. map_bytes 0: as large as the file needs. */
-static int env_open_raw(const char *path, int32_t n_partitions, uint64_t map_bytes, unsigned flags, struct seg_env **ret)
+static int env_open_raw(const char *path, int32_t n_partitions, uint64_t map_bytes, unsigned flags,
+                        struct seg_env **ret)
 {
     struct seg_env *env = calloc(1, sizeof(*env) + (size_t)n_partitions * sizeof(MDB_dbi));
     ASSERT(env);
@@ -129,7 +130,8 @@ struct seg_env *segment_env_open(struct embedded *e, const struct segment *seg, 
     /* A sealed file never changes again: no reader table, no lock file. */
     int rc = embedded_fault(e, "segment-open");
     if (rc == 0)
-        rc = env_open_raw(path, seg->n_partitions, writable ? seg->map_bytes : 0, writable ? 0 : MDB_RDONLY | MDB_NOLOCK, &env);
+        rc = env_open_raw(path, seg->n_partitions, writable ? seg->map_bytes : 0,
+                          writable ? 0 : MDB_RDONLY | MDB_NOLOCK, &env);
     free(path);
     if (rc == 0)
         rc = mdb_txn_begin(env->env, NULL, MDB_RDONLY, &txn);
@@ -150,7 +152,7 @@ struct seg_env *segment_env_open(struct embedded *e, const struct segment *seg, 
     return NULL;
 }
 
-/* --- making --------------------------------------------------------------------------------------------------------------- */
+/* --- making --- */
 
 static int put_header(MDB_txn *txn, const struct embedded *e, const struct segment *seg)
 {
@@ -255,7 +257,7 @@ struct segment *segment_create(struct embedded *e, uint64_t need_bytes, struct e
     return seg;
 }
 
-/* --- reading what another process left --------------------------------------------------------------------------------------- */
+/* --- reading what another process left --- */
 
 static struct segment *header_decode(uint64_t id, MDB_val v)
 {
@@ -263,8 +265,8 @@ static struct segment *header_decode(uint64_t id, MDB_val v)
     if (v.mv_size < sizeof(h))
         return NULL;
     memcpy(&h, v.mv_data, sizeof(h));
-    if (h.magic != SEGMENT_MAGIC || h.format != SEGMENT_FORMAT || h.id != id || h.n_partitions > EMBEDDED_MAX_PARTITIONS ||
-        v.mv_size != sizeof(h) + h.n_partitions * sizeof(int64_t) ||
+    if (h.magic != SEGMENT_MAGIC || h.format != SEGMENT_FORMAT || h.id != id ||
+        h.n_partitions > EMBEDDED_MAX_PARTITIONS || v.mv_size != sizeof(h) + h.n_partitions * sizeof(int64_t) ||
         h.sum != XXH3_64bits((const char *)v.mv_data + sizeof(h.sum), v.mv_size - sizeof(h.sum)))
         return NULL;
     struct segment *seg = segment_new(id, (int32_t)h.n_partitions);

@@ -1,9 +1,10 @@
 /*
  * The list of segments, oldest first: who reads which, which are open, which may go.
  *
- * A reader takes a reference under e->lock, reads without a lock, and gives it back. Only the writer appends to and removes from the list. A removed
- * segment's file is unlinked at once; its environment lives until the last reader is gone. An environment is closed only when the list holds the only
- * reference, so the pointer that a reader got stays good.
+ * A reader takes a reference under e->lock, reads without a lock, and gives it back. Only the writer appends to and
+ * removes from the list. A removed segment's file is unlinked at once; its environment lives until the last reader is
+ * gone. An environment is closed only when the list holds the only reference, so the pointer that a reader got stays
+ * good.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +29,10 @@ void segments_append(struct embedded *e, struct segment *seg)
     pthread_mutex_unlock(&e->lock);
 }
 
-/* Ends ascend with the list, so this is a binary search; segments of fewer partitions come first and hold nothing of the later ones. */
+/*
+ * Ends ascend with the list, so this is a binary search; segments of fewer partitions come first and hold nothing of
+ * the later ones.
+ */
 struct segment *segments_find(struct embedded *e, int32_t partition, int64_t offset)
 {
     size_t lo = 0, hi = e->n_segs;
@@ -69,7 +73,7 @@ uint64_t segments_bytes(struct embedded *e)
     return sum;
 }
 
-/* --- open environments ------------------------------------------------------------------------------------------------------- */
+/* --- open environments --- */
 
 /* Sealed, open and read by nobody: the least recently used one when there are too many. Caller holds e->lock. */
 static struct segment *idle_to_close(struct embedded *e)
@@ -106,7 +110,8 @@ struct seg_env *segments_env(struct embedded *e, struct segment *seg, struct err
     }
     struct err why = ERR_NONE;
     if (!env && !(env = segment_env_open(e, seg, false, &why)))
-        LOG_ERROR("cannot open a segment of the log", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(seg->id)}, {"err", LOG_ERR(&why)});
+        LOG_ERROR("cannot open a segment of the log", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(seg->id)},
+                  {"err", LOG_ERR(&why)});
     pthread_mutex_lock(&e->lock);
     seg->env = env;
     bool newly_bad = !env && why.code == ERR_CORRUPT && !seg->bad;
@@ -132,7 +137,8 @@ void segments_unref(struct embedded *e, struct segment *seg)
     pthread_mutex_lock(&e->lock);
     ASSERT(seg->refs > 0);
     bool last = --seg->refs == 0;
-    if (seg->refs == 1 && !seg->removed && seg->sealed && seg->env && seg->env->writable) { /* the next reader opens it as what it is now */
+    if (seg->refs == 1 && !seg->removed && seg->sealed && seg->env &&
+        seg->env->writable) { /* the next reader opens it as what it is now */
         env = seg->env;
         seg->env = NULL;
     }
@@ -142,7 +148,7 @@ void segments_unref(struct embedded *e, struct segment *seg)
         segment_free(e, seg);
 }
 
-/* --- retention ---------------------------------------------------------------------------------------------------------------- */
+/* --- retention --- */
 
 /* The newest segment stays: the next offsets are read from it at a start. Caller holds e->lock. */
 static bool oldest_is_free(const struct embedded *e)
@@ -192,7 +198,8 @@ static const char *retention_says(struct embedded *e, int64_t now_ms)
     if (e->n_segs > 1) {
         if (max_bytes && segments_bytes(e) > max_bytes)
             reason = "size";
-        else if (e->cfg.embedded_retention_period > 0 && e->segs[0]->last_ms < now_ms - e->cfg.embedded_retention_period)
+        else if (e->cfg.embedded_retention_period > 0 &&
+                 e->segs[0]->last_ms < now_ms - e->cfg.embedded_retention_period)
             reason = "age";
     }
     pthread_mutex_unlock(&e->lock);

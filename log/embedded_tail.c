@@ -1,9 +1,11 @@
 /*
- * Hints of the newest records, so that a consumer in this process neither reads nor decodes what its producer has just parsed.
+ * Hints of the newest records, so that a consumer in this process neither reads nor decodes what its producer has just
+ * parsed.
  *
- * Two views of the same entries: by partition and offset (a ring of pointers, power of two), and one list over all partitions in the order of
- * becoming durable, from whose old end entries go when there are more bytes than allowed. A hint leaves with the first fetch that takes it: what
- * is held is what the consumer has not seen yet. Everything here runs under e->lock, but for tail_free_dropped.
+ * Two views of the same entries: by partition and offset (a ring of pointers, power of two), and one list over all
+ * partitions in the order of becoming durable, from whose old end entries go when there are more bytes than allowed. A
+ * hint leaves with the first fetch that takes it: what is held is what the consumer has not seen yet. Everything here
+ * runs under e->lock, but for tail_free_dropped.
  *
  * Bounds: -ingest-storage.embedded.max-hint-bytes over all partitions; TAIL_MAX_SLOTS offsets a partition.
  */
@@ -69,7 +71,10 @@ static bool ring_grow(struct tail *t)
     return true;
 }
 
-/* Makes the ring reach offset, with nothing there. False: no memory. The oldest slot of a ring that is not empty always holds an entry. */
+/*
+ * Makes the ring reach offset, with nothing there. False: no memory. The oldest slot of a ring that is not empty always
+ * holds an entry.
+ */
 static bool ring_extend(struct embedded *e, struct tail *t, int64_t offset)
 {
     while (t->base < t->end && offset != t->end) /* offsets have jumped: begin anew */

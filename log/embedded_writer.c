@@ -1,17 +1,21 @@
 /*
  * The writer: one thread, one LMDB transaction a group, one sync a group.
  *
- *   queue empty -> wait -> take all that is queued (up to EMBEDDED_GROUP_BYTES) -> room? -> transaction -> commit (write, sync) -> publish -> done
+ *   queue empty -> wait -> take all that is queued (up to EMBEDDED_GROUP_BYTES) -> room? -> transaction
+ *               -> commit (write, sync) -> publish -> done
  *
- * Produces that arrive while a commit runs make the next group, so throughput depends on bytes and syncs, not on the number of producers. Each value is
- * copied once, from the producer's memory into LMDB's dirty page; its checksum was made on the producer's thread.
+ * Produces that arrive while a commit runs make the next group, so throughput depends on bytes and syncs, not on the
+ * number of producers. Each value is copied once, from the producer's memory into LMDB's dirty page; its checksum was
+ * made on the producer's thread.
  *
  * When a group fails:
- *   no space      the transaction is aborted by LMDB and the environment is as before. Segments that nobody needs are removed and the group tried
- *                 again; with none left it fails with ERR_NO_SPACE, and so does each following one until there is space.
+ *   no space      the transaction is aborted by LMDB and the environment is as before. Segments that nobody needs are
+ *                 removed and the group tried again; with none left it fails with ERR_NO_SPACE, and so does each
+ *                 following one until there is space.
  *   map full      the segment is sealed and the group goes into a new one that is made to hold it.
- *   anything else LMDB may have fallen into its fatal state and the end of the file is in doubt. The segment is sealed at the last acknowledged
- *                 offsets, which later starts keep to (the next segment's first offsets cut it off), and the next group begins a new one.
+ *   anything else LMDB may have fallen into its fatal state and the end of the file is in doubt. The segment is sealed
+ *                 at the last acknowledged offsets, which later starts keep to (the next segment's first offsets cut
+ *                 it off), and the next group begins a new one.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,7 +29,8 @@
 
 #define HOUSEKEEPING_MS 10000
 #define SEGMENT_MIN_AGE_MS 60000
-#define SEGMENTS_PER_RETENTION 12 /* a segment is sealed at this part of the retention period, so that age has whole files to remove */
+#define SEGMENTS_PER_RETENTION                                                                                         \
+    12 /* a segment is sealed at this part of the retention period, so that age has whole files to remove */
 
 #define GROUP_TREE_BYTES (16 * 4096) /* tree pages that a commit copies, beside one a partition */
 
@@ -36,7 +41,7 @@ struct group {
     uint64_t need_bytes; /* in the file, at most */
 };
 
-/* --- producers -------------------------------------------------------------------------------------------------------------- */
+/* --- producers --- */
 
 static void count_failed(size_t n_records, const char *reason)
 {
@@ -106,7 +111,7 @@ bool embedded_produce(struct plog *log, struct plog_produce *p, struct err *err)
     return true;
 }
 
-/* --- groups ----------------------------------------------------------------------------------------------------------------- */
+/* --- groups --- */
 
 /* Upper bound of what a record adds to the file: small values lie in tree pages, large ones in runs of pages. */
 static uint64_t file_bytes_of(const struct plog_record *r)
@@ -171,7 +176,7 @@ static void finish_group(struct embedded *e, struct group *g, const struct err *
     }
 }
 
-/* --- one transaction ---------------------------------------------------------------------------------------------------------- */
+/* --- one transaction --- */
 
 static void restore_offsets(struct embedded *e)
 {
@@ -255,7 +260,7 @@ static void publish_group(struct embedded *e, const struct group *g)
     metric_add(e->m.sent_bytes, (double)g->value_bytes);
 }
 
-/* --- segments ----------------------------------------------------------------------------------------------------------------- */
+/* --- segments --- */
 
 static void writer_seal(struct embedded *e)
 {
@@ -307,7 +312,8 @@ static bool within_max_size(struct embedded *e, uint64_t need_bytes, struct err 
     while ((now = log_bytes(e)) + need_bytes > max)
         if (!segments_remove_oldest(e, "size"))
             return err_set(err, ERR_NO_SPACE,
-                           "the log in %s is full: it has %" PRIu64 " bytes that are still needed, and -ingest-storage.embedded.max-size-bytes=%" PRIu64,
+                           "the log in %s is full: it has %" PRIu64
+                           " bytes that are still needed, and -ingest-storage.embedded.max-size-bytes=%" PRIu64,
                            e->dir, now, max);
     return true;
 }
@@ -331,11 +337,14 @@ static bool ready_segment(struct embedded *e, uint64_t need_bytes, struct err *e
     return true;
 }
 
-/* Drops an environment in doubt. The segment keeps what was acknowledged; with nothing in it is just an empty file that retention removes. */
+/*
+ * Drops an environment in doubt. The segment keeps what was acknowledged; with nothing in it is just an empty file that
+ * retention removes.
+ */
 static void abandon_segment(struct embedded *e, int rc)
 {
-    LOG_ERROR("a commit failed; the log goes on in a new segment", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(e->active->id)},
-              {"err", LOG_STR(mdb_strerror(rc))});
+    LOG_ERROR("a commit failed; the log goes on in a new segment", {"dir", LOG_STR(e->dir)},
+              {"segment", LOG_U64(e->active->id)}, {"err", LOG_STR(mdb_strerror(rc))});
     writer_seal(e);
 }
 

@@ -44,14 +44,16 @@ static bool check_partition(const struct plog *log, int32_t partition, struct er
 {
     if (partition >= 0 && partition < log->n_partitions)
         return true;
-    return err_set(err, ERR_NOT_FOUND, "the log has no partition %" PRId32 ", it has %" PRId32, partition, log->n_partitions);
+    return err_set(err, ERR_NOT_FOUND, "the log has no partition %" PRId32 ", it has %" PRId32, partition,
+                   log->n_partitions);
 }
 
 static bool check_group(struct slice group, struct err *err)
 {
     if (group.n > 0 && group.n <= PLOG_GROUP_NAME_MAX)
         return true;
-    return err_set(err, ERR_BAD_DATA, "a consumer group's name has 1 to %d bytes, this one has %zu", PLOG_GROUP_NAME_MAX, group.n);
+    return err_set(err, ERR_BAD_DATA, "a consumer group's name has 1 to %d bytes, this one has %zu",
+                   PLOG_GROUP_NAME_MAX, group.n);
 }
 
 void plog_close(struct plog *log)
@@ -72,16 +74,18 @@ bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err)
         if (!check_partition(log, r->partition, err))
             return false;
         if (r->tenant.n > PLOG_TENANT_MAX || r->value.n > PLOG_VALUE_MAX)
-            return err_set(err, ERR_TOO_LARGE, "a record's key may have %d bytes and its value %d, these have %zu and %zu", PLOG_TENANT_MAX,
+            return err_set(err, ERR_TOO_LARGE,
+                           "a record's key may have %d bytes and its value %d, these have %zu and %zu", PLOG_TENANT_MAX,
                            PLOG_VALUE_MAX, r->tenant.n, r->value.n);
     }
     return log->ops->produce(log, p, err);
 }
 
-bool plog_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms, struct plog_batch *ret,
-                struct err *err)
+bool plog_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
+                struct plog_batch *ret, struct err *err)
 {
-    return check_partition(log, partition, err) && log->ops->fetch(log, partition, offset, max_bytes, timeout_ms, ret, err);
+    return check_partition(log, partition, err) &&
+           log->ops->fetch(log, partition, offset, max_bytes, timeout_ms, ret, err);
 }
 
 void plog_batch_release(struct plog_batch *b)

@@ -11,8 +11,8 @@
 struct plog_ops {
     void (*close)(struct plog *log);
     bool (*produce)(struct plog *log, struct plog_produce *p, struct err *err);
-    bool (*fetch)(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms, struct plog_batch *ret,
-                  struct err *err);
+    bool (*fetch)(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
+                  struct plog_batch *ret, struct err *err);
     bool (*offsets)(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
     bool (*offset_at)(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
     bool (*commit)(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);

@@ -1,11 +1,14 @@
 /*
- * What the embedded log costs, in its steady state: it appends until retention has removed several times the log's size, then measures.
+ * What the embedded log costs, in its steady state: it appends until retention has removed several times the log's
+ * size, then measures.
  *
- *   bench_plog <folder> [record bytes = 60000] [producers = 16] [seconds = 10] [log bytes = 1 GiB] [segment bytes = 256 MiB]
+ *   bench_plog <folder> [record bytes = 60000] [producers = 16] [seconds = 10] [log bytes = 1 GiB] [segment bytes = 256
+ *   MiB]
  *
- * Prints records/s, MB/s, CPU per record (all threads, of which the producers' checksums are a part), bytes written per byte of record, records a
- * commit, and the time of a commit; then the same for reading it all back. Bytes written are those given to write calls (wchar of /proc/self/io) and
- * those of dirtied memory (write_bytes), which counts whole folios on kernels that cache files in large ones: the disk sees something between the two.
+ * Prints records/s, MB/s, CPU per record (all threads, of which the producers' checksums are a part), bytes written per
+ * byte of record, records a commit, and the time of a commit; then the same for reading it all back. Bytes written are
+ * those given to write calls (wchar of /proc/self/io) and those of dirtied memory (write_bytes), which counts whole
+ * folios on kernels that cache files in large ones: the disk sees something between the two.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -102,8 +105,13 @@ struct sample {
 
 static struct sample sample(void)
 {
-    return (struct sample){(double)clock_mono_ns() / 1e9, cpu_seconds(), io_counter("wchar: "), io_counter("write_bytes: "), (double)n_done,
-                           metric_value(metric_single(log_metrics[LOG_COMMITS])), metric_value(metric_single(log_metrics[LOG_COMMIT_RECORDS]))};
+    return (struct sample){(double)clock_mono_ns() / 1e9,
+                           cpu_seconds(),
+                           io_counter("wchar: "),
+                           io_counter("write_bytes: "),
+                           (double)n_done,
+                           metric_value(metric_single(log_metrics[LOG_COMMITS])),
+                           metric_value(metric_single(log_metrics[LOG_COMMIT_RECORDS]))};
 }
 
 static void wait_ms(int64_t ms)
@@ -118,8 +126,10 @@ static void wait_ms(int64_t ms)
 static void report_writes(struct sample a, struct sample b)
 {
     double n = b.n - a.n, s = b.t - a.t, bytes = n * (double)record_bytes;
-    printf("append: %.0f records/s, %.0f MB/s, CPU %.1f us/record (%.2f ns/byte), written %.3f B/B (dirtied %.3f), %.1f records/commit, %.3f ms/commit\n", n / s,
-           bytes / s / 1e6, (b.cpu - a.cpu) / n * 1e6, (b.cpu - a.cpu) / bytes * 1e9, (b.calls - a.calls) / bytes, (b.written - a.written) / bytes,
+    printf("append: %.0f records/s, %.0f MB/s, CPU %.1f us/record (%.2f ns/byte), written %.3f B/B (dirtied %.3f), "
+           "%.1f records/commit, %.3f ms/commit\n",
+           n / s, bytes / s / 1e6, (b.cpu - a.cpu) / n * 1e6, (b.cpu - a.cpu) / bytes * 1e9,
+           (b.calls - a.calls) / bytes, (b.written - a.written) / bytes,
            (b.records - a.records) / (b.commits - a.commits), s / (b.commits - a.commits) * 1e3);
 }
 
@@ -139,14 +149,15 @@ static void read_back(void)
         plog_batch_release(&b);
     }
     t = (double)clock_mono_ns() / 1e9 - t;
-    printf("read back: %.0f records, %.0f records/s, %.0f MB/s, CPU %.1f us/record\n", n, n / t, n * (double)record_bytes / t / 1e6,
-           (cpu_seconds() - cpu) / n * 1e6);
+    printf("read back: %.0f records, %.0f records/s, %.0f MB/s, CPU %.1f us/record\n", n, n / t,
+           n * (double)record_bytes / t / 1e6, (cpu_seconds() - cpu) / n * 1e6);
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2) {
-        fprintf(stderr, "usage: %s <folder> [record bytes] [producers] [seconds] [log bytes] [segment bytes]\n", argv[0]);
+        fprintf(stderr, "usage: %s <folder> [record bytes] [producers] [seconds] [log bytes] [segment bytes]\n",
+                argv[0]);
         return 2;
     }
     record_bytes = argc > 2 ? strtoull(argv[2], NULL, 10) : 60000;
@@ -179,7 +190,8 @@ int main(int argc, char **argv)
         pthread_join(threads[i], NULL);
     int64_t first, next;
     plog_offsets(plog, 0, &first, &next, NULL);
-    printf("%zu producers of %zu bytes; %ld records went, %ld are kept\n", producers, record_bytes, (long)first, (long)(next - first));
+    printf("%zu producers of %zu bytes; %ld records went, %ld are kept\n", producers, record_bytes, (long)first,
+           (long)(next - first));
     report_writes(a, b);
     read_back();
     plog_close(plog);

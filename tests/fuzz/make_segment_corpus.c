@@ -1,4 +1,7 @@
-/* Makes the seeds of segment_fuzz.c: make_segment_corpus <folder>; then move the .seg files of the sub-folders to corpus/segment/. */
+/*
+ * Makes the seeds of segment_fuzz.c: make_segment_corpus <folder>; then move the .seg files of the sub-folders to
+ * corpus/segment/.
+ */
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +33,8 @@ static int make(const char *dir, int partitions, int records, size_t size)
         return 1;
     }
     for (int i = 0; i < records; i++) {
-        struct plog_record r = {.partition = i % partitions, .timestamp_ms = i + 1, .tenant = SL("t"), .value = {value, size}};
+        struct plog_record r = {
+            .partition = i % partitions, .timestamp_ms = i + 1, .tenant = SL("t"), .value = {value, size}};
         struct job job = {.p = {.records = &r, .n = 1, .done = on_done}};
         sem_init(&job.done, 0, 0);
         if (plog_produce(log, &job.p, &err))

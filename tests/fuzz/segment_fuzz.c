@@ -1,6 +1,7 @@
 /*
- * A segment file of the embedded log with any bytes in it: opening, reading through, seeking by time and appending never crash.
- * The corpus holds small whole segments of one and of several partitions (make_segment_corpus.c); the files lie in /dev/shm, as every run syncs.
+ * A segment file of the embedded log with any bytes in it: opening, reading through, seeking by time and appending
+ * never crash. The corpus holds small whole segments of one and of several partitions (make_segment_corpus.c); the
+ * files lie in /dev/shm, as every run syncs.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -15,7 +16,11 @@ static char dir[64];
 
 static void remove_files(void)
 {
-    static const char *const names[] = {"LOCK", "meta.mdb", "00000000000000000000.seg", "00000000000000000000.seg-lock", "00000000000000000001.seg",
+    static const char *const names[] = {"LOCK",
+                                        "meta.mdb",
+                                        "00000000000000000000.seg",
+                                        "00000000000000000000.seg-lock",
+                                        "00000000000000000001.seg",
                                         "00000000000000000001.seg-lock"};
     char path[200];
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -63,8 +68,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
     }
     write_segment(data, size);
-    struct plog_config cfg = {
-        .producer_max_buffered_bytes = 1 << 20, .embedded_partitions = 4, .embedded_segment_bytes = 1 << 20, .embedded_max_hint_bytes = 0};
+    struct plog_config cfg = {.producer_max_buffered_bytes = 1 << 20,
+                              .embedded_partitions = 4,
+                              .embedded_segment_bytes = 1 << 20,
+                              .embedded_max_hint_bytes = 0};
     struct err err = ERR_NONE;
     struct plog *log = plog_open_embedded(&cfg, dir, &err);
     if (log) {

@@ -1,6 +1,7 @@
 /*
- * A process with the log open is killed (SIGKILL) at random moments and at each named point; then every acknowledged record is there once, at its
- * offset, whole and in order, whatever retention and committed offsets were doing. All rounds work on one folder, so that damage would add up.
+ * A process with the log open is killed (SIGKILL) at random moments and at each named point; then every acknowledged
+ * record is there once, at its offset, whole and in order, whatever retention and committed offsets were doing. All
+ * rounds work on one folder, so that damage would add up.
  *
  * BRUNN_CRASH_ROUNDS sets the number of random rounds (default 120).
  */
@@ -40,7 +41,7 @@ static unsigned next_random(void)
     return rng >> 8;
 }
 
-/* --- the child ---------------------------------------------------------------------------------------------------------------------- */
+/* --- the child --- */
 
 struct deadly {
     const char *point;
@@ -145,10 +146,11 @@ static void run_child(uint64_t round, struct deadly *deadly, unsigned wait_us)
     }
     if (kill(pid, SIGKILL) == 0)
         waitpid(pid, &status, 0);
-    cr_assert(!WIFEXITED(status) && (!WIFSIGNALED(status) || WTERMSIG(status) == SIGKILL), "the child ended by itself: %d", status);
+    cr_assert(!WIFEXITED(status) && (!WIFSIGNALED(status) || WTERMSIG(status) == SIGKILL),
+              "the child ended by itself: %d", status);
 }
 
-/* --- the parent --------------------------------------------------------------------------------------------------------------------- */
+/* --- the parent --- */
 
 struct seen {
     uint64_t last_id[4096]; /* by id >> 32 */
@@ -249,15 +251,16 @@ Test(plog_crash, kill_at_random_moments_loses_and_doubles_nothing)
         run_child(round, &none, wait_us);
         n = check_log();
     }
-    fprintf(stderr, "%lu rounds, partitions end at %ld and %ld, the last round found %lu records\n", (unsigned long)rounds,
-            (long)shared->acked_end[0], (long)shared->acked_end[1], (unsigned long)n);
+    fprintf(stderr, "%lu rounds, partitions end at %ld and %ld, the last round found %lu records\n",
+            (unsigned long)rounds, (long)shared->acked_end[0], (long)shared->acked_end[1], (unsigned long)n);
     cr_expect_gt(shared->acked_end[0], 100);
 }
 
 Test(plog_crash, kill_at_each_named_point)
 {
-    static const char *const points[] = {"segment-header", "segment-rename", "segment-dirsync", "segment-open", "meta",
-                                         "begin", "commit", "committed", "seal", "retention-unlink", "retention-row"};
+    static const char *const points[] = {
+        "segment-header", "segment-rename", "segment-dirsync",  "segment-open", "meta", "begin", "commit",
+        "committed",      "seal",           "retention-unlink", "retention-row"};
     uint64_t round = 0;
     for (size_t i = 0; i < ARRAY_LEN(points); i++) {
         for (int hit = 1; hit <= 5; hit += 2, round++) {

@@ -1,6 +1,6 @@
 /*
- * Damaged, cut and missing files: what is whole is read, what is damaged is passed over with its offsets, nothing crashes, no offset is given out
- * twice, and the log goes on taking records.
+ * Damaged, cut and missing files: what is whole is read, what is damaged is passed over with its offsets, nothing
+ * crashes, no offset is given out twice, and the log goes on taking records.
  */
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -29,7 +29,10 @@ static struct plog *open_log(void)
     return log;
 }
 
-/* Large and small records in a few segments. crash: as by a process that is gone in the middle, so that the newest segment has no row. */
+/*
+ * Large and small records in a few segments. crash: as by a process that is gone in the middle, so that the newest
+ * segment has no row.
+ */
 static void fill_log(bool crash)
 {
     pid_t pid = fork();
@@ -254,7 +257,7 @@ Test(plog_damage, random_damage_never_crashes_and_never_gives_wrong_bytes)
             size_t page = next_random() % 4 ? next_random() % (size / 4096) : next_random() % 12;
             size_t at = MIN(page * 4096 + (next_random() % 4 ? next_random() % 200 : next_random() % 4096), size - 1);
             if (at / 4096 < 2 && at % 4096 >= 144 && at % 4096 < 152)
-                continue; /* the transaction of a meta page: one bit of it can make the commit before the newest one, which nothing tells */
+                continue; /* a meta page's transaction: one bit can make it the commit before, which nothing tells */
             flip(path, at, (unsigned char)(1u << next_random() % 8));
         }
         worst = MIN(worst, works());

@@ -1,5 +1,6 @@
 /*
- * A real full disk: a small tmpfs. Needs the right to mount; without it the faults in plog_test.c stand in (a_failing_disk_fails_one_group_and_no_more).
+ * A real full disk: a small tmpfs. Needs the right to mount; without it the faults in plog_test.c stand in
+ * (a_failing_disk_fails_one_group_and_no_more).
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -76,7 +77,10 @@ static struct plog *open_log(const char *path)
 
 TestSuite(plog_space, .fini = unmount_small, .timeout = 120);
 
-/* At every size of a last record and with every bit of space left: produce fails with the right words, reads go on, it heals. */
+/*
+ * At every size of a last record and with every bit of space left: produce fails with the right words, reads go on, it
+ * heals.
+ */
 Test(plog_space, a_full_disk_refuses_and_heals_when_space_returns)
 {
     if (!mount_small())

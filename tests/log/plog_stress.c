@@ -1,6 +1,7 @@
 /*
- * Everything of the log at once, for the thread sanitizer: producers with and without hints, readers at the end and from the start, committed
- * offsets, timestamps, retention, failing commits. Exits 0 when every reader saw every record that was acknowledged, in order.
+ * Everything of the log at once, for the thread sanitizer: producers with and without hints, readers at the end and
+ * from the start, committed offsets, timestamps, retention, failing commits. Exits 0 when every reader saw every record
+ * that was acknowledged, in order.
  *
  *   log_plog_stress [seconds = 10]
  */
@@ -79,7 +80,8 @@ static void check(const struct plog_record *r, uint64_t *seen)
     uint64_t head[2];
     memcpy(head, r->hint ? (const char *)((const struct hint *)r->hint)->head : r->value.p, HEAD);
     if (head[0] >= PRODUCERS || (seen && head[1] != seen[head[0]]++)) {
-        fprintf(stderr, "partition %d, offset %" PRId64 ": producer %" PRIu64 ", record %" PRIu64 "\n", r->partition, r->offset, head[0], head[1]);
+        fprintf(stderr, "partition %d, offset %" PRId64 ": producer %" PRIu64 ", record %" PRIu64 "\n", r->partition,
+                r->offset, head[0], head[1]);
         abort();
     }
 }
@@ -186,7 +188,8 @@ int main(int argc, char **argv)
     }
     plog_close(plog);
     remove_dir(dir);
-    printf("produced %" PRIu64 ", refused %" PRIu64 ", consumed %" PRIu64 " (%" PRIu64 " by hint), replayed %" PRIu64 ", commits %u\n", n_produced,
-           n_refused, n_consumed, n_hinted, n_replayed, n_commits);
+    printf("produced %" PRIu64 ", refused %" PRIu64 ", consumed %" PRIu64 " (%" PRIu64 " by hint), replayed %" PRIu64
+           ", commits %u\n",
+           n_produced, n_refused, n_consumed, n_hinted, n_replayed, n_commits);
     return n_consumed == n_produced && n_produced > 0 ? 0 : 1;
 }

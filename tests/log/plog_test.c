@@ -352,7 +352,8 @@ Test(plog, retention_by_age_looks_at_the_newest_record_of_a_segment)
     int64_t now = clock_wall_ms();
     static char value[60000];
     for (int i = 0; i < 100; i++) { /* the first half is two hours old */
-        struct plog_record r = {.timestamp_ms = i < 50 ? now - 7200 * 1000 : now, .tenant = SL("t"), .value = {value, sizeof(value)}};
+        struct plog_record r = {
+            .timestamp_ms = i < 50 ? now - 7200 * 1000 : now, .tenant = SL("t"), .value = {value, sizeof(value)}};
         cr_assert(produce_wait(plog, &r, 1, NULL));
     }
     offsets_are(0, 0, 100);
@@ -440,7 +441,7 @@ Test(plog, the_flags_have_their_defaults)
     open_log();
 }
 
-/* --- hints ---------------------------------------------------------------------------------------------------------------------- */
+/* --- hints --- */
 
 struct test_hint {
     struct plog_hint hint;
@@ -459,7 +460,8 @@ static void put_hinted(int id, size_t size_bytes)
     struct test_hint *h = calloc(1, sizeof(*h));
     h->hint = (struct plog_hint){.refs = 1, .size_bytes = size_bytes, .free = hint_free};
     h->id = id;
-    struct plog_record r = {.timestamp_ms = 1000 + id, .tenant = SL("t1"), .version = 1, .value = SL("12345678"), .hint = &h->hint};
+    struct plog_record r = {
+        .timestamp_ms = 1000 + id, .tenant = SL("t1"), .version = 1, .value = SL("12345678"), .hint = &h->hint};
     cr_assert(produce_wait(plog, &r, 1, NULL));
     plog_hint_unref(&h->hint);
 }
@@ -537,7 +539,7 @@ Test(plog, hints_with_holes_and_too_large_ones)
     open_log();
 }
 
-/* --- bounds and faults ------------------------------------------------------------------------------------------------------------ */
+/* --- bounds and faults --- */
 
 struct gate {
     pthread_mutex_t lock;
@@ -657,6 +659,28 @@ Test(plog, a_failing_disk_fails_one_group_and_no_more)
     survives("meta", ENOSPC, 0); /* the row of a sealed segment: not lost, the file is read at the next start */
 }
 
+/* A commit that failed late has left a record in the file whose offset the next segment gives to another one. */
+Test(plog, a_record_of_a_failed_commit_stays_out_even_when_files_are_read_anew)
+{
+    log_min_level = LOG_LEVEL_ERROR + 1;
+    struct trip trip = {.point = "committed", .rc = EIO};
+    struct embedded_hooks hooks = {trip_fault, &trip};
+    struct err err = ERR_NONE;
+    plog = embedded_open_hooked(&cfg, dir, &hooks, &err);
+    cr_assert(plog);
+    put_n(0, 0, 3, 1000);
+    trip.times = 1;
+    cr_expect_not(produce_filled(plog, 0, 99, 1000, NULL, &err));
+    put_n(0, 3, 3, 1000);
+    plog_close(plog);
+    char path[512];
+    snprintf(path, sizeof(path), "%s/meta.mdb", dir);
+    cr_assert_eq(unlink(path), 0);
+    open_log();
+    offsets_are(0, 0, 6);
+    cr_expect_eq(read_all(0, 0, 100000), 6);
+}
+
 Test(plog, a_log_at_its_maximum_size_refuses_until_records_are_consumed)
 {
     cfg.embedded_max_size_bytes = 4 * MIB;
@@ -690,7 +714,7 @@ Test(plog, a_log_at_its_maximum_size_refuses_until_records_are_consumed)
     cr_expect_eq(read_all(0, first, 100000), next);
 }
 
-/* --- many threads ----------------------------------------------------------------------------------------------------------------- */
+/* --- many threads --- */
 
 enum { THREADS = 8, PER_THREAD = 200 };
 

@@ -99,11 +99,13 @@ static inline void fill_value(char *dst, size_t n, int32_t partition, uint64_t s
     }
 }
 
-static inline bool produce_filled(struct plog *log, int32_t partition, uint64_t seq, size_t n, int64_t *ret_offset, struct err *err)
+static inline bool produce_filled(struct plog *log, int32_t partition, uint64_t seq, size_t n, int64_t *ret_offset,
+                                  struct err *err)
 {
     char *value = malloc(n + 1);
     fill_value(value, n, partition, seq);
-    struct plog_record r = {.partition = partition, .timestamp_ms = 1000 + (int64_t)seq, .tenant = SL("t1"), .value = {value, n}};
+    struct plog_record r = {
+        .partition = partition, .timestamp_ms = 1000 + (int64_t)seq, .tenant = SL("t1"), .value = {value, n}};
     bool ok = produce_wait(log, &r, 1, err);
     free(value);
     if (ok && ret_offset)
