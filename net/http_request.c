@@ -92,6 +92,8 @@ static void parse_pair(struct http_request *req, struct slice pair)
 
 static void parse_pairs(struct http_request *req, struct slice text, size_t max_params)
 {
+    if (text.n == 0)
+        return;
     const char *p = text.p;
     const char *end = text.p + text.n;
     while (p < end) {

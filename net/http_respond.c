@@ -56,9 +56,11 @@ static void add_headers(struct http_request *req, struct MHD_Response *r)
 static bool accepts_gzip(const struct http_request *req)
 {
     struct slice h = http_header(req, "Accept-Encoding");
+    if (h.n == 0)
+        return false;
     const char *p = h.p;
     const char *end = h.p + h.n;
-    while (p && p < end) {
+    while (p < end) {
         const char *comma = memchr(p, ',', (size_t)(end - p));
         const char *stop = comma ? comma : end;
         while (p < stop && *p == ' ')
