@@ -194,13 +194,12 @@ static struct chunk_tail_block *tail_add(struct chunk_store *cs, struct chunk_fi
     return b;
 }
 
-/* The file and block that take `need` more bytes. */
+/* The file and block that take `need` more bytes. Out-of-order chunks widen the span at once: a short file is not rolled for it. */
 static struct chunk_tail_block *tail_for(struct chunk_store *cs, uint32_t need, int64_t min_t, int64_t max_t)
 {
     struct chunk_file *f = cs->n_files ? cs->files[cs->n_files - 1] : NULL;
     bool roll = !f || f->dead || f->len + need > CHUNK_FILE_BYTES ||
-                (f->max_t > f->min_t && MAX(f->max_t, max_t) - MIN(f->min_t, min_t) > CHUNK_FILE_SPAN_MS && f->len > (1u << 20));
-    /* Out-of-order chunks widen the span at once: a file of less than 1 MiB is not worth rolling for them. */
+                (f->len > CHUNK_FILE_SPARE && (uint64_t)MAX(f->max_t, max_t) - (uint64_t)MIN(f->min_t, min_t) > CHUNK_FILE_SPAN_MS);
     if (roll) {
         f = file_add(cs, cs->next_number);
         struct chunk_tail_block *b = tail_add(cs, f, need + CHUNK_FILE_HEADER);
@@ -401,20 +400,35 @@ void chunk_store_unlink_dead(struct chunk_store *cs)
     pthread_mutex_unlock(&cs->io);
 }
 
+/* Is all of the file on disk? A last block with nothing left to write goes, so that nobody appends to the file any more. */
+static bool file_settled(struct chunk_store *cs, const struct chunk_file *f)
+{
+    struct chunk_tail_block *b = cs->tail_last;
+    if (atomic_load_explicit(&f->flushed, memory_order_relaxed) != f->len)
+        return false;
+    if (b && b->file == f) {
+        ASSERT(b == cs->tail_first && b->flushed == b->used);
+        free(b);
+        cs->tail_first = cs->tail_last = NULL;
+    }
+    return true;
+}
+
 size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff)
 {
     size_t n = 0;
+    pthread_mutex_lock(&cs->io);
     pthread_mutex_lock(&cs->lock);
     for (size_t i = 0; i < cs->n_files; i++) {
         struct chunk_file *f = cs->files[i];
         /* A file with bytes in the tail is still to be written: it goes at the next truncation. */
-        bool on_disk = atomic_load_explicit(&f->flushed, memory_order_relaxed) == f->len;
-        if (!f->dead && f->max_t < cutoff && on_disk && (!cs->tail_last || cs->tail_last->file != f)) {
+        if (!f->dead && f->max_t < cutoff && file_settled(cs, f)) {
             f->dead = true;
             n++;
         }
     }
     pthread_mutex_unlock(&cs->lock);
+    pthread_mutex_unlock(&cs->io);
     return n;
 }
 

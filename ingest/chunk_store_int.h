@@ -10,8 +10,8 @@
  *    10   u8   encoding (enum chunk_encoding)
  *    11   u8   flags: 1 = out of order
  *    12   data in Prometheus's encoding, zero bytes up to the next multiple of 4
- * What lies past the length that the tenant's checkpoint names is cut off at start: it is written again by the replay. A file is rolled at 64 MiB or when
- * its samples span four hours, so that truncation can unlink whole files.
+ * What lies past the length that the tenant's checkpoint names is cut off at start: it is written again by the replay. A file is rolled at 64 MiB or, from 1 MiB on,
+ * when its samples span four hours, so that truncation can unlink whole files.
  *
  * Appends go to a tail in memory and never fail; chunk_store_flush writes the tail out. At a full disk the tail stays, readers are served from it,
  * and the writer stops consuming when it is over CHUNK_TAIL_MAX. Nothing is ever written through the mapping: a full disk is an error code, not a SIGBUS.
@@ -35,7 +35,8 @@
 #define CHUNK_HEADER 12u
 #define CHUNK_FILE_BYTES (64u << 20)
 #define CHUNK_FILE_MAP ((size_t)192 << 20) /* reserved addresses of a file that still grows */
-#define CHUNK_FILE_SPAN_MS (4 * 3600 * 1000LL)
+#define CHUNK_FILE_SPAN_MS (4 * 3600 * 1000ULL)
+#define CHUNK_FILE_SPARE (1u << 20) /* a file is not rolled for its span while it is shorter than this */
 #define CHUNK_TAIL_FLUSH (256u << 10)
 #define CHUNK_TAIL_MAX (32u << 20)
 #define CHUNK_MAX_DATA (16u << 20)
