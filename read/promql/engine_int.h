@@ -247,6 +247,10 @@ struct op *plan_info(struct env *env, const struct node *call, const struct grid
 bool eval_scalar_call(struct env *env, const struct node *call, const struct grid *g, double *out);
 double binary_float(enum binary_op op, double l, double r, bool *ret_keep);
 const char *op_symbol(enum binary_op op);
+/* Does the result lose the metric name? */
+bool drops_name(const struct node *binary);
+/* Arithmetic on whole columns: out[i] = l[i] op r[i]. out may be l or r. */
+void arith_columns(enum binary_op op, const double *l, const double *r, double *out, size_t n);
 static inline bool op_is_comparison(enum binary_op op)
 {
     return op >= OP_EQ && op <= OP_LTE;

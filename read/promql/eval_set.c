@@ -130,5 +130,11 @@ struct op *plan_set_op(struct env *env, const struct node *n, const struct grid 
     if (!(s->lhs = plan_vector(env, n->binary.lhs, g)) || !(s->rhs = plan_vector(env, n->binary.rhs, g)))
         return NULL;
     s->op.unique = s->kind != OP_OR && s->lhs->unique;
-    return &s->op;
+    if (s->kind != OP_OR || g->n == 1)
+        return &s->op;
+    /* a or a offset 1h: one label set on both sides, at steps that take turns. */
+    struct op *merged = op_merge(&s->op);
+    if (merged)
+        merged->unique = false;
+    return merged;
 }

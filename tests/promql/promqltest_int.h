@@ -1,7 +1,8 @@
 /*
  * Runner of Prometheus's promqltest scripts against our engine: what its files share.
  *
- *   promqltest.c   command line, the script's commands, evaluating and comparing
+ *   promqltest.c   command line, evaluating and comparing
+ *   script.c       the commands of a script
  *   notation.c     numbers, durations, label sets, sequences of values, histogram literals
  *   store.c        the series loaded so far, as a queryable over encoded chunks
  */
@@ -12,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/slice.h"
 #include "model/labels.h"
 #include "read/promql/kernel_int.h"
@@ -56,3 +58,53 @@ struct queryable *store_queryable(struct store *s);
 
 /* Adds to seqs the custom-bucket histograms that the classic ones among them stand for (load_with_nhcb). */
 bool add_nhcb(struct sequence **seqs, size_t *n, struct arena *a);
+
+/* --- script.c ----------------------------------------------------------------------------------------------------------------------- */
+
+enum expectation { EXPECT_FAIL, EXPECT_WARN, EXPECT_INFO, EXPECT_NO_WARN, EXPECT_NO_INFO, EXPECTATIONS };
+
+struct check {
+    bool given;
+    struct slice msgs[8];
+    bool is_regex[8];
+    size_t n_msgs;
+};
+
+struct eval {
+    bool range;
+    int64_t start_ms, end_ms, step_ms;
+    struct slice expr;
+    struct check checks[EXPECTATIONS];
+    bool ordered;
+    bool has_string, has_scalar, range_vector;
+    struct slice string;
+    double scalar;
+    int64_t vec_start_ms, vec_end_ms, vec_step_ms;
+    struct sequence *expected;
+    size_t n_expected;
+};
+
+struct script {
+    struct slice rest;
+    int line; /* of the line last taken */
+};
+
+struct runner {
+    struct store *store;
+    struct arena arena; /* of one eval */
+    const char *file;
+    int line;
+    bool verbose, names_early;
+    int passed, failed;
+    struct buf why;
+};
+
+/* The next line without blanks around it; comments are blank lines. */
+bool next_line(struct script *s, struct slice *ret);
+/* Prints file:line: why; returns false. */
+bool script_error(const struct runner *r, int line, const char *why);
+/* A load block whose first line has been taken; args is what stands after the command. */
+bool run_load(struct runner *r, struct script *s, struct slice args, bool nhcb);
+/* An eval with its expected lines. word is the command, line the rest of its line. */
+bool parse_eval(struct runner *r, struct script *s, struct slice word, struct slice line, struct eval *e);
+bool parse_expected(struct runner *r, struct script *s, struct eval *e);

@@ -1,0 +1,350 @@
+/*
+ * Binary operators between two vectors, the set operators aside.
+ *
+ * The "one" side is read to its end and its series are put into groups by match signature, hashed once a series. The "many" side streams;
+ * each of its series is combined with the series of its group, whole columns at a time. Where the output's label sets are known to be unique
+ * the results stream too; otherwise outputs are found by label set and grow step by step.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "read/promql/engine_int.h"
+
+#define NO_COLUMN UINT32_MAX
+
+struct vector_op {
+    struct op op;
+    const struct node *node;
+    const struct vector_matching *match;
+    struct group_key key;
+    struct op *many, *one;
+    bool swapped; /* one-to-many: the left side is the one side */
+    bool stream;
+    bool fill_one, fill_many;
+    double fill_one_value, fill_many_value;
+
+    bool opened;
+    struct columns ones;
+    uint32_t *next_of; /* a ones column: the next one of its group */
+    struct groups groups;
+    uint32_t *first_of;  /* a group: its first ones column */
+    uint64_t **matched; /* a group: the steps at which a many series has met it */
+
+    struct groups out_groups;
+    struct columns outs;
+    struct op *out;
+    struct batch *batch; /* streaming */
+    struct batch *in;
+    uint64_t *used, *both;
+};
+
+static bool open_one_side(struct vector_op *v)
+{
+    struct env *env = v->op.env;
+    size_t words = grid_words(&v->op.grid);
+    v->opened = true;
+    if (!op_drain(v->one, &v->ones))
+        return false;
+    v->next_of = ENV_ARRAY(env, uint32_t, v->ones.n);
+    v->first_of = ENV_ARRAY(env, uint32_t, v->ones.n);
+    v->matched = ENV_ARRAY(env, uint64_t *, v->ones.n);
+    v->used = ENV_ARRAY(env, uint64_t, words);
+    v->both = ENV_ARRAY(env, uint64_t, words);
+    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->both)
+        return false;
+    /* From the back, so that each chain is in order. */
+    for (size_t i = v->ones.n; i-- > 0;) {
+        uint32_t g;
+        bool is_new;
+        if (!groups_get(env, &v->groups, &v->key, v->ones.cols[i].labels, &g, &is_new))
+            return false;
+        v->next_of[i] = is_new ? NO_COLUMN : v->first_of[g];
+        v->first_of[g] = (uint32_t)i;
+        if (is_new && !(v->matched[g] = ENV_ARRAY(env, uint64_t, words)))
+            return false;
+    }
+    return true;
+}
+
+static void format_time(int64_t ms, char *out, size_t cap)
+{
+    time_t s = (time_t)(ms / 1000);
+    struct tm tm;
+    gmtime_r(&s, &tm);
+    size_t n = strftime(out, cap, "%Y-%m-%dT%H:%M:%S", &tm);
+    if (ms % 1000)
+        n += (size_t)snprintf(out + n, cap - n, ".%03d", (int)(ms % 1000));
+    snprintf(out + n, cap - n, "Z");
+}
+
+static bool fail_duplicate(struct vector_op *v, struct labels group, bool many, size_t step, struct labels a, struct labels b)
+{
+    char when[64];
+    format_time(grid_t(&v->op.grid, step), when, sizeof(when));
+    struct buf g, x, y;
+    buf_init(&g, 4096);
+    buf_init(&x, 4096);
+    buf_init(&y, 4096);
+    labels_print(group, &g);
+    labels_print(a, &x);
+    labels_print(b, &y);
+    env_fail(v->op.env, ERR_EXECUTION,
+             "found duplicate series for the match group %s on the %s side of the operation at timestamp %s: %s and %s", buf_cstr(&g),
+             many == v->swapped ? "right" : "left", when, buf_cstr(&x), buf_cstr(&y));
+    buf_release(&g);
+    buf_release(&x);
+    buf_release(&y);
+    return false;
+}
+
+static size_t first_common(const uint64_t *a, const uint64_t *b, size_t words, bool *ret_any)
+{
+    for (size_t w = 0; w < words; w++)
+        if (a[w] & b[w]) {
+            *ret_any = true;
+            return w * 64 + (size_t)__builtin_ctzll(a[w] & b[w]);
+        }
+    *ret_any = false;
+    return 0;
+}
+
+/* Labels of the result of many with one (which may be missing). */
+static bool result_labels_of(struct vector_op *v, struct labels many, const struct column *one, struct labels *ret)
+{
+    struct env *env = v->op.env;
+    struct labels l = many;
+    if (drops_name(v->node) && !(env->cfg->delayed_name_removal && v->node->binary.return_bool))
+        l = labels_without_name(env, env->root, l);
+    if (v->match->card == CARD_ONE_TO_ONE) {
+        struct label *items = ENV_ARRAY(env, struct label, l.n);
+        if (!items)
+            return false;
+        size_t n = 0;
+        for (size_t i = 0; i < l.n; i++) {
+            bool named = false;
+            for (size_t k = 0; k < v->match->n_labels; k++)
+                named |= slice_eq(l.items[i].name, v->match->labels[k]);
+            if (named == v->match->on)
+                items[n++] = l.items[i];
+        }
+        l = (struct labels){items, n};
+    }
+    for (size_t i = 0; i < v->match->n_include; i++) {
+        struct slice name = v->match->include[i];
+        if (!labels_set(env, env->root, l, name, one ? labels_get(one->labels, name) : (struct slice){0}, &l))
+            return false;
+    }
+    *ret = l;
+    return true;
+}
+
+static bool output_column(struct vector_op *v, struct labels l, bool drop_name, struct column **ret)
+{
+    struct env *env = v->op.env;
+    uint32_t i;
+    bool is_new;
+    if (!groups_get_labels(env, &v->out_groups, l, &i, &is_new))
+        return false;
+    if (is_new) {
+        struct column *c;
+        if (!columns_push(env, &v->outs, &c) || !env_hold_samples(env, v->op.grid.n) ||
+            !column_alloc(env, env->root, &v->op.grid, false, c))
+            return false;
+        c->labels = v->out_groups.items[i].labels;
+    }
+    *ret = &v->outs.cols[i];
+    (*ret)->drop_name |= drop_name;
+    return true;
+}
+
+static bool put_value(struct vector_op *v, struct column *out, struct arena *mem, size_t i, struct value val)
+{
+    (void)mem;
+    out->v[i] = val.f;
+    if (val.h && !out->h && !(out->h = env_zalloc(v->op.env, v->op.env->root, v->op.grid.n, sizeof(*out->h))))
+        return false;
+    if (out->h)
+        out->h[i] = val.h;
+    bit_set(out->present, i);
+    return true;
+}
+
+/* Combines the steps of `bits`. many or one may be NULL: then their fill value stands in. */
+static bool combine(struct vector_op *v, struct column *out, struct arena *mem, const struct column *many, const struct column *one,
+                    const uint64_t *bits)
+{
+    const struct grid *g = &v->op.grid;
+    enum binary_op op = v->node->binary.op;
+    struct column steps = {.present = (uint64_t *)bits};
+    bool plain = op <= OP_ATAN2 && many && one && !many->h && !one->h && !out->h;
+    if (plain && column_empty(out, g)) {
+        const struct column *l = v->swapped ? one : many, *r = v->swapped ? many : one;
+        arith_columns(op, l->v, r->v, out->v, g->n);
+        memcpy(out->present, bits, grid_words(g) * sizeof(*bits));
+        return true;
+    }
+    FOR_PRESENT (i, &steps, g) {
+        if (bit_get(out->present, i))
+            return env_fail(v->op.env, ERR_EXECUTION, "multiple matches for labels: grouping labels must ensure unique matches");
+        struct value m = many ? (struct value){many->v[i], many->h ? many->h[i] : NULL} : (struct value){v->fill_many_value, NULL};
+        struct value o = one ? (struct value){one->v[i], one->h ? one->h[i] : NULL} : (struct value){v->fill_one_value, NULL};
+        struct value res = {0};
+        int got = v->swapped ? binary_values(v->op.env, mem, v->node, o, m, false, &res)
+                             : binary_values(v->op.env, mem, v->node, m, o, false, &res);
+        if (got < 0 || (got > 0 && !put_value(v, out, mem, i, res)))
+            return false;
+    }
+    return true;
+}
+
+/* Combines one many series with its group. In streaming mode out is its slot, else outputs are looked up. */
+static bool combine_many(struct vector_op *v, const struct column *many, struct column *stream_out, struct arena *mem)
+{
+    size_t words = grid_words(&v->op.grid);
+    int64_t g = groups_find(&v->groups, &v->key, many->labels);
+    bool flag = v->op.env->cfg->delayed_name_removal && v->node->binary.return_bool;
+    memset(v->used, 0, words * sizeof(*v->used));
+    for (uint32_t k = g >= 0 ? v->first_of[g] : NO_COLUMN; k != NO_COLUMN; k = v->next_of[k]) {
+        const struct column *one = &v->ones.cols[k];
+        bool any;
+        first_common(many->present, one->present, words, &any);
+        if (!any)
+            continue;
+        for (size_t w = 0; w < words; w++)
+            v->both[w] = many->present[w] & one->present[w];
+        size_t at = first_common(v->both, v->used, words, &any);
+        if (any)
+            return fail_duplicate(v, v->groups.items[g].labels, false, at, v->ones.cols[v->first_of[g]].labels, one->labels);
+        at = first_common(v->both, v->matched[g], words, &any);
+        if (any && v->match->card == CARD_ONE_TO_ONE)
+            return fail_duplicate(v, v->groups.items[g].labels, true, at, many->labels, many->labels);
+        struct column *out = stream_out;
+        struct labels l;
+        if (!out && (!result_labels_of(v, many->labels, one, &l) || !output_column(v, l, many->drop_name || flag, &out)))
+            return false;
+        if (!combine(v, out, mem, many, one, v->both))
+            return false;
+        for (size_t w = 0; w < words; w++) {
+            v->used[w] |= v->both[w];
+            v->matched[g][w] |= v->both[w];
+        }
+    }
+    if (!v->fill_one)
+        return true;
+    bool any = false;
+    for (size_t w = 0; w < words; w++)
+        any |= (v->both[w] = many->present[w] & ~v->used[w]) != 0;
+    struct labels l;
+    struct column *out;
+    return !any || (result_labels_of(v, many->labels, NULL, &l) && output_column(v, l, many->drop_name || flag, &out) &&
+                    combine(v, out, mem, many, NULL, v->both));
+}
+
+/* fill on the many side: what of the one side has met nobody. */
+static bool combine_unmatched(struct vector_op *v)
+{
+    size_t words = grid_words(&v->op.grid);
+    for (size_t g = 0; g < v->groups.n; g++)
+        for (uint32_t k = v->first_of[g]; k != NO_COLUMN; k = v->next_of[k]) {
+            const struct column *one = &v->ones.cols[k];
+            bool any = false;
+            for (size_t w = 0; w < words; w++)
+                any |= (v->both[w] = one->present[w] & ~v->matched[g][w]) != 0;
+            struct labels l;
+            struct column *out;
+            if (any && (!result_labels_of(v, v->groups.items[g].labels, one, &l) || !output_column(v, l, false, &out) ||
+                        !combine(v, out, v->op.env->root, NULL, one, v->both)))
+                return false;
+        }
+    return true;
+}
+
+static bool table_run(struct vector_op *v)
+{
+    for (;;) {
+        if (!op_next(v->many, &v->in))
+            return false;
+        if (!v->in || v->in->n == 0)
+            break;
+        for (size_t i = 0; i < v->in->n; i++)
+            if (!combine_many(v, &v->in->cols[i], NULL, v->op.env->root))
+                return false;
+    }
+    if (v->fill_many && !combine_unmatched(v))
+        return false;
+    return (v->out = op_columns(v->op.env, &v->op.grid, v->outs)) != NULL;
+}
+
+/* Results take the place of the many side's columns. */
+static bool stream_batch(struct vector_op *v, struct batch **ret)
+{
+    struct env *env = v->op.env;
+    const struct grid *g = &v->op.grid;
+    bool flag = env->cfg->delayed_name_removal && v->node->binary.return_bool;
+    if (!v->batch && !(v->batch = batch_new(env, BATCH_CAP_MAX)))
+        return false;
+    do {
+        if (!op_next(v->many, &v->in) || !batch_begin(env, v->batch))
+            return false;
+        if (!v->in || v->in->n == 0)
+            break;
+        ASSERT(v->in->n <= v->batch->cap);
+        for (size_t i = 0; i < v->in->n; i++) {
+            const struct column *many = &v->in->cols[i];
+            struct column *out = batch_slot(env, v->batch, g);
+            if (!out)
+                return false;
+            out->labels = many->labels;
+            out->drop_name = many->drop_name || flag;
+            if (drops_name(v->node) && !flag)
+                out->labels = labels_without_name(env, v->batch->mem, out->labels);
+            if (!combine_many(v, many, out, v->batch->mem))
+                return false;
+            if (column_empty(out, g))
+                v->batch->n--;
+        }
+    } while (v->batch->n == 0);
+    *ret = v->batch;
+    return true;
+}
+
+static bool vector_next(struct op *op, struct batch **ret)
+{
+    struct vector_op *v = (struct vector_op *)op;
+    if (!v->opened && !open_one_side(v))
+        return false;
+    if (v->ones.n == 0 && !v->fill_one)
+        return true;
+    if (v->stream)
+        return stream_batch(v, ret);
+    if (!v->out && !table_run(v))
+        return false;
+    return op_next(v->out, ret);
+}
+
+static const struct op_ops vector_ops = {vector_next};
+
+struct op *plan_binary(struct env *env, const struct node *n, const struct grid *g)
+{
+    struct vector_op *v = (struct vector_op *)op_new(env, sizeof(*v), &vector_ops, g);
+    if (!v)
+        return NULL;
+    const struct vector_matching *m = n->binary.matching;
+    v->node = n;
+    v->match = m;
+    v->key = (struct group_key){m->labels, m->n_labels, !m->on};
+    v->swapped = m->card == CARD_ONE_TO_MANY;
+    /* Upstream swaps the sides of group_right before it looks at the fill values: fill_left always fills the many side. We follow. */
+    v->fill_one = m->has_fill_right;
+    v->fill_many = m->has_fill_left;
+    v->fill_one_value = m->fill_right;
+    v->fill_many_value = m->fill_left;
+    if (!(v->many = plan_vector(env, v->swapped ? n->binary.rhs : n->binary.lhs, g)) ||
+        !(v->one = plan_vector(env, v->swapped ? n->binary.lhs : n->binary.rhs, g)))
+        return NULL;
+    bool same_labels = m->card == CARD_ONE_TO_ONE ? !m->on && m->n_labels == 0 : m->n_include == 0;
+    v->stream = same_labels && v->many->unique && !v->fill_one && !v->fill_many;
+    v->op.unique = drops_name(n) || v->many->unique;
+    return &v->op;
+}
