@@ -137,13 +137,14 @@ void segments_unref(struct embedded *e, struct segment *seg)
     pthread_mutex_lock(&e->lock);
     ASSERT(seg->refs > 0);
     bool last = --seg->refs == 0;
+    uint64_t id = seg->id; /* without the lock the segment may be gone: another reader may be the last one */
     if (seg->refs == 1 && !seg->removed && seg->sealed && seg->env &&
         seg->env->writable) { /* the next reader opens it as what it is now */
         env = seg->env;
         seg->env = NULL;
     }
     pthread_mutex_unlock(&e->lock);
-    segment_env_close(e, seg->id, env);
+    segment_env_close(e, id, env);
     if (last)
         segment_free(e, seg);
 }
