@@ -91,30 +91,15 @@ static struct segment *idle_to_close(struct embedded *e)
     return n_open > EMBEDDED_OPEN_SEGMENTS ? idlest : NULL;
 }
 
-struct seg_env *segments_env(struct embedded *e, struct segment *seg, struct err *err)
+/* Opens a sealed segment and stores its environment; caller holds e->open_lock. */
+static struct seg_env *open_sealed(struct embedded *e, struct segment *seg, struct err *err)
 {
-    pthread_mutex_lock(&e->lock);
-    struct seg_env *env = seg->env;
-    pthread_mutex_unlock(&e->lock);
-    if (env)
-        return env;
-    pthread_mutex_lock(&e->open_lock); /* two must not open the same file twice */
-    pthread_mutex_lock(&e->lock);
-    env = seg->env;
-    bool removed = seg->removed;
-    pthread_mutex_unlock(&e->lock);
-    if (!env && removed) {
-        pthread_mutex_unlock(&e->open_lock);
-        err_set(err, ERR_NOT_FOUND, "the segment was removed by retention");
-        return NULL;
-    }
     struct err why = ERR_NONE;
-    if (!env && !(env = segment_env_open(e, seg, false, &why)))
-        LOG_ERROR("cannot open a segment of the log", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(seg->id)},
-                  {"err", LOG_ERR(&why)});
+    struct seg_env *env = segment_env_open(e, seg, false, &why);
     pthread_mutex_lock(&e->lock);
     seg->env = env;
-    bool newly_bad = !env && why.code == ERR_CORRUPT && !seg->bad;
+    bool removed = !env && seg->removed;
+    bool newly_bad = !env && !removed && why.code == ERR_CORRUPT && !seg->bad;
     seg->bad |= newly_bad;
     struct segment *idle = env ? idle_to_close(e) : NULL;
     struct seg_env *idle_env = idle ? idle->env : NULL;
@@ -122,12 +107,40 @@ struct seg_env *segments_env(struct embedded *e, struct segment *seg, struct err
     if (idle)
         idle->env = NULL;
     pthread_mutex_unlock(&e->lock);
-    pthread_mutex_unlock(&e->open_lock);
     segment_env_close(e, idle_id, idle_env);
+    if (env)
+        return env;
+    if (removed) { /* its file was unlinked while we were about to open it */
+        err_set(err, ERR_NOT_FOUND, "the segment was removed by retention");
+        return NULL;
+    }
+    LOG_ERROR("cannot open a segment of the log", {"dir", LOG_STR(e->dir)}, {"segment", LOG_U64(seg->id)},
+              {"err", LOG_ERR(&why)});
     if (newly_bad)
         metric_inc(e->m.corrupt_segments);
-    if (!env && err)
+    if (err)
         *err = why;
+    return NULL;
+}
+
+static struct seg_env *env_of(struct embedded *e, const struct segment *seg)
+{
+    pthread_mutex_lock(&e->lock);
+    struct seg_env *env = seg->env;
+    pthread_mutex_unlock(&e->lock);
+    return env;
+}
+
+struct seg_env *segments_env(struct embedded *e, struct segment *seg, struct err *err)
+{
+    struct seg_env *env = env_of(e, seg);
+    if (env)
+        return env;
+    pthread_mutex_lock(&e->open_lock); /* two must not open the same file twice */
+    env = env_of(e, seg);
+    if (!env)
+        env = open_sealed(e, seg, err);
+    pthread_mutex_unlock(&e->open_lock);
     return env;
 }
 
