@@ -15,17 +15,17 @@ struct fanout {
 struct fanout_set {
     struct series_set base;
     struct fanout *fanout;
-    const struct select_params *params;
+    struct select_params params; /* a copy: the caller's is gone after the select */
     size_t opened;          /* parts that have been asked */
     size_t current;         /* the set being read */
-    size_t given;           /* series given so far, for params->limit */
+    size_t given;           /* series given so far, for params.limit */
     struct series_set *sets[]; /* sets of earlier parts stay open: what they gave must stay valid */
 };
 
 static bool fanout_set_open(struct fanout_set *s, struct ctx *ctx, struct err *err)
 {
     struct queryable *part = s->fanout->parts[s->opened];
-    struct series_set *set = part->ops->select(part, ctx, s->params, err);
+    struct series_set *set = part->ops->select(part, ctx, &s->params, err);
     if (!set)
         return false;
     s->sets[s->opened++] = set;
@@ -35,8 +35,8 @@ static bool fanout_set_open(struct fanout_set *s, struct ctx *ctx, struct err *e
 static bool fanout_set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     struct fanout_set *s = CONTAINER_OF(base, struct fanout_set, base);
-    if (s->params->limit)
-        max = MIN(max, s->params->limit - s->given);
+    if (s->params.limit)
+        max = MIN(max, s->params.limit - s->given);
     *ret_n = 0;
     for (; max && s->current < s->fanout->n; s->current++) {
         if (s->current == s->opened && !fanout_set_open(s, ctx, err))
@@ -72,7 +72,7 @@ static struct series_set *fanout_select(struct queryable *q, struct ctx *ctx, co
     }
     s->base.ops = &fanout_set_ops;
     s->fanout = f;
-    s->params = p;
+    s->params = *p;
     return &s->base;
 }
 

@@ -72,7 +72,10 @@ struct exemplar_series {
 struct queryable;
 
 struct queryable_ops {
-    /* The tenant is ctx->tenant; an unknown tenant has no series. NULL on error. Series come in no particular order. */
+    /*
+     * The tenant is ctx->tenant; an unknown tenant has no series. NULL on error. Series come in no particular order. p is read in the call
+     * only; its matchers must live as long as the set.
+     */
     struct series_set *(*select)(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err);
     /* Sorted, unique; slices in ctx->arena. */
     bool (*label_names)(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n,
