@@ -86,7 +86,7 @@ static struct slice common_suffix(struct slice a, struct slice b)
     size_t n = 0;
     while (n < a.n && n < b.n && a.p[a.n - 1 - n] == b.p[b.n - 1 - n])
         n++;
-    return slice_make(a.p + (a.n - n), n);
+    return n ? slice_make(a.p + (a.n - n), n) : SL("");
 }
 
 static struct slice longest(struct slice a, struct slice b)
