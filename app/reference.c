@@ -73,7 +73,7 @@ static const struct metric_def metric_defs[] = {
 #include "write/write_metrics.def"
 #include "log/log_metrics.def"
 #include "ingest/ingest_metrics.def"
-#include "read/api/read_metrics.def"
+#include "read/api/api_metrics.def"
 #include "app/app_metrics.def"
 #undef COUNTER
 #undef GAUGE
