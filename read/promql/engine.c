@@ -96,7 +96,8 @@ static struct op *drop_names_now(struct env *env, struct op *op)
     for (size_t i = 0; i < cs.n; i++) {
         if (!cs.cols[i].drop_name)
             continue;
-        cs.cols[i].labels = labels_without_name(env, env->root, cs.cols[i].labels);
+        if (!labels_without_name(env, env->root, cs.cols[i].labels, &cs.cols[i].labels))
+            return NULL;
         dropped = true;
     }
     op = op_columns(env, &op->grid, cs);
@@ -131,7 +132,7 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
     struct time_shift shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
     int64_t end = time_shift_apply(&shift, env->query->start_ms);
     struct reader reader;
-    if (!reader_open(&reader, env, sel, end - n->matrix.range_ms + 1, end))
+    if (!reader_open(&reader, env, sel, end - sane_ms(n->matrix.range_ms) + 1, end))
         return false;
     struct arena *mem = env_arena(env);
     if (!mem)
@@ -178,7 +179,9 @@ static bool exec_matrix(struct env *env, const struct node *n, const struct grid
     n = unwrap(n);
     if (n->kind == NODE_MATRIX_SELECTOR)
         return exec_matrix_selector(env, n, r);
-    struct grid inner = subquery_grid(env, n, g);
+    struct grid inner;
+    if (!subquery_grid(env, n, g, &inner))
+        return false;
     return inner.n == 0 || exec_vector(env, n->subquery.expr, &inner, r);
 }
 

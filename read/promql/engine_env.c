@@ -90,12 +90,15 @@ bool env_tick(struct env *env)
     return true;
 }
 
+bool env_too_many_samples(struct env *env)
+{
+    return env_fail(env, ERR_EXECUTION, "query processing would load too many samples into memory in query execution");
+}
+
 bool env_hold_samples(struct env *env, uint64_t n)
 {
     env->samples_held += n;
-    if (env->cfg->max_samples && env->samples_held > env->cfg->max_samples)
-        return env_fail(env, ERR_EXECUTION, "query processing would load too many samples into memory in query execution");
-    return true;
+    return env->cfg->max_samples == 0 || env->samples_held <= env->cfg->max_samples || env_too_many_samples(env);
 }
 
 void env_release(struct env *env)
@@ -194,8 +197,15 @@ bool annotations_finish(struct env *env, struct engine_result *ret)
     return finish_kind(env, false, &ret->warnings, &ret->n_warnings) && finish_kind(env, true, &ret->infos, &ret->n_infos);
 }
 
+static bool same_slice(struct slice a, struct slice b)
+{
+    return a.p == b.p && a.n == b.n;
+}
+
 const char *quoted(struct env *env, struct slice s)
 {
+    if (env->quoted_text && same_slice(s, env->quoted_for))
+        return env->quoted_text;
     struct buf b;
     buf_init(&b, 4096);
     /* Printing a label set of one label quotes its value; the braces and the name are cut off. */
@@ -208,6 +218,8 @@ const char *quoted(struct env *env, struct slice s)
             out = copy;
     }
     buf_release(&b);
+    env->quoted_for = s;
+    env->quoted_text = out;
     return out;
 }
 
@@ -221,8 +233,12 @@ const char *for_metric(struct env *env, struct labels l)
     struct slice name = metric_name(l);
     if (name.n == 0)
         return "";
+    if (env->for_metric_text && same_slice(name, env->for_metric_name))
+        return env->for_metric_text;
     char *s = arena_printf(env->root, " for metric name %s", quoted(env, name));
-    return s ? s : "";
+    env->for_metric_name = name;
+    env->for_metric_text = s ? s : "";
+    return env->for_metric_text;
 }
 
 /* --- batches and columns ------------------------------------------------------------------------------------------------------ */

@@ -142,6 +142,10 @@ struct env {
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t n_series, n_chunks, chunk_bytes;
+    struct slice quoted_for; /* what quoted() and for_metric() made last: messages come once a step, for one series after another */
+    const char *quoted_text;
+    struct slice for_metric_name;
+    const char *for_metric_text;
     size_t result_base_bytes; /* what ctx->arena held before the query */
 };
 
@@ -159,13 +163,14 @@ struct arena *env_arena(struct env *env);
 /* Shares out what is left of the budget: before a batch is worked on. Also checks for cancellation. */
 bool env_tick(struct env *env);
 bool env_hold_samples(struct env *env, uint64_t n);
+bool env_too_many_samples(struct env *env);
 void env_release(struct env *env);
 
 void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 #define WARN(env, pos, ...) annotate((env), false, (pos), __VA_ARGS__)
 #define INFO(env, pos, ...) annotate((env), true, (pos), __VA_ARGS__)
 bool annotations_finish(struct env *env, struct engine_result *ret);
-/* A Go-quoted copy ("%q") in the root arena, for messages. */
+/* A Go-quoted copy ("%q") in the root arena, for messages. s lives as long as the query. */
 const char *quoted(struct env *env, struct slice s);
 /* " for metric name \"x\"" or "". */
 const char *for_metric(struct env *env, struct labels l);
@@ -200,7 +205,7 @@ static inline bool op_next(struct op *op, struct batch **ret)
 }
 
 /* labels */
-struct labels labels_without_name(struct env *env, struct arena *a, struct labels l);
+bool labels_without_name(struct env *env, struct arena *a, struct labels l, struct labels *ret);
 /* The operation drops the metric name: now, or flagged when delayed. */
 bool column_drop_name(struct env *env, struct arena *a, struct column *c);
 /* A series op whose output names were dropped: merges equal label sets when they may occur. */
@@ -340,7 +345,7 @@ void mark_resets(struct samples *s, struct arena *scratch);
 bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret);
 
 /* The steps of a subquery's expression that the windows of all steps of g need; n == 0 when there are none. */
-struct grid subquery_grid(struct env *env, const struct node *n, const struct grid *g);
+bool subquery_grid(struct env *env, const struct node *n, const struct grid *g, struct grid *ret);
 
 /* Where a step looks: @ and offset applied. */
 struct time_shift {
@@ -349,6 +354,12 @@ struct time_shift {
     int64_t offset_ms;
 };
 struct time_shift time_shift_of(const struct env *env, enum at_kind at, int64_t at_ms, int64_t offset_ms);
+/* Times and durations of a query's text, kept where adding a few of them cannot overflow. */
+static inline int64_t sane_ms(int64_t ms)
+{
+    const int64_t max = (int64_t)1 << 60;
+    return ms > max ? max : ms < -max ? -max : ms;
+}
 static inline int64_t time_shift_apply(const struct time_shift *s, int64_t t)
 {
     return (s->fixed ? s->at_ms : t) - s->offset_ms;

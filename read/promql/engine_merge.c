@@ -28,21 +28,21 @@ bool labels_set(struct env *env, struct arena *a, struct labels l, struct slice 
     return true;
 }
 
-struct labels labels_without_name(struct env *env, struct arena *a, struct labels l)
+bool labels_without_name(struct env *env, struct arena *a, struct labels l, struct labels *ret)
 {
     if (env->cfg->type_and_unit_labels) {
         static const struct slice reserved[] = {{"__type__", 8}, {"__unit__", 8}};
         for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
-            if (labels_get(l, reserved[i]).n)
-                labels_set(env, a, l, reserved[i], (struct slice){0}, &l);
+            if (labels_get(l, reserved[i]).n && !labels_set(env, a, l, reserved[i], (struct slice){0}, &l))
+                return false;
     }
+    *ret = l;
     if (metric_name(l).n == 0)
-        return l;
-    if (slice_eq(l.items[0].name, SL(METRIC_NAME_LABEL)))
-        return (struct labels){l.items + 1, l.n - 1};
-    struct labels out = {0};
-    labels_set(env, a, l, SL(METRIC_NAME_LABEL), (struct slice){0}, &out);
-    return out;
+        return true;
+    if (!slice_eq(l.items[0].name, SL(METRIC_NAME_LABEL))) /* names in capitals sort before it */
+        return labels_set(env, a, l, SL(METRIC_NAME_LABEL), (struct slice){0}, ret);
+    *ret = (struct labels){l.items + 1, l.n - 1};
+    return true;
 }
 
 bool column_drop_name(struct env *env, struct arena *a, struct column *c)
@@ -51,11 +51,7 @@ bool column_drop_name(struct env *env, struct arena *a, struct column *c)
         c->drop_name = true;
         return true;
     }
-    struct labels l = labels_without_name(env, a, c->labels);
-    if (l.n == 0 && c->labels.n > 1)
-        return false;
-    c->labels = l;
-    return true;
+    return labels_without_name(env, a, c->labels, &c->labels);
 }
 
 bool fail_same_labelset(struct env *env)

@@ -84,7 +84,7 @@ struct op *op_new(struct env *env, size_t size, const struct op_ops *ops, const 
 
 struct time_shift time_shift_of(const struct env *env, enum at_kind at, int64_t at_ms, int64_t offset_ms)
 {
-    struct time_shift s = {.fixed = at != AT_NONE, .at_ms = at_ms, .offset_ms = offset_ms};
+    struct time_shift s = {.fixed = at != AT_NONE, .at_ms = sane_ms(at_ms), .offset_ms = sane_ms(offset_ms)};
     if (at == AT_START)
         s.at_ms = env->query->start_ms;
     else if (at == AT_END)

@@ -114,8 +114,9 @@ static bool result_labels_of(struct vector_op *v, struct labels many, const stru
 {
     struct env *env = v->op.env;
     struct labels l = many;
-    if (drops_name(v->node) && !(env->cfg->delayed_name_removal && v->node->binary.return_bool))
-        l = labels_without_name(env, env->root, l);
+    bool drops = drops_name(v->node) && !(env->cfg->delayed_name_removal && v->node->binary.return_bool);
+    if (drops && !labels_without_name(env, env->root, l, &l))
+        return false;
     if (v->match->card == CARD_ONE_TO_ONE) {
         struct label *items = ENV_ARRAY(env, struct label, l.n);
         if (!items)
@@ -297,8 +298,8 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
                 return false;
             out->labels = many->labels;
             out->drop_name = many->drop_name || flag;
-            if (drops_name(v->node) && !flag)
-                out->labels = labels_without_name(env, v->batch->mem, out->labels);
+            if (drops_name(v->node) && !flag && !labels_without_name(env, v->batch->mem, out->labels, &out->labels))
+                return false;
             if (!combine_many(v, many, out, v->batch->mem))
                 return false;
             if (column_empty(out, g))

@@ -7,21 +7,25 @@
  */
 #include "read/promql/eval_range_int.h"
 
+#define SUBQUERY_MAX_STEPS ((size_t)1 << 26)
+
 #include <string.h>
 
 /* --- where the samples come from ---------------------------------------------------------------------------------------------------- */
 
-struct grid subquery_grid(struct env *env, const struct node *n, const struct grid *g)
+bool subquery_grid(struct env *env, const struct node *n, const struct grid *g, struct grid *ret)
 {
     int64_t step = n->subquery.step_ms ? n->subquery.step_ms : env->cfg->default_evaluation_interval_ms;
     struct time_shift s = time_shift_of(env, n->subquery.at, n->subquery.at_ms, n->subquery.offset_ms);
-    int64_t left = time_shift_apply(&s, g->start_ms) - n->subquery.range_ms;
+    int64_t left = time_shift_apply(&s, g->start_ms) - sane_ms(n->subquery.range_ms);
     int64_t end = time_shift_apply(&s, grid_end(g));
-    step = step > 0 ? step : 1;
+    step = step > 0 ? sane_ms(step) : 1;
     int64_t start = step * (left / step);
     if (start <= left)
         start += step;
-    return (struct grid){start, step, end >= start ? (size_t)((end - start) / step) + 1 : 0};
+    *ret = (struct grid){start, step, end >= start ? (size_t)((end - start) / step) + 1 : 0};
+    /* One series would be more than fits: say so before anything is allocated. */
+    return ret->n <= SUBQUERY_MAX_STEPS || env_too_many_samples(env);
 }
 
 static bool source_open(struct range_op *r)
@@ -251,16 +255,18 @@ static bool plan_source(struct range_op *r)
         r->stats = env->hist_stats;
         if (!check_extended(r))
             return false;
-        r->range_ms = n->matrix.range_ms;
+        r->range_ms = sane_ms(n->matrix.range_ms);
         r->shift = time_shift_of(env, sel->selector.at, sel->selector.at_ms, sel->selector.offset_ms);
         r->source_unique = selector_is_unique(sel);
         return true;
     }
     if (n->kind != NODE_SUBQUERY)
         return env_fail(env, ERR_EXECUTION, "expected a range vector");
-    r->range_ms = n->subquery.range_ms;
+    r->range_ms = sane_ms(n->subquery.range_ms);
     r->shift = time_shift_of(env, n->subquery.at, n->subquery.at_ms, n->subquery.offset_ms);
-    struct grid inner = subquery_grid(env, n, &r->op.grid);
+    struct grid inner;
+    if (!subquery_grid(env, n, &r->op.grid, &inner))
+        return false;
     r->source_unique = true;
     if (inner.n == 0)
         return true;

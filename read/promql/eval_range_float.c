@@ -268,7 +268,7 @@ void sweep_floats(const struct sweep *s, struct column *out)
         RANGE_KERNELS(CASE)
 #undef CASE
     default:
-        ASSERT(!"a range function without a kernel");
+        ASSERT(false); /* a range function without a kernel */
     }
 }
 

@@ -168,3 +168,23 @@ Test(limits, what_is_missing_says_so)
     cr_assert_str_eq(run("start_timestamp(m)", &open_config, 1, 15000, &ctx, &code), "function start_timestamp is not supported yet");
     cr_assert_eq(code, ERR_EXECUTION);
 }
+
+Test(limits, a_subquery_of_too_many_steps_is_refused_at_once)
+{
+    struct ctx ctx = {0};
+    enum err_code code;
+    run("sum_over_time(m[10y:1ms])", &open_config, 1, 15000, &ctx, &code);
+    cr_assert_eq(code, ERR_EXECUTION);
+}
+
+Test(limits, times_at_the_edge_of_what_can_be_written)
+{
+    static const char *const queries[] = {"m @ -9223372036854775", "m @ 9223372036854775 offset -200y", "rate(m[200y] @ -9223372036854775 offset 200y)",
+                                          "max_over_time(m[5m:1m] @ 9223372036854775)"};
+    for (size_t i = 0; i < sizeof(queries) / sizeof(queries[0]); i++) {
+        struct ctx ctx = {0};
+        enum err_code code;
+        const char *why = run(queries[i], &open_config, 1, 15000, &ctx, &code);
+        cr_assert_eq(code, ERR_OK, "%s: %s", queries[i], why);
+    }
+}
