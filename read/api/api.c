@@ -82,8 +82,6 @@ static void respond_error(struct call *c)
     int status = err_http_status(c->err.code);
     if (status == 503)
         http_set_header(c->req, "Retry-After", "1");
-    if (status >= 500)
-        LOG_WARN("query failed", {"user", LOG_SLICE(c->ctx.tenant)}, {"err", LOG_ERR(&c->err)});
     http_respond(c->req, status, "application/json", &body);
 }
 

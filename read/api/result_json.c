@@ -235,11 +235,11 @@ static void put_vector(struct buf *out, const struct engine_result *r)
 }
 
 /* Scalars and strings have their time as a plain number, and scalars never an exponent: upstream makes them elsewhere. */
-static void put_single(struct buf *out, const struct engine_result *r)
+static void put_single(struct buf *out, const struct engine_result *r, const struct engine_query *q)
 {
     char text[DTOA_MAX];
     buf_putc(out, '[');
-    buf_put(out, text, dtoa_json((double)r->scalar_t / 1000, text));
+    buf_put(out, text, dtoa_json((double)q->start_ms / 1000, text));
     buf_putc(out, ',');
     if (r->type == VALUE_STRING) {
         json_put_quoted(out, r->string);
@@ -256,7 +256,7 @@ void put_result(struct buf *out, const struct engine_result *r, const struct eng
     static const char *const names[] = {[VALUE_SCALAR] = "scalar", [VALUE_VECTOR] = "vector", [VALUE_MATRIX] = "matrix", [VALUE_STRING] = "string"};
     buf_printf(out, "{\"status\":\"success\",\"data\":{\"resultType\":\"%s\",\"result\":", names[r->type]);
     if (r->type == VALUE_SCALAR || r->type == VALUE_STRING) {
-        put_single(out, r);
+        put_single(out, r, q);
         return;
     }
     buf_putc(out, '[');
