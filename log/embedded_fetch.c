@@ -172,11 +172,8 @@ static bool read_segment(struct scan *s, size_t max_bytes, struct plog_batch *re
 }
 
 /* Waits until a record at offset can be there; caller holds e->lock. */
-static void wait_for_more(struct embedded *e, struct embedded_part *part, int64_t offset, int64_t timeout_ms)
+static void wait_for_more(struct embedded *e, struct embedded_part *part, int64_t offset, int64_t until_ns)
 {
-    if (timeout_ms <= 0)
-        return;
-    int64_t until_ns = clock_mono_ns() + MIN(timeout_ms, 86400 * 1000LL) * 1000000;
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
     while (part->next <= offset)
         if (pthread_cond_timedwait(&part->more, &e->lock, &until) == ETIMEDOUT)
@@ -235,11 +232,18 @@ bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t 
                        "offset %" PRId64 " is beyond the end of partition %" PRId32 ", which is %" PRId64, offset,
                        partition, next);
     }
-    wait_for_more(e, part, offset, timeout_ms);
-    if (!fetch_from(e, partition, max_bytes, &offset, ret, err)) {
-        plog_batch_release(ret);
-        return false;
+    /* After damaged records with nothing behind them it waits as at the end: no caller turns in circles. */
+    int64_t until_ns = clock_mono_ns() + MIN(MAX(timeout_ms, 0), 86400 * 1000LL) * 1000000;
+    for (int64_t from = -1; offset != from && !ret->n;) {
+        from = offset;
+        wait_for_more(e, part, offset, until_ns);
+        if (!fetch_from(e, partition, max_bytes, &offset, ret, err)) {
+            plog_batch_release(ret);
+            return false;
+        }
+        pthread_mutex_lock(&e->lock);
     }
+    pthread_mutex_unlock(&e->lock);
     ret->next_offset = offset;
     return true;
 }

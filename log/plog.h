@@ -110,14 +110,14 @@ struct plog_batch {
     struct plog_record *records;
     size_t n;
     int64_t next_offset; /* where the next fetch begins: beyond the last record and damaged ones behind it */
-    struct arena arena; /* holds the records, and their bytes when they are copied; hints are referenced */
-    void *pin;          /* the log's: keeps alive what the slices of the records point into otherwise */
+    struct arena arena;  /* holds the records, and their bytes when they are copied; hints are referenced */
+    void *pin;           /* the log's: keeps alive what the slices of the records point into otherwise */
     void (*unpin)(void *pin);
 };
 /*
  * The next records from `offset` on: at least one when there is one, at most about max_bytes of values. Waits up to
- * timeout_ms for one to come; n == 0 is no error; with damaged records only it comes at once and next_offset has moved.
- * A consumer's position is next_offset. An offset below the first gives records from the first on (the caller sees the
+ * timeout_ms for one to come; n == 0 is no error. A consumer's position is next_offset, also when n == 0: it has moved
+ * when there were damaged records only. An offset below the first gives records from the first on (the caller sees the
  * gap); beyond the end: ERR_NOT_FOUND.
  *
  * A record carries either its hint or its value: with hint != NULL value is {NULL, 0}. A hint is handed out once, to

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "tests/log/plog_util.h"
 
 enum { RECORDS = 60, RECORD_BYTES = 50000, SMALL_RECORDS = 400 };
@@ -218,6 +219,31 @@ Test(plog_damage, a_damaged_meta_file_is_a_named_error)
     cr_expect_null(plog_open_embedded(&cfg, dir, &err));
     cr_expect_eq(err.code, ERR_CORRUPT);
     cr_expect(strstr(err.text, path), "%s", err.text);
+}
+
+Test(plog_damage, a_fetch_behind_lost_records_waits_and_moves_on)
+{
+    fill_log(true);
+    char paths[16][512];
+    size_t n = list_segments(dir, paths, 16);
+    cr_assert_eq(unlink(paths[n - 1]), 0);
+    struct plog *log = open_log();
+    int64_t first, next;
+    cr_assert(plog_offsets(log, 0, &first, &next, NULL));
+    struct plog_batch b;
+    int64_t before = clock_mono_ms();
+    cr_assert(plog_fetch(log, 0, RECORDS + SMALL_RECORDS - 1, 1000, 100, &b, NULL));
+    cr_expect_eq(b.n, 0);
+    cr_expect_eq(b.next_offset, next);
+    cr_expect_geq(clock_mono_ms() - before, 99);
+    plog_batch_release(&b);
+    int64_t offset;
+    cr_assert(produce_filled(log, 0, 5, 100, &offset, NULL));
+    cr_assert(plog_fetch(log, 0, RECORDS + SMALL_RECORDS - 1, 1000, 100, &b, NULL));
+    cr_expect_eq(b.n, 1);
+    cr_expect_eq(b.records[0].offset, next);
+    plog_batch_release(&b);
+    plog_close(log);
 }
 
 Test(plog_damage, a_file_that_is_no_segment_is_passed_over)
