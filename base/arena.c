@@ -96,7 +96,8 @@ void *arena_array(struct arena *a, size_t n, size_t size)
         a->overflow = true;
         return NULL;
     }
-    return arena_alloc(a, bytes);
+    /* An array of nothing has an address too: NULL means that there was no memory, and a new arena has none to point at. */
+    return arena_alloc(a, bytes ? bytes : 1);
 }
 
 struct slice arena_dup(struct arena *a, struct slice s)
