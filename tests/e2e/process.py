@@ -34,6 +34,10 @@ def wait_until(what, timeout, check):
         time.sleep(0.02)
 
 
+# Freed memory that ASan keeps back would hide in what the tests say of memory.
+os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "detect_leaks=1") + ":quarantine_size_mb=8"
+
+
 class Server:
     def __init__(self, args, log_path):
         self.args, self.log_path = args, log_path
@@ -140,11 +144,11 @@ class Brunn(Server):
         assert answer["status"] == "success", answer
         return answer["data"]["result"]
 
-    def metric(self, name):
-        """Sum of a metric's series, 0 when there is none."""
+    def metric(self, name, **labels):
+        """Sum of a metric's series with these labels, 0 when there is none."""
         total = 0.0
         for line in self.get("/metrics")[1].splitlines():
-            if line.startswith(name) and line[len(name)] in " {":
+            if line.startswith(name) and line[len(name)] in " {" and all(f'{k}="{v}"' in line for k, v in labels.items()):
                 total += float(line.rsplit(" ", 1)[1])
         return total
 

@@ -74,7 +74,7 @@ def test_kill_9_loses_nothing(tmp_path, request):
     rng = random.Random(seed)
     start_ms = int(time.time() * 1000) - 3_500_000
     # Small segments and frequent checkpoints, so that kills hit rolls and checkpoints too.
-    flags = ["-ingest-storage.embedded.segment-size=16MiB", "-ingester.checkpoint-interval=300ms"]
+    flags = ["-ingest-storage.embedded.segment-size-bytes=16MiB", "-ingester.checkpoint-interval=300ms"]
     brunn = Brunn(tmp_path, *flags)
     next_step, kept, totals = [0] * WRITERS, 0, [0] * WRITERS
     for _ in range(rounds):

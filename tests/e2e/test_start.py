@@ -46,8 +46,8 @@ def test_printing_flags():
     assert run("-version").stdout.startswith("brunn, version ")
     assert "all" in run("-modules").stdout.split()
     basic, everything = run("-help").stdout, run("-help-all").stdout
-    assert "-data-dir" in basic and "-auth.no-auth-tenant" not in basic
-    assert "-auth.no-auth-tenant" in everything
+    assert "\n  -data-dir string\n" in basic and "\n  -auth.no-auth-tenant" not in basic
+    assert "\n  -auth.no-auth-tenant string\n" in everything
     assert "data_dir: \"./data\"\n" in run("-print.config").stdout
 
 
