@@ -40,6 +40,7 @@ struct consumer {
     int64_t stop_at_ms; /* 0 = not stopping */
     struct metric *m_hinted;
     struct metric *m_decoded;
+    struct metric *m_bytes;
 };
 
 static void sleep_ms(int64_t ms)
@@ -267,6 +268,8 @@ static bool consume_record(struct consumer *c, const struct plog_record *rec)
         add_decoded(g, limits, req, rec->timestamp_ms);
     g->n_recs++;
     metric_inc(hint ? c->m_hinted : c->m_decoded);
+    metric_add(c->m_bytes, (double)req->message.n);
+    atomic_fetch_add_explicit(&ing->record_bytes, req->message.n, memory_order_relaxed);
     return true;
 }
 
@@ -275,15 +278,10 @@ static void note_batch(struct ingester *ing, const struct plog_batch *b)
     struct slice phase = atomic_load_explicit(&ing->ready, memory_order_relaxed) ? SL("running") : SL("starting");
     struct metric *delay = metric_get(ingest_metrics[READER_RECEIVE_DELAY], &phase);
     int64_t now_ms = clock_wall_ms();
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < b->n; i++) {
-        bytes += b->records[i].value.n;
+    for (size_t i = 0; i < b->n; i++)
         metric_observe(delay, (double)MAX(now_ms - b->records[i].timestamp_ms, 0) / 1e3);
-    }
     metric_inc(metric_single(ingest_metrics[READER_FETCHES]));
     metric_observe(metric_single(ingest_metrics[READER_RECORDS_PER_FETCH]), (double)b->n);
-    metric_add(metric_single(ingest_metrics[READER_BYTES]), (double)bytes);
-    atomic_fetch_add(&ing->log_bytes, bytes);
 }
 
 static void note_gap(struct ingester *ing, int64_t expected, int64_t got)
@@ -293,20 +291,29 @@ static void note_gap(struct ingester *ing, int64_t expected, int64_t got)
              {"to", LOG_I64(got)});
 }
 
-/* Applies a batch. What was applied is published at its end, and when it is cut short by a stop what was complete. */
+/*
+ * Applies a batch, up to a record whose hint is of no use here: such a record comes without its value, and is fetched once more from there on. What was applied
+ * is published. False only when stopping with a full disk.
+ */
 static bool consume_batch(struct consumer *c, const struct plog_batch *b)
 {
     struct ingester *ing = c->ing;
+    int64_t next = b->next_offset;
     note_batch(ing, b);
     if (b->records[0].offset > ing->position)
         note_gap(ing, ing->position, b->records[0].offset);
-    for (size_t i = 0; i < b->n; i++)
+    for (size_t i = 0; i < b->n; i++) {
+        if (b->records[i].hint && !usable_hint(ing, &b->records[i])) {
+            next = b->records[i].offset;
+            break;
+        }
         if (!consume_record(c, &b->records[i]))
             return false;
+    }
     if (!group_apply(c))
         return false;
-    ing->position = b->records[b->n - 1].offset + 1;
-    ingester_publish(ing, ing->position - 1);
+    ing->position = next;
+    ingester_publish(ing, next - 1);
     return true;
 }
 
@@ -323,9 +330,10 @@ static void reset_position(struct ingester *ing)
     }
     LOG_ERROR("the position to read from is beyond the end of the log: reading all of it", {"partition", LOG_I64(ing->partition)},
               {"position", LOG_I64(ing->position)}, {"end", LOG_I64(next)});
-    ingester_rewind(ing, first);
-    ing->position = first;
-    ingester_publish(ing, first - 1);
+    if (ingester_rewind(ing, first, &err))
+        ing->position = first;
+    else
+        LOG_ERROR("no checkpoint could be written", {"err", LOG_ERR(&err)});
     sleep_ms(RETRY_MS);
 }
 
@@ -354,6 +362,17 @@ static bool drained(struct consumer *c)
     return !plog_offsets(ing->log, ing->partition, &first, &next, NULL) || ing->position >= next || out_of_time(c);
 }
 
+/* No record; but damaged ones may have been passed over. */
+static void nothing_there(struct ingester *ing, const struct plog_batch *b)
+{
+    if (b->next_offset > ing->position) {
+        note_gap(ing, ing->position, b->next_offset);
+        ing->position = b->next_offset;
+        ingester_publish(ing, ing->position - 1);
+    }
+    atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
+}
+
 static void consume(struct consumer *c)
 {
     struct ingester *ing = c->ing;
@@ -367,7 +386,7 @@ static void consume(struct consumer *c)
         }
         bool ok = b.n == 0 || consume_batch(c, &b);
         if (b.n == 0)
-            atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
+            nothing_there(ing, &b);
         plog_batch_release(&b);
         if (!ok)
             return;
@@ -381,6 +400,7 @@ void *consumer_main(void *arg)
     c->ing = ing;
     c->m_hinted = metric_get(ingest_metrics[READER_RECORDS], &SL("hint"));
     c->m_decoded = metric_get(ingest_metrics[READER_RECORDS], &SL("bytes"));
+    c->m_bytes = metric_single(ingest_metrics[READER_BYTES]);
     arena_init(&c->group.arena, (size_t)ing->cfg.decode_max_bytes);
     pthread_setname_np(pthread_self(), "consumer");
     consume(c);

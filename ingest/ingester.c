@@ -247,6 +247,7 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
     pthread_rwlock_init(&ing->tenants.lock, NULL);
     pthread_mutex_init(&ing->progress_lock, NULL);
     pthread_mutex_init(&ing->keeper_lock, NULL);
+    pthread_mutex_init(&ing->checkpoint_lock, NULL);
     cond_init_monotonic(&ing->progress);
     cond_init_monotonic(&ing->keeper_wake);
     partition_metrics(ing);
@@ -264,6 +265,7 @@ void ingester_free(struct ingester *ing)
     pthread_rwlock_destroy(&ing->tenants.lock);
     pthread_mutex_destroy(&ing->progress_lock);
     pthread_mutex_destroy(&ing->keeper_lock);
+    pthread_mutex_destroy(&ing->checkpoint_lock);
     pthread_cond_destroy(&ing->progress);
     pthread_cond_destroy(&ing->keeper_wake);
     free(ing->dir);
@@ -347,7 +349,7 @@ static bool read_manifest(struct ingester *ing, struct start *st, struct err *er
     return give_up(st, ing->dir, &why, err);
 }
 
-void ingester_rewind(struct ingester *ing, int64_t offset)
+bool ingester_rewind(struct ingester *ing, int64_t offset, struct err *err)
 {
     size_t n;
     struct head **heads = tenants_list(&ing->tenants, &n);
@@ -362,9 +364,11 @@ void ingester_rewind(struct ingester *ing, int64_t offset)
     }
     free(heads);
     metric_inc(ing->m_resets);
+    ingester_publish(ing, offset - 1);
+    return keeper_checkpoint(ing, err);
 }
 
-static void choose_position(struct ingester *ing, const struct start *st)
+static bool choose_position(struct ingester *ing, const struct start *st, struct err *err)
 {
     int64_t position = st->from_beginning ? st->first : st->manifest + 1;
     if (st->manifest < 0)
@@ -372,7 +376,8 @@ static void choose_position(struct ingester *ing, const struct start *st)
     if (position > st->next) {
         LOG_ERROR("the position to read from is beyond the end of the log: reading all of it", {"partition", LOG_I64(ing->partition)},
                   {"position", LOG_I64(position)}, {"end", LOG_I64(st->next)});
-        ingester_rewind(ing, st->first);
+        if (!ingester_rewind(ing, st->first, err))
+            return false;
         position = st->first;
     }
     if (position < st->first) {
@@ -383,9 +388,9 @@ static void choose_position(struct ingester *ing, const struct start *st)
     }
     ing->position = position;
     ing->target = st->next;
-    ing->committed = st->manifest;
     plog_set_needed_from(ing->log, ing->partition, position);
     ingester_publish(ing, position - 1);
+    return true;
 }
 
 static void start_threads(struct ingester *ing)
@@ -402,7 +407,9 @@ bool ingester_start(struct ingester *ing, struct err *err)
     struct start st = {0};
     if (!plog_offsets(ing->log, ing->partition, &st.first, &st.next, err) || !read_manifest(ing, &st, err) || !load_tenants(ing, &st, err))
         return false;
-    choose_position(ing, &st);
+    ing->committed = st.manifest;
+    if (!choose_position(ing, &st, err))
+        return false;
     LOG_INFO("the ingester has its heads", {"partition", LOG_I64(ing->partition)}, {"tenants", LOG_U64(ing->tenants.n)},
              {"series", LOG_U64(atomic_load(&ing->totals.n_series))}, {"ms", LOG_I64(clock_mono_ms() - begin)},
              {"to_replay", LOG_I64(ing->target - ing->position)});

@@ -44,11 +44,12 @@ struct ingester {
     int64_t target;    /* ready when everything below it is consumed; immutable after start */
     _Atomic bool ready;
     _Atomic bool stalled;
-    _Atomic uint64_t log_bytes; /* consumed since the last checkpoint */
+    _Atomic uint64_t record_bytes; /* of messages consumed since the last checkpoint */
 
     pthread_mutex_t keeper_lock;
     pthread_cond_t keeper_wake;
-    int64_t committed; /* keeper */
+    pthread_mutex_t checkpoint_lock; /* one round at a time; above every lock of the heads */
+    int64_t committed;               /* checkpoint_lock */
 
     int64_t log_line_ms; /* consumer: when it last wrote a line about a bad record */
     uint64_t log_line_skipped;
@@ -63,9 +64,12 @@ void head_dir(const struct ingester *ing, struct slice tenant, char *out, size_t
 
 void *consumer_main(void *arg);
 void *keeper_main(void *arg);
-/* One checkpoint round and its commit; also the last one, at stop. */
+/* One checkpoint round and its commit. Keeper; and whoever has rewound. */
 bool keeper_checkpoint(struct ingester *ing, struct err *err);
 /* Sets consumed and wakes the waiting. Consumer, and start. */
 void ingester_publish(struct ingester *ing, int64_t consumed);
-/* What is below offset is gone from the log or the log is a new one: shards take what comes from there on. */
-void ingester_rewind(struct ingester *ing, int64_t offset);
+/*
+ * The log is another one than the heads were made from: shards take what comes from offset on. Their checkpoints, which still know the old log's
+ * offsets, are written anew before anything of the new log is consumed. Consumer, and start.
+ */
+bool ingester_rewind(struct ingester *ing, int64_t offset, struct err *err);

@@ -27,9 +27,7 @@ struct keeper {
 
 static bool commit(struct ingester *ing, int64_t offset, struct err *err)
 {
-    if (offset <= ing->committed && offset >= 0)
-        return true;
-    if (offset < 0)
+    if (offset < 0 || offset == ing->committed)
         return true;
     metric_inc(ing->m_commits);
     if (!plog_commit(ing->log, slice_of(ing->instance_id), ing->partition, offset, err)) {
@@ -69,21 +67,21 @@ static bool checkpoint_heads(struct ingester *ing, int64_t consumed, uint64_t *b
     return ok;
 }
 
-bool keeper_checkpoint(struct ingester *ing, struct err *err)
+static bool checkpoint_round(struct ingester *ing, struct err *err)
 {
     int64_t begin = clock_mono_ms();
     uint64_t bytes = 0;
     /* First the offset, then the heads: they may hold more, which their shards' own offsets tell. */
     int64_t consumed = atomic_load_explicit(&ing->consumed, memory_order_acquire);
     metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINTS]));
-    uint64_t log_bytes = atomic_load(&ing->log_bytes);
+    uint64_t record_bytes = atomic_load(&ing->record_bytes);
     if (!checkpoint_heads(ing, consumed, &bytes, err) || !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err) ||
         !commit(ing, consumed, err)) {
         metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINT_FAILURES]));
         return false;
     }
     plog_set_needed_from(ing->log, ing->partition, consumed + 1);
-    atomic_fetch_sub(&ing->log_bytes, log_bytes);
+    atomic_fetch_sub(&ing->record_bytes, record_bytes);
     int64_t ms = clock_mono_ms() - begin;
     metric_observe(metric_single(ingest_metrics[INGESTER_CHECKPOINT_SECONDS]), (double)ms / 1e3);
     metric_add(metric_single(ingest_metrics[INGESTER_CHECKPOINT_BYTES]), (double)bytes);
@@ -92,10 +90,18 @@ bool keeper_checkpoint(struct ingester *ing, struct err *err)
     return true;
 }
 
+bool keeper_checkpoint(struct ingester *ing, struct err *err)
+{
+    pthread_mutex_lock(&ing->checkpoint_lock);
+    bool ok = checkpoint_round(ing, err);
+    pthread_mutex_unlock(&ing->checkpoint_lock);
+    return ok;
+}
+
 static void checkpoint_when_due(struct keeper *k, int64_t now)
 {
     struct ingester *ing = k->ing;
-    bool much = ing->cfg.checkpoint_log_bytes && atomic_load(&ing->log_bytes) >= ing->cfg.checkpoint_log_bytes;
+    bool much = ing->cfg.checkpoint_record_bytes && atomic_load(&ing->record_bytes) >= ing->cfg.checkpoint_record_bytes;
     if (now < k->checkpoint_at_ms && !(much && k->checkpoint_at_ms - now < ing->cfg.checkpoint_interval))
         return;
     struct err err;
