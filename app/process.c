@@ -213,6 +213,7 @@ static bool server_start(struct process *p, struct err *err)
     http_server_add(p->server, prefix, write_routes, write_routes_n, p->distributor);
     http_server_add(p->server, prefix, read_routes, read_routes_n, p->api);
     http_server_on_refusal(p->server, write_routes, write_refuse);
+    http_server_on_refusal(p->server, read_routes, query_api_refuse);
     return http_server_start(p->server, err);
 }
 

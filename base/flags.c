@@ -187,7 +187,7 @@ void flag_set_print_help(const struct flag_set *fs, bool all, struct buf *out)
     qsort(sorted, n, sizeof(sorted[0]), by_flag_name);
     for (size_t i = 0; i < n; i++) {
         const struct flag_def *d = sorted[i]->def;
-        buf_printf(out, "  -%s %s\n    \t%s%s", d->flag, d->type == FLAG_BOOL ? "" : type_names[d->type],
+        buf_printf(out, "  -%s%s%s\n    \t%s%s", d->flag, d->type == FLAG_BOOL ? "" : " ", d->type == FLAG_BOOL ? "" : type_names[d->type],
                    d->cls == FLAG_CLASS_EXPERIMENTAL ? "[experimental] " : "", d->help);
         if (d->def[0])
             buf_printf(out, " (default %s)", d->def);

@@ -11,7 +11,7 @@ import urllib.parse
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BRUNN = os.environ.get("BRUNN_BIN", os.path.join(ROOT, "build", "asan", "app", "brunn"))
+BRUNN = os.path.abspath(os.environ.get("BRUNN_BIN", os.path.join(ROOT, "build", "asan", "app", "brunn")))
 # What a sanitizer prints when it finds something; a process that printed one of these has failed whatever its exit status.
 SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "assertion failed:")
 

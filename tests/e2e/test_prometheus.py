@@ -153,9 +153,10 @@ def newest(url):
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_the_answers_agree(pair, query):
-    _, ours, theirs, _, end = pair
+    _, ours, theirs, start, end = pair
     instant = {"query": query, "time": f"{end:.3f}"}
-    ranged = {"query": query, "start": f"{end - 60:.3f}", "end": f"{end:.3f}", "step": "7"}
+    # Not so early that a window reaches back to a series' first sample: before 3.0 Prometheus extrapolated otherwise there.
+    ranged = {"query": query, "start": f"{max(end - 60, start + 50):.3f}", "end": f"{end:.3f}", "step": "7"}
     for path, params in (("query", instant), ("query_range", ranged)):
         found = differences(by_labels(ask(ours, path, params)), by_labels(ask(theirs, path, params)))
         assert not found, f"{path}: {len(found)} differences, first: {found[:3]}"
