@@ -12,6 +12,8 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BRUNN = os.path.abspath(os.environ.get("BRUNN_BIN", os.path.join(ROOT, "build", "asan", "app", "brunn")))
+# Peers that are slow to build, made once by interop/peers.sh.
+PEERS = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "brunn-check")
 # What a sanitizer prints when it finds something; a process that printed one of these has failed whatever its exit status.
 SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "assertion failed:")
 
