@@ -52,7 +52,7 @@ static void cut_at_rune(char *text, int printed)
 {
     if (printed < ERR_TEXT_MAX)
         return;
-    text[utf8_cut(slice_make(text, ERR_TEXT_MAX - 1), ERR_TEXT_MAX - 1).n] = '\0';
+    text[utf8_cut(slice_make(text, ERR_TEXT_MAX - 1), ERR_TEXT_MAX - 2).n] = '\0';
 }
 
 static void set_text(struct err *err, enum err_code code, const char *fmt, va_list ap) __attribute__((format(printf, 3, 0)));

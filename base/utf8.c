@@ -93,7 +93,7 @@ size_t utf8_count(struct slice s)
 struct slice utf8_cut(struct slice s, size_t n)
 {
     if (s.n <= n)
-        n = s.n;
+        return s;
     /* Step back over a rune that the cut would split: at most three continuation bytes and their lead byte. */
     for (size_t back = 1; back <= 4 && back <= n; back++) {
         unsigned char c = (unsigned char)s.p[n - back];

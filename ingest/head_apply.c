@@ -9,8 +9,8 @@
 #include "ingest/head_int.h"
 #include "ingest/ingest_metrics_int.h"
 
-/* Series in flight at once: enough to cover a memory access by the work on the others, few enough for the line fill buffers. */
-#define GROUP 16u
+/* Rows between two stages of the pipeline: enough to cover a memory access by the work on the others, few enough for the line fill buffers. */
+#define DISTANCE 8u
 
 struct shard_apply {
     struct head *head;
@@ -208,6 +208,8 @@ static void apply_row(struct shard_apply *a, const struct head_row *row, uint32_
 /* The line that the next sample goes to, and the first one, which has the count. */
 static void prefetch_chunk(const struct shard_data *d, uint32_t ref)
 {
+    if (ref == SERIES_NONE)
+        return;
     const struct series_hot *hot = series_hot(d, ref);
     if (!hot->chunk || (hot->flags & SERIES_HISTOGRAM))
         return;
@@ -216,24 +218,31 @@ static void prefetch_chunk(const struct shard_data *d, uint32_t ref)
     __builtin_prefetch(p + xor_size(&hot->app), 1);
 }
 
+/*
+ * A pipeline: while row i is appended, the chunk of row i + DISTANCE is on its way from memory, the hot line of the one DISTANCE further and
+ * the table slot of the one after that. What is fetched early is a hint: a row before may have made the series or moved its chunk, and
+ * apply_row looks again.
+ */
 static void apply_shard(struct shard_apply *a, const struct head_row *rows, size_t n)
 {
-    struct shard_data *d = a->shard->data;
-    for (size_t at = 0; at < n; at += GROUP) {
-        uint32_t refs[GROUP];
-        size_t k = MIN((size_t)GROUP, n - at);
-        for (size_t i = 0; i < k; i++)
-            __builtin_prefetch(slot_first(d, rows[at + i].hash));
-        for (size_t i = 0; i < k; i++) {
-            refs[i] = series_probe(d, rows[at + i].hash);
-            if (refs[i] != SERIES_NONE)
-                __builtin_prefetch(series_hot(d, refs[i]), 1);
+    const struct shard_data *d = a->shard->data;
+    uint32_t refs[4 * DISTANCE]; /* of row i at i % (4 * DISTANCE) */
+    for (size_t step = 0; step < n + 3 * DISTANCE; step++) {
+        if (step < n)
+            __builtin_prefetch(slot_first(d, rows[step].hash));
+        size_t at = step - DISTANCE; /* wraps around where there is none, and is not below n then */
+        if (at < n) {
+            uint32_t ref = series_probe(d, rows[at].hash);
+            refs[at % (4 * DISTANCE)] = ref;
+            if (ref != SERIES_NONE)
+                __builtin_prefetch(series_hot(d, ref), 1);
         }
-        for (size_t i = 0; i < k; i++)
-            if (refs[i] != SERIES_NONE)
-                prefetch_chunk(d, refs[i]);
-        for (size_t i = 0; i < k; i++)
-            apply_row(a, &rows[at + i], refs[i]);
+        at -= DISTANCE;
+        if (at < n)
+            prefetch_chunk(d, refs[at % (4 * DISTANCE)]);
+        at -= DISTANCE;
+        if (at < n)
+            apply_row(a, &rows[at], refs[at % (4 * DISTANCE)]);
     }
 }
 

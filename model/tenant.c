@@ -19,17 +19,17 @@ static bool is_id_char(unsigned char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("!_.*'()-", c));
 }
 
-/* Names the first character that is not allowed, whole if it is of several bytes. */
+/* Names the first byte that is not allowed; one beyond ASCII as the character of that number, as Mimir does. */
 static bool refuse_char(struct slice id, size_t at, struct err *err)
 {
-    size_t size;
-    utf8_decode(slice_make(id.p + at, id.n - at), &size);
     unsigned char c = (unsigned char)id.p[at];
+    char rune[4];
+    size_t size = utf8_encode(c, rune);
     struct slice shown = utf8_cut(id, 4 * TENANT_ID_MAX);
     if (c < 0x20 || c == 0x7f)
         return err_set(err, ERR_UNAUTHENTICATED, "tenant ID contains an unsupported control character 0x%02x", c);
     return err_set(err, ERR_UNAUTHENTICATED, "tenant ID '%.*s' contains unsupported character '%.*s'", SL_FMT(shown),
-                   (int)size, id.p + at);
+                   (int)size, rune);
 }
 
 bool tenant_id_valid(struct slice id, struct err *err)

@@ -25,7 +25,7 @@ static const struct {
     {"a b", NULL, ERR_UNAUTHENTICATED, "tenant ID 'a b' contains unsupported character ' '"},
     {"a,b", NULL, ERR_UNAUTHENTICATED, "tenant ID 'a,b' contains unsupported character ','"},
     {"50%", NULL, ERR_UNAUTHENTICATED, "tenant ID '50%' contains unsupported character '%'"},
-    {"\xc3\xa4", NULL, ERR_UNAUTHENTICATED, "tenant ID '\xc3\xa4' contains unsupported character '\xc3\xa4'"},
+    {"\xc3\xa4", NULL, ERR_UNAUTHENTICATED, "tenant ID '\xc3\xa4' contains unsupported character '\xc3\x83'"},
     {"a\nb", NULL, ERR_UNAUTHENTICATED, "tenant ID contains an unsupported control character 0x0a"},
     {"a|b", NULL, ERR_TOO_MANY_TENANTS, "too many tenant IDs present in the request. max: 1 actual: 2"},
     {"a|b|a|c", NULL, ERR_TOO_MANY_TENANTS, "too many tenant IDs present in the request. max: 1 actual: 3"},
