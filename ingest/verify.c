@@ -121,6 +121,8 @@ static bool open_chunk_ok(const struct shard_data *d, struct claims *c, uint8_t 
         if (hot->chunk == 0 || hot->chunk > d->n_hists || !d->hists[hot->chunk - 1] || hist_owned[hot->chunk - 1])
             return false;
         hist_owned[hot->chunk - 1] = 1;
+        if (histogram_appender_count(d->hists[hot->chunk - 1]) == 0)
+            return false;
         return (int64_t)x->v <= x->t && (int64_t)x->v >= chunk_range_start(x->t);
     }
     if (hot->chunk == 0)
@@ -131,7 +133,12 @@ static bool open_chunk_ok(const struct shard_data *d, struct claims *c, uint8_t 
     /* A window that the encoder would shift by too much. */
     if (x->leading != 0xFF && (x->leading > 31 || x->trailing > 63 || x->leading + x->trailing > 63))
         return false;
-    if (x->bits < 16 || xor_size(x) > cap || xor_size(x) > CHUNK_MAX_BYTES + XOR_SAMPLE_MAX_BYTES)
+    /* The next sample is not to be written over the first one, whose time the chunk's range is known by. */
+    const uint8_t *bytes = slab_ptr(&d->slabs, hot->chunk);
+    int first_t_bytes = 1;
+    while (first_t_bytes < 10 && (bytes[1 + first_t_bytes] & 0x80))
+        first_t_bytes++;
+    if (x->bits < 16 + 8 * first_t_bytes + 64 || xor_size(x) > cap || xor_size(x) > CHUNK_MAX_BYTES + XOR_SAMPLE_MAX_BYTES)
         return false;
     enum chunk_encoding enc;
     int64_t min_t;
