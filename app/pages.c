@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "app/explorer/explorer.h"
 #include "app/process.h"
 #include "base/assert.h"
 #include "base/clock.h"
@@ -18,11 +19,29 @@ const struct http_route page_routes[] = {
 };
 const size_t page_routes_n = ARRAY_LEN(page_routes);
 
-static const char page_style[] =
-    "<meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">"
-    "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #8884}"
-    "code{font-size:13px}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}</style>";
+/* The head of a page, with the explorer's style sheet. title is one of the links' texts or "". */
+static void page_begin(struct buf *out, const char *title)
+{
+    static const struct {
+        const char *href, *text;
+    } links[] = {{"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
+    buf_printf(out,
+               "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>%s%sBrunn</title>"
+               "<link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"static/explore.css\"></head>\n"
+               "<body><header><a class=\"brand\" href=\".\">Brunn</a><nav>",
+               title, title[0] ? " - " : "");
+    for (size_t i = 0; i < ARRAY_LEN(links); i++)
+        buf_printf(out, "<a href=\"%s\"%s>%s</a>\n", links[i].href, strcmp(links[i].text, title) ? "" : " aria-current=\"page\"", links[i].text);
+    buf_puts(out, "</nav></header>\n<main class=\"text\">\n");
+}
+
+static void page_end(struct http_request *req, struct buf *out)
+{
+    buf_puts(out, "</main></body></html>\n");
+    explorer_set_headers(req);
+    http_respond(req, 200, "text/html; charset=utf-8", out);
+}
 
 static bool wants_json(const struct http_request *req)
 {
@@ -38,9 +57,12 @@ static void index_row(const struct http_route *r, const char *path, void *arg)
     if (!r->help[0])
         return;
     bool link = (r->methods & HTTP_GET) && !strchr(path, '{');
-    buf_printf(out, link ? "<tr><td><a href=\"%s\"><code>%s</code></a></td><td>%s</td></tr>\n"
-                         : "<tr><td><!--%s--><code>%s</code></td><td>%s</td></tr>\n",
-               path, path, r->help);
+    buf_puts(out, "<tr><td>");
+    if (link) /* relative, so that it also works behind a proxy's path */
+        buf_printf(out, "<a href=\"%s\">%s</a>", path[1] ? path + 1 : ".", path);
+    else
+        buf_puts(out, path);
+    buf_printf(out, "</td><td><p>%s</p></td></tr>\n", r->help);
 }
 
 static void page_index(struct http_request *req, void *arg)
@@ -48,13 +70,13 @@ static void page_index(struct http_request *req, void *arg)
     struct process *p = arg;
     struct buf out;
     buf_init(&out, 0);
-    buf_printf(&out, "<!doctype html><html lang=\"en\"><head><title>Brunn</title>%s</head><body><h1>Brunn %s</h1>\n", page_style,
-               BRUNN_VERSION);
-    buf_puts(&out, "<p><a href=\"/explore\"><b>Explore metrics</b></a>: type a query, see a table and a plot.</p>\n"
-                   "<h2>Endpoints</h2><table>\n");
+    page_begin(&out, "");
+    buf_puts(&out, "<h1>Brunn " BRUNN_VERSION "</h1>\n"
+                   "<p><a href=\"explore\"><b>Explore metrics</b></a>: type a query, see a table and a plot.</p>\n"
+                   "<h2>Endpoints</h2>\n<div class=\"pane\"><table>\n");
     http_server_each_route(p->server, index_row, &out);
-    buf_puts(&out, "</table></body></html>\n");
-    http_respond(req, 200, "text/html; charset=utf-8", &out);
+    buf_puts(&out, "</table></div>\n");
+    page_end(req, &out);
 }
 
 /* --- readiness --------------------------------------------------------------------------------------------------------- */
@@ -149,20 +171,25 @@ static void services_json(struct process *p, struct buf *out)
 
 static void services_html(struct process *p, struct buf *out)
 {
-    buf_printf(out, "<!doctype html><html lang=\"en\"><head><title>Modules - Brunn</title>%s</head><body><h1>Modules</h1><table>\n",
-               page_style);
-    buf_puts(out, "<tr><th>Module</th><th>State</th></tr>\n");
-    for (size_t i = 0; i < process_n_modules(); i++)
-        buf_printf(out, "<tr><td>%s</td><td>%s</td></tr>\n", process_module_name(i),
-                   module_state_name(process_module_state(p, i, NULL)));
-    buf_puts(out, "</table><p><a href=\"/\">Index</a></p></body></html>\n");
+    page_begin(out, "Modules");
+    buf_puts(out, "<h1>Modules</h1>\n<div class=\"pane\"><table>\n<tr><th>Module</th><th>State</th></tr>\n");
+    for (size_t i = 0; i < process_n_modules(); i++) {
+        enum module_state s = process_module_state(p, i, NULL);
+        const char *look = s == MODULE_RUNNING ? "good" : s == MODULE_FAILED ? "bad" : "";
+        buf_printf(out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look, module_state_name(s));
+    }
+    buf_puts(out, "</table></div>\n");
 }
 
 static void page_services(struct http_request *req, void *arg)
 {
-    bool json = wants_json(req);
     struct buf out;
     buf_init(&out, 0);
-    (json ? services_json : services_html)(arg, &out);
-    http_respond(req, 200, json ? "application/json" : "text/html; charset=utf-8", &out);
+    if (wants_json(req)) {
+        services_json(arg, &out);
+        http_respond(req, 200, "application/json", &out);
+        return;
+    }
+    services_html(arg, &out);
+    page_end(req, &out);
 }

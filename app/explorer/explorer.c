@@ -1,77 +1,88 @@
 /*
- * The explorer's files, embedded compressed (assets.S is made by the build) and served to any browser; and the names of the functions, which
- * it completes, out of the one table of them.
+ * The explorer's files, embedded compressed (assets.S is made by the build) and served to any browser; and what the page must know of this
+ * process: where the API is, whether there are tenants, and the names of the functions, out of the one table of them.
  */
 #include "app/explorer/explorer.h"
 
 #include <stddef.h>
 
+#include "app/process.h"
 #include "base/assert.h"
 #include "base/json.h"
 #include "read/promql/ast.h"
 
-#define ASSET(symbol) extern const char asset_##symbol[], asset_##symbol##_end[];
-ASSET(explore_html)
-ASSET(explore_css)
-ASSET(explore_js)
-ASSET(chart_js)
-#undef ASSET
+#define ASSET(symbol, content_type)                                     \
+    extern const char asset_##symbol[], asset_##symbol##_end[];         \
+    static void serve_##symbol(struct http_request *req, void *arg)     \
+    {                                                                   \
+        (void)arg;                                                      \
+        respond(req, content_type, asset_##symbol, asset_##symbol##_end); \
+    }
+
+/* Nothing of another host is loaded or asked, whatever a label's value says. */
+void explorer_set_headers(struct http_request *req)
+{
+    http_set_header(req, "Content-Security-Policy", "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'");
+    http_set_header(req, "X-Content-Type-Options", "nosniff");
+}
 
 static void respond(struct http_request *req, const char *content_type, const char *begin, const char *end)
 {
+    explorer_set_headers(req);
     http_set_header(req, "Cache-Control", "no-cache");
     http_respond_static(req, content_type, slice_make(begin, (size_t)(end - begin)), true);
 }
 
-static void explore_html(struct http_request *req, void *arg)
-{
-    (void)arg;
-    respond(req, "text/html; charset=utf-8", asset_explore_html, asset_explore_html_end);
-}
+ASSET(explore_html, "text/html; charset=utf-8")
+ASSET(explore_css, "text/css; charset=utf-8")
+ASSET(explore_js, "text/javascript; charset=utf-8")
+ASSET(complete_js, "text/javascript; charset=utf-8")
+ASSET(plot_js, "text/javascript; charset=utf-8")
+ASSET(chart_js, "text/javascript; charset=utf-8")
+#undef ASSET
 
-static void explore_css(struct http_request *req, void *arg)
-{
-    (void)arg;
-    respond(req, "text/css; charset=utf-8", asset_explore_css, asset_explore_css_end);
-}
-
-static void explore_js(struct http_request *req, void *arg)
-{
-    (void)arg;
-    respond(req, "text/javascript; charset=utf-8", asset_explore_js, asset_explore_js_end);
-}
-
-static void chart_js(struct http_request *req, void *arg)
-{
-    (void)arg;
-    respond(req, "text/javascript; charset=utf-8", asset_chart_js, asset_chart_js_end);
-}
-
-static void functions_json(struct http_request *req, void *arg)
-{
-    (void)arg;
-    static const char *const names[] = {
-#define PROMQL_FUNCTION(id, name, ...) name,
+/* The functions that a query may use without asking for experimental ones. */
+static const char *const function_names[] = {
+#define PROMQL_FUNCTION_0(name) name,
+#define PROMQL_FUNCTION_1(name)
+#define PROMQL_FUNCTION(id, name, n_args, variadic, returns, experimental, ...) PROMQL_FUNCTION_##experimental(name)
 #include "read/promql/functions.def"
 #undef PROMQL_FUNCTION
-        "sum", "min", "max", "avg", "group", "stddev", "stdvar", "count", "count_values", "bottomk", "topk", "quantile",
-    };
+#undef PROMQL_FUNCTION_0
+#undef PROMQL_FUNCTION_1
+    "sum", "min", "max", "avg", "group", "stddev", "stdvar", "count", "count_values", "bottomk", "topk", "quantile",
+};
+
+static void explore_json(struct http_request *req, void *arg)
+{
+    const struct process *p = arg;
     struct buf out;
     struct json j;
     buf_init(&out, 0);
     json_init(&j, &out);
+    json_obj(&j);
+    json_key(&j, SL("prefix"));
+    json_str(&j, slice_of(p->app.prometheus_http_prefix));
+    json_key(&j, SL("multitenancy"));
+    json_bool(&j, p->app.multitenancy_enabled);
+    json_key(&j, SL("functions"));
     json_arr(&j);
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        json_str(&j, slice_of(names[i]));
+    for (size_t i = 0; i < ARRAY_LEN(function_names); i++)
+        json_str(&j, slice_of(function_names[i]));
     json_arr_end(&j);
+    json_obj_end(&j);
+    explorer_set_headers(req);
+    http_set_header(req, "Cache-Control", "no-cache");
     http_respond(req, 200, "application/json", &out);
 }
 
 const struct http_route explorer_routes[] = {
-    {HTTP_GET, "/explore", HTTP_POOL_INLINE, 0, explore_html, "Explorer: type a query, see a table and a plot"},
-    {HTTP_GET, "/static/explore.css", HTTP_POOL_INLINE, 0, explore_css, ""},
-    {HTTP_GET, "/static/explore.js", HTTP_POOL_INLINE, 0, explore_js, ""},
-    {HTTP_GET, "/static/chart.js", HTTP_POOL_INLINE, 0, chart_js, ""},
-    {HTTP_GET, "/static/functions.json", HTTP_POOL_INLINE, 0, functions_json, ""},
+    {HTTP_GET, "/explore", HTTP_POOL_INLINE, 0, serve_explore_html, "Explorer: type a query, see a table and a plot"},
+    {HTTP_GET, "/static/explore.css", HTTP_POOL_INLINE, 0, serve_explore_css, ""},
+    {HTTP_GET, "/static/explore.js", HTTP_POOL_INLINE, 0, serve_explore_js, ""},
+    {HTTP_GET, "/static/complete.js", HTTP_POOL_INLINE, 0, serve_complete_js, ""},
+    {HTTP_GET, "/static/plot.js", HTTP_POOL_INLINE, 0, serve_plot_js, ""},
+    {HTTP_GET, "/static/chart.js", HTTP_POOL_INLINE, 0, serve_chart_js, ""},
+    {HTTP_GET, "/static/explore.json", HTTP_POOL_INLINE, 0, explore_json, ""},
 };
 const size_t explorer_routes_n = ARRAY_LEN(explorer_routes);

@@ -1,7 +1,14 @@
-/* The explorer page: /explore and what it loads, no outside host. The plots are Chart.js's, a package of the build. Private to app/. */
+/*
+ * The explorer page: /explore and what it loads, no outside host. The plots are Chart.js's, a package of the build. Its style sheet,
+ * static/explore.css, is that of every page. Private to app/.
+ */
 #pragma once
 
 #include "net/http.h"
 
+/* To be added with the struct process as argument. */
 extern const struct http_route explorer_routes[];
 extern const size_t explorer_routes_n;
+
+/* The headers of a page: nothing but this process's own files may be loaded. Before responding. */
+void explorer_set_headers(struct http_request *req);
