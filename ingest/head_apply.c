@@ -1,6 +1,6 @@
 /*
- * Applying a batch of records to a head: bounds, order by shard, and then shard by shard in groups, so that the memory latency of one
- * series hides behind the work on the others. See README.md, "One record".
+ * Applying a batch of records to a head: bounds, order by shard, and then shard by shard in groups, so that the memory
+ * latency of one series hides behind the work on the others. See README.md, "One record".
  */
 #include <string.h>
 
@@ -9,8 +9,9 @@
 #include "ingest/head_int.h"
 #include "ingest/ingest_metrics_int.h"
 
-/* Rows between two stages of the pipeline: enough to cover a memory access by the work on the others, few enough for the line fill buffers. */
-#define DISTANCE 8u
+/* Rows between two stages of the pipeline: enough to cover a memory access by the work on the others, few enough for
+ * the line fill buffers. */
+#define DISTANCE 16u
 
 struct shard_apply {
     struct head *head;
@@ -21,7 +22,7 @@ struct shard_apply {
     struct head_counts *counts;
 };
 
-/* --- what a record may hold ------------------------------------------------------------------------------------------ */
+/* --- what a record may hold --- */
 
 /* Decodes the histograms of one row; what is wrong with one is found here, before any lock is taken. */
 static void decode_histograms(struct head_record *rec, const struct write_series *s, struct arena *scratch)
@@ -62,9 +63,10 @@ static int64_t saturating_sub(int64_t a, int64_t b)
     return __builtin_sub_overflow(a, b, &r) ? INT64_MIN : r;
 }
 
-/* The bounds of each record follow from the samples of those before it; the first record of an empty head measures itself. */
-static void set_bounds(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs, const struct head_row *rows,
-                       size_t n_rows, struct arena *scratch)
+/* The bounds of each record follow from the samples of those before it; the first record of an empty head measures
+ * itself. */
+static void set_bounds(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs,
+                       const struct head_row *rows, size_t n_rows, struct arena *scratch)
 {
     int64_t newest = atomic_load_explicit(&h->max_t, memory_order_relaxed);
     int64_t oldest = atomic_load_explicit(&h->min_t, memory_order_relaxed);
@@ -86,7 +88,7 @@ static void set_bounds(struct head *h, const struct limits *limits, struct head_
     atomic_store_explicit(&h->min_t, MAX(oldest, floor), memory_order_relaxed);
 }
 
-/* --- new series ------------------------------------------------------------------------------------------------------ */
+/* --- new series --- */
 
 static struct slice metric_of(struct slice canonical)
 {
@@ -99,18 +101,20 @@ static struct slice metric_of(struct slice canonical)
 }
 
 /* What was in memory before a restart is taken again without a look at the limits (README.md). */
-static enum refusal check_limits(const struct shard_apply *a, const struct head_record *rec, const struct write_series *s)
+static enum refusal check_limits(const struct shard_apply *a, const struct head_record *rec,
+                                 const struct write_series *s)
 {
     struct head *h = a->head;
     if (rec->offset <= h->enforce_from)
         return REFUSAL_NONE;
     uint64_t n = atomic_load_explicit(&h->n_series, memory_order_relaxed);
-    if (h->totals->max_series && atomic_load_explicit(&h->totals->n_series, memory_order_relaxed) >= h->totals->max_series)
+    if (h->totals->max_series &&
+        atomic_load_explicit(&h->totals->n_series, memory_order_relaxed) >= h->totals->max_series)
         return REFUSAL_INSTANCE_LIMIT;
     if (a->limits->max_global_series_per_user > 0 && n >= (uint64_t)a->limits->max_global_series_per_user)
         return REFUSAL_USER_LIMIT;
-    if (a->limits->max_global_series_per_metric > 0 &&
-        metric_counts_get(&h->metrics_counts, metric_of(s->labels)) >= (uint64_t)a->limits->max_global_series_per_metric)
+    if (a->limits->max_global_series_per_metric > 0 && metric_counts_get(&h->metrics_counts, metric_of(s->labels)) >=
+                                                           (uint64_t)a->limits->max_global_series_per_metric)
         return REFUSAL_METRIC_LIMIT;
     return REFUSAL_NONE;
 }
@@ -156,9 +160,10 @@ static uint32_t row_create(struct shard_apply *a, const struct head_row *row, co
     return ref;
 }
 
-/* --- one series ------------------------------------------------------------------------------------------------------ */
+/* --- one series --- */
 
-static void apply_exemplars(struct shard_apply *a, const struct head_record *rec, const struct write_series *s, struct series_hash hash)
+static void apply_exemplars(struct shard_apply *a, const struct head_record *rec, const struct write_series *s,
+                            struct series_hash hash)
 {
     for (uint32_t i = 0; i < s->n_exemplars; i++) {
         const struct write_exemplar *x = &rec->req->exemplars[s->first_exemplar + i];
@@ -190,7 +195,8 @@ static void apply_row(struct shard_apply *a, const struct head_row *row, uint32_
     }
     for (uint32_t i = 0; i < s->n_histograms && rec->histograms; i++) {
         const struct decoded_histogram *x = &rec->histograms[s->first_histogram + i];
-        enum refusal r = x->bad ? REFUSAL_INVALID_HISTOGRAM : append_histogram(&a->appender, &rec->bounds, ref, x->t, &x->h);
+        enum refusal r =
+            x->bad ? REFUSAL_INVALID_HISTOGRAM : append_histogram(&a->appender, &rec->bounds, ref, x->t, &x->h);
         a->counts->refused[r]++;
         stored += r == REFUSAL_NONE;
     }
@@ -203,10 +209,13 @@ static void apply_row(struct shard_apply *a, const struct head_row *row, uint32_
         apply_exemplars(a, rec, s, row->hash);
 }
 
-/* --- one shard ------------------------------------------------------------------------------------------------------- */
+/* --- one shard --- */
 
-/* The line that the next sample goes to, and the first one, which has the count. */
-static void prefetch_chunk(const struct shard_data *d, uint32_t ref)
+/*
+ * The line that the next sample goes to, and the first one, which has the count. Always inline: gcc 12 takes a function
+ * that only prefetches for one without effects, and leaves out its calls.
+ */
+static inline __attribute__((always_inline)) void prefetch_chunk(const struct shard_data *d, uint32_t ref)
 {
     if (ref == SERIES_NONE)
         return;
@@ -219,9 +228,9 @@ static void prefetch_chunk(const struct shard_data *d, uint32_t ref)
 }
 
 /*
- * A pipeline: while row i is appended, the chunk of row i + DISTANCE is on its way from memory, the hot line of the one DISTANCE further and
- * the table slot of the one after that. What is fetched early is a hint: a row before may have made the series or moved its chunk, and
- * apply_row looks again.
+ * A pipeline: while row i is appended, the chunk of row i + DISTANCE is on its way from memory, the hot line of the one
+ * DISTANCE further and the table slot of the one after that. What is fetched early is a hint: a row before may have
+ * made the series or moved its chunk, and apply_row looks again.
  */
 static void apply_shard(struct shard_apply *a, const struct head_row *rows, size_t n)
 {
@@ -247,7 +256,8 @@ static void apply_shard(struct shard_apply *a, const struct head_row *rows, size
 }
 
 /* A counting sort: stable, so that the records of a series stay in order. starts has n_shards + 1 places. */
-static void sort_rows(const struct head *h, const struct head_row *rows, struct head_row *sorted, size_t n, size_t *starts)
+static void sort_rows(const struct head *h, const struct head_row *rows, struct head_row *sorted, size_t n,
+                      size_t *starts)
 {
     memset(starts, 0, (h->n_shards + 1) * sizeof(*starts));
     for (size_t i = 0; i < n; i++)
@@ -274,8 +284,9 @@ static void lock_and_apply(struct shard_apply *a, const struct head_row *rows, s
     pthread_mutex_unlock(&s->writer);
 }
 
-void head_apply(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs, const struct head_row *rows,
-                struct head_row *sorted, size_t n_rows, struct arena *scratch, struct head_counts *ret)
+void head_apply(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs,
+                const struct head_row *rows, struct head_row *sorted, size_t n_rows, struct arena *scratch,
+                struct head_counts *ret)
 {
     set_bounds(h, limits, recs, n_recs, rows, n_rows, scratch);
     if (n_rows && limits->max_global_exemplars_per_user != (int64_t)h->exemplars.cap)
@@ -283,7 +294,11 @@ void head_apply(struct head *h, const struct limits *limits, struct head_record 
     size_t starts[HEAD_MAX_SHARDS + 1];
     sort_rows(h, rows, sorted, n_rows, starts);
     *ret = (struct head_counts){0};
-    struct shard_apply a = {.head = h, .limits = limits, .recs = recs, .counts = ret, .appender = {.chunks = h->chunks, .scratch = scratch}};
+    struct shard_apply a = {.head = h,
+                            .limits = limits,
+                            .recs = recs,
+                            .counts = ret,
+                            .appender = {.chunks = h->chunks, .scratch = scratch}};
     for (uint32_t i = 0; i < h->n_shards; i++) {
         a.shard = &h->shards[i];
         lock_and_apply(&a, sorted + starts[i], starts[i + 1] - starts[i], recs[n_recs - 1].offset);
