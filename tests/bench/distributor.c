@@ -4,8 +4,8 @@
  *
  *     bench_distributor bodies.bin [partitions [rounds]]
  *
- * bodies.bin: request bodies, each behind its length as a uint32, as the load generator writes them:
- *     rwload --encode-only --connections 1 --series 100000 --scrapes 6 --start <recent> --dump bodies.bin
+ * bodies.bin: request bodies, each behind its length as a uint32, as load.c writes them:
+ *     load --dump bodies.bin --series 100000 --scrapes 6
  * The first round meets every series for the first time. Figures are thread CPU ns a sample: the first round, then minimum and median of the others.
  * With more than one partition requests are split and framed anew.
  */

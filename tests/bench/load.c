@@ -3,12 +3,14 @@
  *
  *     load --url http://127.0.0.1:PORT/api/v1/push --pid PID [--series N] [--scrapes N] [--interval S] [--start S] [--connections N]
  *          [--per-request N] [--settle S]
+ *     load --dump FILE [--series N] [--scrapes N] [--interval S] [--start S] [--per-request N]
  *
  * Every body is built before the first is sent, so sending costs next to nothing and the server's CPU can be charged to the samples. A connection
  * is a thread with one request in flight; a series always travels over the same connection, in order. The first scrape, which creates the
  * series, is measured apart. "settled" figures are read --settle seconds after the last answer.
  *
  * CPU is utime + stime of /proc/PID/stat; anonymous memory the Anonymous of smaps_rollup; disk write_bytes of /proc/PID/io.
+ * With --dump nothing is sent: the bodies go to a file, scrape by scrape, each behind its length as a uint32.
  * Exit status: 0 all answers were 2xx, 1 some were not (the first error is printed), 2 bad arguments or no connection.
  */
 #include <arpa/inet.h>
@@ -33,6 +35,7 @@
 
 struct options {
     char path[256];
+    const char *dump; /* a file to write to instead of sending; or NULL */
     struct sockaddr_in to;
     int pid;
     long series;
@@ -251,6 +254,38 @@ static void *run(void *arg)
     return NULL;
 }
 
+static long block_size(long block)
+{
+    long left = opt.series - block * opt.per_request;
+    return left < opt.per_request ? left : opt.per_request;
+}
+
+/* --- into a file ------------------------------------------------------------------------------------------------------------ */
+
+static void dump(void)
+{
+    long n_blocks = (opt.series + opt.per_request - 1) / opt.per_request;
+    struct block *blocks = calloc((size_t)n_blocks, sizeof(*blocks));
+    FILE *f = fopen(opt.dump, "wb");
+    if (!f || !blocks)
+        die("cannot write", opt.dump);
+    for (long b = 0; b < n_blocks; b++)
+        block_init(&blocks[b], b * opt.per_request, block_size(b));
+    for (long i = 0; i < opt.scrapes * n_blocks; i++) {
+        long scrape = i / n_blocks;
+        struct body body = block_body(&blocks[i % n_blocks], scrape, opt.start_ms + scrape * opt.interval_s * 1000);
+        uint32_t n = (uint32_t)body.n;
+        if (fwrite(&n, sizeof(n), 1, f) != 1 || fwrite(body.p, 1, body.n, f) != body.n)
+            die("cannot write", opt.dump);
+        free(body.p);
+    }
+    if (fclose(f) != 0)
+        die("cannot write", opt.dump);
+    for (long b = 0; b < n_blocks; b++)
+        block_release(&blocks[b]);
+    free(blocks);
+}
+
 /* --- all of them ------------------------------------------------------------------------------------------------------------ */
 
 static void parse_url(const char *url)
@@ -287,6 +322,10 @@ static void parse(int argc, char **argv)
             parse_url(argv[i + 1]);
             continue;
         }
+        if (strcmp(argv[i], "--dump") == 0) {
+            opt.dump = argv[i + 1];
+            continue;
+        }
         while (k < sizeof(numbers) / sizeof(numbers[0]) && strcmp(argv[i], numbers[k].name) != 0)
             k++;
         if (k == sizeof(numbers) / sizeof(numbers[0]))
@@ -295,9 +334,9 @@ static void parse(int argc, char **argv)
         if (*end || *numbers[k].value < 0)
             die("not a number:", argv[i + 1]);
     }
-    if (!opt.path[0] || pid == 0 || opt.series == 0 || opt.scrapes < 2 || opt.connections == 0 ||
+    if ((!opt.dump && (!opt.path[0] || pid == 0)) || opt.series == 0 || opt.scrapes < 2 || opt.connections == 0 ||
         opt.connections > CONNECTIONS_MAX || opt.per_request < POD_SERIES)
-        die("need --url, --pid, 1 to 64 connections, at least 2 scrapes and", "100 samples a request");
+        die("need --url and --pid or --dump, 1 to 64 connections, at least 2 scrapes and", "100 samples a request");
     opt.pid = (int)pid;
     opt.per_request -= opt.per_request % POD_SERIES; /* whole pods, so that no histogram is cut */
     opt.start_ms = start_s ? start_s * 1000 : (time(NULL) - opt.interval_s * (opt.scrapes - 1)) * INT64_C(1000);
@@ -319,9 +358,7 @@ static void build(void)
     }
     for (long b = 0; b < n_blocks; b++) {
         struct connection *c = &connections[b % opt.connections];
-        long first = b * opt.per_request;
-        long n = opt.series - first < opt.per_request ? opt.series - first : opt.per_request;
-        block_init(&c->blocks[c->n_blocks++], first, n);
+        block_init(&c->blocks[c->n_blocks++], b * opt.per_request, block_size(b));
     }
 }
 
@@ -358,6 +395,10 @@ int main(int argc, char **argv)
     struct usage before = {0}, first = {0}, after = {0};
     double wall = 0;
     parse(argc, argv);
+    if (opt.dump) {
+        dump();
+        return 0;
+    }
     build();
     pthread_barrier_init(&barrier, NULL, (unsigned)opt.connections + 1);
     for (long i = 0; i < opt.connections; i++)
