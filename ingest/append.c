@@ -5,7 +5,7 @@
 
 #include "base/assert.h"
 
-/* --- full chunks ----------------------------------------------------------------------------------------------------- */
+/* --- full chunks --- */
 
 static void close_float_chunk(struct appender *a, uint32_t ref)
 {
@@ -22,11 +22,13 @@ static void close_float_chunk(struct appender *a, uint32_t ref)
     hot->chunk_units = 0;
 }
 
-static void store_histograms(struct appender *a, uint32_t ref, const struct histogram_appender *h, uint8_t flags, int64_t min_t, int64_t max_t)
+static void store_histograms(struct appender *a, uint32_t ref, const struct histogram_appender *h, uint8_t flags,
+                             int64_t min_t, int64_t max_t)
 {
     enum chunk_encoding enc = histogram_appender_is_float(h) ? CHUNK_FLOAT_HISTOGRAM : CHUNK_HISTOGRAM;
-    series_add_chunk(a->data, ref, chunk_store_append(a->chunks, enc, flags, histogram_appender_count(h), histogram_appender_bytes(h),
-                                                      min_t, max_t));
+    series_add_chunk(a->data, ref,
+                     chunk_store_append(a->chunks, enc, flags, histogram_appender_count(h), histogram_appender_bytes(h),
+                                        min_t, max_t));
 }
 
 static void close_histogram_chunk(struct appender *a, uint32_t ref)
@@ -41,7 +43,7 @@ static void close_histogram_chunk(struct appender *a, uint32_t ref)
     hot->flags &= (uint8_t)~SERIES_HISTOGRAM;
 }
 
-/* --- floats, in order ------------------------------------------------------------------------------------------------ */
+/* --- floats, in order --- */
 
 static void open_float_chunk(struct appender *a, struct series_hot *hot)
 {
@@ -54,7 +56,8 @@ static void open_float_chunk(struct appender *a, struct series_hot *hot)
     a->chunks_created++;
 }
 
-/* After a quarter of a chunk's samples their rate is known: the rest of the range is divided into chunks of about CHUNK_SAMPLES each. */
+/* After a quarter of a chunk's samples their rate is known: the rest of the range is divided into chunks of about
+ * CHUNK_SAMPLES each. */
 static void plan_cut(struct appender *a, struct series_hot *hot, int64_t range_start)
 {
     enum chunk_encoding enc;
@@ -94,7 +97,7 @@ static void append_in_order(struct appender *a, uint32_t ref, int64_t t, double 
     xor_append(&hot->app, slab_ptr(&a->data->slabs, hot->chunk), t, v);
 }
 
-/* --- out of order ---------------------------------------------------------------------------------------------------- */
+/* --- out of order --- */
 
 static void ooo_flush(struct appender *a, uint32_t ref)
 {
@@ -105,8 +108,9 @@ static void ooo_flush(struct appender *a, uint32_t ref)
     xor_appender_init(&x);
     for (uint32_t i = 0; i < block->n; i++)
         xor_append(&x, bytes, block->samples[i].t, block->samples[i].v);
-    struct chunk_entry e = chunk_store_append(a->chunks, CHUNK_XOR, CHUNK_OUT_OF_ORDER, (int)block->n, slice_make(bytes, xor_size(&x)),
-                                              block->samples[0].t, block->samples[block->n - 1].t);
+    struct chunk_entry e =
+        chunk_store_append(a->chunks, CHUNK_XOR, CHUNK_OUT_OF_ORDER, (int)block->n, slice_make(bytes, xor_size(&x)),
+                           block->samples[0].t, block->samples[block->n - 1].t);
     series_add_chunk(d, ref, e);
     a->chunks_created++;
     slab_free(&d->slabs, series_cold(d, ref)->ooo);
@@ -174,7 +178,7 @@ static void append_histogram_out_of_order(struct appender *a, uint32_t ref, int6
     a->chunks_created++;
 }
 
-/* --- which way ------------------------------------------------------------------------------------------------------- */
+/* --- which way --- */
 
 enum way { WAY_IN_ORDER, WAY_OUT_OF_ORDER, WAY_SAME_TIME, WAY_REFUSED };
 
@@ -234,7 +238,7 @@ enum refusal append_float(struct appender *a, const struct append_bounds *b, uin
     return refusal;
 }
 
-/* --- histograms ------------------------------------------------------------------------------------------------------ */
+/* --- histograms --- */
 
 static bool same_as_last(struct appender *a, uint32_t ref, const struct histogram *h)
 {
@@ -290,7 +294,8 @@ static void append_histogram_in_order(struct appender *a, uint32_t ref, int64_t 
     hot->app.t = t;
 }
 
-enum refusal append_histogram(struct appender *a, const struct append_bounds *b, uint32_t ref, int64_t t, const struct histogram *h)
+enum refusal append_histogram(struct appender *a, const struct append_bounds *b, uint32_t ref, int64_t t,
+                              const struct histogram *h)
 {
     const struct series_hot *hot = series_hot(a->data, ref);
     enum refusal refusal = REFUSAL_NONE;

@@ -1,6 +1,7 @@
 /*
- * Appending samples to the series of a shard: in order into the open chunk, late ones into the out-of-order block when the tenant has a window for
- * them, else refused with a reason. Chunks are cut as Prometheus's head cuts them (FORMATS.md 6.7).
+ * Appending samples to the series of a shard: in order into the open chunk, late ones into the out-of-order block when
+ * the tenant has a window for them, else refused with a reason. Chunks are cut as Prometheus's head cuts them
+ * (FORMATS.md 6.7).
  *
  * The caller holds the shard's writer mutex and its lock exclusively.
  */
@@ -32,7 +33,8 @@ struct appender {
 };
 
 enum refusal append_float(struct appender *a, const struct append_bounds *b, uint32_t ref, int64_t t, double v);
-enum refusal append_histogram(struct appender *a, const struct append_bounds *b, uint32_t ref, int64_t t, const struct histogram *h);
+enum refusal append_histogram(struct appender *a, const struct append_bounds *b, uint32_t ref, int64_t t,
+                              const struct histogram *h);
 
 /* Would a series that does not exist yet take a sample of this time? Else why not. */
 enum refusal append_check_new(const struct append_bounds *b, int64_t t);

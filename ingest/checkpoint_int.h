@@ -8,13 +8,13 @@
  *     24  u64 check of the hash seed (its XXH3-64)
  *     32  u64 0                 40  u64 XXH3-64 of bytes 0..39
  *
- * <dir>/tenants/<tenant>/head.ckpt: sections, one after another, each starting at a multiple of 64; then the table of sections (struct
- * ckpt_section), then the footer (struct ckpt_footer) as the last bytes of the file. Sections hold the regions of shard_int.h as they are in
- * memory. Their layout is part of the format: CKPT_LAYOUT changes with every one of the structs.
- * Written to head.ckpt.tmp, synced, renamed.
+ * <dir>/tenants/<tenant>/head.ckpt: sections, one after another, each starting at a multiple of 64; then the table of
+ * sections (struct ckpt_section), then the footer (struct ckpt_footer) as the last bytes of the file. Sections hold the
+ * regions of shard_int.h as they are in memory. Their layout is part of the format: CKPT_LAYOUT changes with every one
+ * of the structs. Written to head.ckpt.tmp, synced, renamed.
  *
- * A file is taken only when magic, version, layout, seed and every checksum are right and every index in it leads to where it should
- * (verify.c). Anything else is ERR_CORRUPT with the file's name.
+ * A file is taken only when magic, version, layout, seed and every checksum are right and every index in it leads to
+ * where it should (verify.c). Anything else is ERR_CORRUPT with the file's name.
  */
 #pragma once
 
@@ -80,28 +80,32 @@ struct ckpt_footer {
 };
 
 /* Sizes of what is written as it is: another build whose structs differ does not read it. */
-#define CKPT_LAYOUT                                                                                                                        \
-    ((uint64_t)sizeof(struct series_hot) | (uint64_t)sizeof(struct xor_appender) << 8 | (uint64_t)sizeof(struct series_cold) << 16 |       \
-     (uint64_t)sizeof(struct symbol) << 24 | (uint64_t)sizeof(struct slab_page) << 32 | (uint64_t)sizeof(struct chunk_entry) << 40 |       \
+#define CKPT_LAYOUT                                                                                                    \
+    ((uint64_t)sizeof(struct series_hot) | (uint64_t)sizeof(struct xor_appender) << 8 |                                \
+     (uint64_t)sizeof(struct series_cold) << 16 | (uint64_t)sizeof(struct symbol) << 24 |                              \
+     (uint64_t)sizeof(struct slab_page) << 32 | (uint64_t)sizeof(struct chunk_entry) << 40 |                           \
      (uint64_t)SLAB_CLASSES << 48 | (uint64_t)CKPT_VERSION << 56)
 
 uint64_t ckpt_seed_check(uint64_t seed);
 
 /*
- * Writes and renames the tenant's file; every shard's offset is at least `consumed`. *ret_bytes: its size. Full chunks are made durable before. On failure
- * the file before stays.
+ * Writes and renames the tenant's file; every shard's offset is at least `consumed`. *ret_bytes: its size. Full chunks
+ * are made durable before. On failure the file before stays.
  */
 bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, struct err *err);
 /*
- * The head of a tenant's folder. ERR_NOT_FOUND: it has no checkpoint; ERR_CORRUPT: it has a bad one. floor: the manifest's offset, below which no shard is.
+ * The head of a tenant's folder. ERR_NOT_FOUND: it has no checkpoint; ERR_CORRUPT: it has a bad one. floor: the
+ * manifest's offset, below which no shard is.
  */
-struct head *head_load(struct slice tenant, const char *dir, uint64_t seed, int64_t floor, struct head_totals *totals, struct err *err);
+struct head *head_load(struct slice tenant, const char *dir, uint64_t seed, int64_t floor, struct head_totals *totals,
+                       struct err *err);
 
 bool manifest_write(const char *dir, int32_t partition, uint64_t seed, int64_t offset, struct err *err);
 /* ERR_NOT_FOUND: there is none. ERR_CORRUPT, ERR_CONFIG (another partition or seed). */
 bool manifest_read(const char *dir, int32_t partition, uint64_t seed, int64_t *ret_offset, struct err *err);
 
-/* Is every index in the data within its bounds, every block owned once? For data read from disk; the tables are made after it. */
+/* Is every index in the data within its bounds, every block owned once? For data read from disk; the tables are made
+ * after it. */
 bool shard_data_verify(struct shard_data *d);
 /* One checkpoint image, wherever it comes from: for the loader and its fuzz target. Reads n bytes at off. */
 struct ckpt_source {
@@ -111,7 +115,8 @@ struct ckpt_source {
     bool skip_sums; /* the fuzz target's: any bytes are worth looking at */
 };
 /* The sections, checked to lie within the image; malloc'ed. */
-bool ckpt_read_table(const struct ckpt_source *src, uint64_t seed, struct ckpt_section **ret, uint32_t *ret_n, struct err *err);
+bool ckpt_read_table(const struct ckpt_source *src, uint64_t seed, struct ckpt_section **ret, uint32_t *ret_n,
+                     struct err *err);
 /* The data of one shard, verified and indexed. */
-struct shard_data *ckpt_read_shard(const struct ckpt_source *src, const struct ckpt_section *sections, uint32_t n, uint32_t shard, uint64_t seed,
-                                   int64_t *ret_applied, struct err *err);
+struct shard_data *ckpt_read_shard(const struct ckpt_source *src, const struct ckpt_section *sections, uint32_t n,
+                                   uint32_t shard, uint64_t seed, int64_t *ret_applied, struct err *err);

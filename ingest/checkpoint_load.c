@@ -22,12 +22,14 @@ static bool corrupt(struct err *err, const char *what)
     return err_set(err, ERR_CORRUPT, "%s", what);
 }
 
-/* --- sections -------------------------------------------------------------------------------------------------------- */
+/* --- sections --- */
 
-bool ckpt_read_table(const struct ckpt_source *src, uint64_t seed, struct ckpt_section **ret, uint32_t *ret_n, struct err *err)
+bool ckpt_read_table(const struct ckpt_source *src, uint64_t seed, struct ckpt_section **ret, uint32_t *ret_n,
+                     struct err *err)
 {
     struct ckpt_footer f;
-    if (src->size < sizeof(f) || !src->read(src->arg, &f, sizeof(f), src->size - sizeof(f)) || memcmp(f.magic, "BRNHEAD1", 8) != 0)
+    if (src->size < sizeof(f) || !src->read(src->arg, &f, sizeof(f), src->size - sizeof(f)) ||
+        memcmp(f.magic, "BRNHEAD1", 8) != 0)
         return corrupt(err, "no checkpoint, or its end is missing");
     if (f.version != CKPT_VERSION || f.layout != CKPT_LAYOUT)
         return corrupt(err, "written by another version");
@@ -38,7 +40,8 @@ bool ckpt_read_table(const struct ckpt_source *src, uint64_t seed, struct ckpt_s
     if (f.n_sections > MAX_SECTIONS || f.table_off > table_end || table_end - f.table_off != bytes)
         return corrupt(err, "wrong table of sections");
     struct ckpt_section *table = xmalloc(bytes);
-    bool ok = src->read(src->arg, table, bytes, f.table_off) && (src->skip_sums || XXH3_64bits(table, bytes) == f.table_sum);
+    bool ok =
+        src->read(src->arg, table, bytes, f.table_off) && (src->skip_sums || XXH3_64bits(table, bytes) == f.table_sum);
     for (uint32_t i = 0; ok && i < f.n_sections; i++)
         ok = table[i].off <= f.table_off && table[i].len <= f.table_off - table[i].off;
     if (!ok) {
@@ -101,10 +104,11 @@ static bool read_bytes(const struct ckpt_reader *r, enum ckpt_kind kind, uint32_
     return true;
 }
 
-/* --- a shard --------------------------------------------------------------------------------------------------------- */
+/* --- a shard --- */
 
 /* The pages, made in the runs that they had. Sums of parts: the section is read run by run. */
-static bool fill_strings(const struct ckpt_reader *r, const struct ckpt_section *s, const uint32_t *runs, size_t n_runs, struct strings *st)
+static bool fill_strings(const struct ckpt_reader *r, const struct ckpt_section *s, const uint32_t *runs, size_t n_runs,
+                         struct strings *st)
 {
     XXH3_state_t *sum = XXH3_createState();
     if (!sum)
@@ -205,12 +209,12 @@ static bool read_parts(const struct ckpt_reader *r, uint32_t shard, struct shard
            read_region(r, CKPT_LABELS, shard, &d->labels) && read_region(r, CKPT_SYMBOLS, shard, &d->symbols) &&
            read_strings(r, shard, meta.strings_used, &d->strings) &&
            read_fixed(r, CKPT_SLAB_STATE, shard, &d->slabs.state, sizeof(d->slabs.state)) &&
-           read_region(r, CKPT_SLAB_PAGES, shard, &d->slabs.pages) && read_region(r, CKPT_SLAB_BYTES, shard, &d->slabs.mem) &&
-           read_histograms(r, shard, meta.n_hists, d);
+           read_region(r, CKPT_SLAB_PAGES, shard, &d->slabs.pages) &&
+           read_region(r, CKPT_SLAB_BYTES, shard, &d->slabs.mem) && read_histograms(r, shard, meta.n_hists, d);
 }
 
-struct shard_data *ckpt_read_shard(const struct ckpt_source *src, const struct ckpt_section *sections, uint32_t n, uint32_t shard, uint64_t seed,
-                                   int64_t *ret_applied, struct err *err)
+struct shard_data *ckpt_read_shard(const struct ckpt_source *src, const struct ckpt_section *sections, uint32_t n,
+                                   uint32_t shard, uint64_t seed, int64_t *ret_applied, struct err *err)
 {
     struct ckpt_reader r = {src, sections, n, err};
     struct shard_data *d = shard_data_new(seed);
@@ -226,7 +230,7 @@ struct shard_data *ckpt_read_shard(const struct ckpt_source *src, const struct c
     return d;
 }
 
-/* --- a head ---------------------------------------------------------------------------------------------------------- */
+/* --- a head --- */
 
 static bool file_source_read(void *arg, void *p, size_t n, uint64_t off)
 {
@@ -341,15 +345,16 @@ static struct chunk_store *load_chunks(const struct ckpt_reader *r, const char *
         return NULL;
     struct chunk_store *cs = NULL;
     if (n % sizeof(struct chunk_file_state) == 0)
-        cs = chunk_store_open(chunks_dir, (const struct chunk_file_state *)(const void *)bytes, n / sizeof(struct chunk_file_state), r->err);
+        cs = chunk_store_open(chunks_dir, (const struct chunk_file_state *)(const void *)bytes,
+                              n / sizeof(struct chunk_file_state), r->err);
     else
         corrupt(r->err, "wrong list of chunk files");
     free(bytes);
     return cs;
 }
 
-static struct head *load_head(const struct ckpt_reader *r, struct slice tenant, const char *dir, uint64_t seed, int64_t floor,
-                              struct head_totals *totals)
+static struct head *load_head(const struct ckpt_reader *r, struct slice tenant, const char *dir, uint64_t seed,
+                              int64_t floor, struct head_totals *totals)
 {
     struct ckpt_head meta;
     if (!read_fixed(r, CKPT_HEAD, 0, &meta, sizeof(meta)))
@@ -372,7 +377,8 @@ static struct head *load_head(const struct ckpt_reader *r, struct slice tenant, 
     return NULL;
 }
 
-struct head *head_load(struct slice tenant, const char *dir, uint64_t seed, int64_t floor, struct head_totals *totals, struct err *err)
+struct head *head_load(struct slice tenant, const char *dir, uint64_t seed, int64_t floor, struct head_totals *totals,
+                       struct err *err)
 {
     char path[4096];
     snprintf(path, sizeof(path), "%s/head.ckpt", dir);

@@ -74,7 +74,7 @@ static void section(struct ckpt_writer *w, enum ckpt_kind kind, uint32_t shard, 
     section_end(w);
 }
 
-/* --- shards ---------------------------------------------------------------------------------------------------------- */
+/* --- shards --- */
 
 static void put_strings(struct ckpt_writer *w, const struct strings *s, uint32_t shard)
 {
@@ -119,8 +119,13 @@ static void put_histograms(struct ckpt_writer *w, const struct shard_data *d, ui
 static void put_shard(struct ckpt_writer *w, const struct shard *s, uint32_t i, int64_t consumed)
 {
     const struct shard_data *d = s->data;
-    struct ckpt_shard meta = {.n_series = d->n_series, .n_symbols = d->n_symbols, .n_names = d->n_names, .n_hists = d->n_hists,
-                              .n_full_chunks = d->n_full_chunks, .n_ooo_blocks = d->n_ooo_blocks, .strings_used = d->strings.used,
+    struct ckpt_shard meta = {.n_series = d->n_series,
+                              .n_symbols = d->n_symbols,
+                              .n_names = d->n_names,
+                              .n_hists = d->n_hists,
+                              .n_full_chunks = d->n_full_chunks,
+                              .n_ooo_blocks = d->n_ooo_blocks,
+                              .strings_used = d->strings.used,
                               .applied = MAX(s->applied, consumed)};
     section(w, CKPT_SHARD, i, &meta, sizeof(meta));
     section(w, CKPT_HOT, i, d->hot.p, d->hot.n);
@@ -134,7 +139,7 @@ static void put_shard(struct ckpt_writer *w, const struct shard *s, uint32_t i, 
     put_histograms(w, d, i);
 }
 
-/* --- the file -------------------------------------------------------------------------------------------------------- */
+/* --- the file --- */
 
 /* After the shards: what they refer to in chunk files is then in the files. */
 static bool put_head(struct ckpt_writer *w, struct head *h, const struct ckpt_head *meta)
@@ -161,7 +166,8 @@ static bool put_head(struct ckpt_writer *w, struct head *h, const struct ckpt_he
 
 static bool put_end(struct ckpt_writer *w, uint64_t seed)
 {
-    struct ckpt_footer f = {.n_sections = w->n, .version = CKPT_VERSION, .layout = CKPT_LAYOUT, .seed_check = ckpt_seed_check(seed)};
+    struct ckpt_footer f = {
+        .n_sections = w->n, .version = CKPT_VERSION, .layout = CKPT_LAYOUT, .seed_check = ckpt_seed_check(seed)};
     memcpy(f.magic, "BRNHEAD1", sizeof(f.magic));
     f.table_off = w->off = (w->off + 63) & ~63ULL;
     f.table_sum = XXH3_64bits(w->sections, w->n * sizeof(*w->sections));
@@ -173,9 +179,12 @@ static bool put_end(struct ckpt_writer *w, uint64_t seed)
 static bool write_file(struct ckpt_writer *w, struct head *h, int64_t consumed)
 {
     /*
-     * The newest time first: the replay starts with it for records that some shards have and others do not, and an earlier one only lets more through.
+     * The newest time first: the replay starts with it for records that some shards have and others do not, and an
+     * earlier one only lets more through.
      */
-    struct ckpt_head meta = {.max_t = atomic_load(&h->max_t), .min_t = atomic_load(&h->min_t), .min_valid = atomic_load(&h->min_valid),
+    struct ckpt_head meta = {.max_t = atomic_load(&h->max_t),
+                             .min_t = atomic_load(&h->min_t),
+                             .min_valid = atomic_load(&h->min_valid),
                              .n_shards = h->n_shards};
     for (uint32_t i = 0; i < h->n_shards && !w->failed; i++) {
         pthread_mutex_lock(&h->shards[i].writer);
@@ -216,7 +225,7 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
     return true;
 }
 
-/* --- manifest -------------------------------------------------------------------------------------------------------- */
+/* --- manifest --- */
 
 struct manifest {
     char magic[8];
@@ -230,7 +239,10 @@ struct manifest {
 
 bool manifest_write(const char *dir, int32_t partition, uint64_t seed, int64_t offset, struct err *err)
 {
-    struct manifest m = {.magic = "BRNMANI", .version = CKPT_VERSION, .partition = partition, .offset = offset,
+    struct manifest m = {.magic = "BRNMANI",
+                         .version = CKPT_VERSION,
+                         .partition = partition,
+                         .offset = offset,
                          .seed_check = ckpt_seed_check(seed)};
     m.magic[7] = 'F';
     m.sum = XXH3_64bits(&m, offsetof(struct manifest, sum));

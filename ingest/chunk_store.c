@@ -52,7 +52,7 @@ static void file_unref(struct chunk_file *f)
     free(f);
 }
 
-/* --- life cycle ------------------------------------------------------------------------------------------------------ */
+/* --- life cycle --- */
 
 static struct chunk_store *store_alloc(const char *dir)
 {
@@ -62,6 +62,7 @@ static struct chunk_store *store_alloc(const char *dir)
     pthread_mutex_init(&cs->io, NULL);
     pthread_mutex_init(&cs->lock, NULL);
     cs->next_number = 1;
+    cs->tail_max = CHUNK_TAIL_MAX;
     return cs;
 }
 
@@ -97,7 +98,8 @@ static bool remove_others(const char *dir, const struct chunk_file_state *files,
         return err_errno(err, ERR_IO, errno, "opening %s", dir);
     bool ok = true;
     for (struct dirent *e; ok && (e = readdir(d));)
-        if (e->d_name[0] >= '0' && e->d_name[0] <= '9' && !named(e->d_name, files, n) && unlinkat(dirfd(d), e->d_name, 0) != 0)
+        if (e->d_name[0] >= '0' && e->d_name[0] <= '9' && !named(e->d_name, files, n) &&
+            unlinkat(dirfd(d), e->d_name, 0) != 0)
             ok = err_errno(err, ERR_IO, errno, "removing %s/%s", dir, e->d_name);
     closedir(d);
     return ok;
@@ -108,7 +110,8 @@ struct chunk_store *chunk_store_new(const char *dir, struct err *err)
     return chunk_store_open(dir, NULL, 0, err);
 }
 
-/* Maps the whole address range that the file may still grow to; pages past its end are not touched before they exist. */
+/* Maps the whole address range that the file may still grow to; pages past its end are not touched before they exist.
+ */
 static bool file_map(struct chunk_file *f, const char *path, struct err *err)
 {
     f->map_bytes = CHUNK_FILE_MAP;
@@ -176,7 +179,7 @@ void chunk_store_free(struct chunk_store *cs)
     free(cs);
 }
 
-/* --- append ---------------------------------------------------------------------------------------------------------- */
+/* --- append --- */
 
 static struct chunk_tail_block *tail_add(struct chunk_store *cs, struct chunk_file *f, uint32_t need)
 {
@@ -194,12 +197,14 @@ static struct chunk_tail_block *tail_add(struct chunk_store *cs, struct chunk_fi
     return b;
 }
 
-/* The file and block that take `need` more bytes. Out-of-order chunks widen the span at once: a short file is not rolled for it. */
+/* The file and block that take `need` more bytes. Out-of-order chunks widen the span at once: a short file is not
+ * rolled for it. */
 static struct chunk_tail_block *tail_for(struct chunk_store *cs, uint32_t need, int64_t min_t, int64_t max_t)
 {
     struct chunk_file *f = cs->n_files ? cs->files[cs->n_files - 1] : NULL;
     bool roll = !f || f->dead || f->len + need > CHUNK_FILE_BYTES ||
-                (f->len > CHUNK_FILE_SPARE && (uint64_t)MAX(f->max_t, max_t) - (uint64_t)MIN(f->min_t, min_t) > CHUNK_FILE_SPAN_MS);
+                (f->len > CHUNK_FILE_SPARE &&
+                 (uint64_t)MAX(f->max_t, max_t) - (uint64_t)MIN(f->min_t, min_t) > CHUNK_FILE_SPAN_MS);
     if (roll) {
         f = file_add(cs, cs->next_number);
         struct chunk_tail_block *b = tail_add(cs, f, need + CHUNK_FILE_HEADER);
@@ -213,8 +218,8 @@ static struct chunk_tail_block *tail_for(struct chunk_store *cs, uint32_t need, 
     return b && b->file == f && b->cap - b->used >= need ? b : tail_add(cs, f, need);
 }
 
-struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encoding enc, uint8_t flags, int count, struct slice data,
-                                      int64_t min_t, int64_t max_t)
+struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encoding enc, uint8_t flags, int count,
+                                      struct slice data, int64_t min_t, int64_t max_t)
 {
     ASSERT(data.n <= CHUNK_MAX_DATA && max_t >= min_t && max_t - min_t <= UINT32_MAX);
     uint32_t need = (CHUNK_HEADER + (uint32_t)data.n + 3) & ~3u;
@@ -232,8 +237,13 @@ struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encodin
     memcpy(p + CHUNK_HEADER, data.p, data.n);
     uint32_t sum = (uint32_t)XXH3_64bits(p + 4, CHUNK_HEADER - 4 + data.n);
     memcpy(p, &sum, 4);
-    struct chunk_entry e = {.min_t = min_t, .span_ms = (uint32_t)(max_t - min_t), .file = f->number, .pos = f->len, .count = n,
-                            .encoding = (uint8_t)enc, .flags = flags};
+    struct chunk_entry e = {.min_t = min_t,
+                            .span_ms = (uint32_t)(max_t - min_t),
+                            .file = f->number,
+                            .pos = f->len,
+                            .count = n,
+                            .encoding = (uint8_t)enc,
+                            .flags = flags};
     b->used += need;
     f->len += need;
     f->min_t = MIN(f->min_t, min_t);
@@ -243,7 +253,7 @@ struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encodin
     return e;
 }
 
-/* --- flush ----------------------------------------------------------------------------------------------------------- */
+/* --- flush --- */
 
 static bool file_make(struct chunk_store *cs, struct chunk_file *f, struct err *err)
 {
@@ -290,7 +300,8 @@ static bool flush_tail(struct chunk_store *cs, struct err *err)
         if (used > b->flushed && !flush_block(cs, b, used, err))
             return false;
         pthread_mutex_lock(&cs->lock);
-        atomic_fetch_sub_explicit(&cs->tail_bytes, MIN(used - b->flushed, atomic_load(&cs->tail_bytes)), memory_order_relaxed);
+        atomic_fetch_sub_explicit(&cs->tail_bytes, MIN(used - b->flushed, atomic_load(&cs->tail_bytes)),
+                                  memory_order_relaxed);
         b->flushed = used;
         /* The last block goes too once it is full enough: the next append makes a new one. */
         bool done = b->used == used && (b != cs->tail_last || b->cap - b->used < CHUNK_MAX_BYTES);
@@ -317,7 +328,7 @@ bool chunk_store_flush(struct chunk_store *cs, bool all, struct err *err)
     return ok;
 }
 
-/* --- checkpoint ------------------------------------------------------------------------------------------------------ */
+/* --- checkpoint --- */
 
 /* final_len: of a file that gets no more bytes; UINT32_MAX for the one that is appended to. */
 static bool sync_file(struct chunk_store *cs, struct chunk_file *f, uint32_t final_len, struct err *err)
@@ -400,7 +411,8 @@ void chunk_store_unlink_dead(struct chunk_store *cs)
     pthread_mutex_unlock(&cs->io);
 }
 
-/* Is all of the file on disk? A last block with nothing left to write goes, so that nobody appends to the file any more. */
+/* Is all of the file on disk? A last block with nothing left to write goes, so that nobody appends to the file any
+ * more. */
 static bool file_settled(struct chunk_store *cs, const struct chunk_file *f)
 {
     struct chunk_tail_block *b = cs->tail_last;
@@ -442,7 +454,7 @@ uint64_t chunk_store_disk_bytes(struct chunk_store *cs)
     return n;
 }
 
-/* --- readers --------------------------------------------------------------------------------------------------------- */
+/* --- readers --- */
 
 void chunk_pins_release(struct chunk_pins *pins)
 {
@@ -482,7 +494,8 @@ static struct chunk_file *pins_find(const struct chunk_pins *pins, uint32_t numb
     return lo < pins->n && pins->files[lo]->number == number ? pins->files[lo] : NULL;
 }
 
-/* Files made since the pins were taken come after the pinned ones; earlier pins stay, as slices point into their mappings. */
+/* Files made since the pins were taken come after the pinned ones; earlier pins stay, as slices point into their
+ * mappings. */
 static void pins_refresh(struct chunk_pins *pins)
 {
     struct chunk_store *cs = pins->cs;
@@ -515,8 +528,10 @@ static bool chunk_at(const char *p, size_t have, struct slice *ret)
     return true;
 }
 
-/* The chunk from the tail, copied; CHUNK_READ_CORRUPT also when it is no longer there, because it was flushed meanwhile. */
-static enum chunk_read read_tail(struct chunk_store *cs, const struct chunk_file *f, uint32_t pos, struct arena *arena, struct slice *ret)
+/* The chunk from the tail, copied; CHUNK_READ_CORRUPT also when it is no longer there, because it was flushed
+ * meanwhile. */
+static enum chunk_read read_tail(struct chunk_store *cs, const struct chunk_file *f, uint32_t pos, struct arena *arena,
+                                 struct slice *ret)
 {
     enum chunk_read result = CHUNK_READ_CORRUPT;
     pthread_mutex_lock(&cs->lock);
@@ -534,7 +549,8 @@ static enum chunk_read read_tail(struct chunk_store *cs, const struct chunk_file
     return result;
 }
 
-enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena, struct slice *ret)
+enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena,
+                                 struct slice *ret)
 {
     struct chunk_file *f = pins_find(pins, e->file);
     if (!f) {

@@ -10,14 +10,16 @@
  *    10   u8   encoding (enum chunk_encoding)
  *    11   u8   flags: 1 = out of order
  *    12   data in Prometheus's encoding, zero bytes up to the next multiple of 4
- * What lies past the length that the tenant's checkpoint names is cut off at start: it is written again by the replay. A file is rolled at 64 MiB or, from 1 MiB on,
- * when its samples span four hours, so that truncation can unlink whole files.
+ * What lies past the length that the tenant's checkpoint names is cut off at start: it is written again by the replay.
+ * A file is rolled at 64 MiB or, from 1 MiB on, when its samples span four hours, so that truncation can unlink whole
+ * files.
  *
- * Appends go to a tail in memory and never fail; chunk_store_flush writes the tail out. At a full disk the tail stays, readers are served from it,
- * and the writer stops consuming when it is over CHUNK_TAIL_MAX. Nothing is ever written through the mapping: a full disk is an error code, not a SIGBUS.
+ * Appends go to a tail in memory and never fail; chunk_store_flush writes the tail out. At a full disk the tail stays,
+ * readers are served from it, and the writer stops consuming when it is over CHUNK_TAIL_MAX. Nothing is ever written
+ * through the mapping: a full disk is an error code, not a SIGBUS.
  *
- * Threads: appends by the head's writer; flush and checkpoint by any one thread at a time (`io`); reads by any thread. `lock` guards the list
- * of files and the tail; it is not held across I/O.
+ * Threads: appends by the head's writer; flush and checkpoint by any one thread at a time (`io`); reads by any thread.
+ * `lock` guards the list of files and the tail; it is not held across I/O.
  */
 #pragma once
 
@@ -63,18 +65,18 @@ struct chunk_file_state {
 };
 
 struct chunk_file {
-    uint32_t number;   /* immutable */
-    int fd;            /* -1: not made yet, or finished and synced; io */
-    char *_Atomic map; /* NULL until the first flush; writer: flusher, readers any */
-    size_t map_bytes;  /* with map */
+    uint32_t number;          /* immutable */
+    int fd;                   /* -1: not made yet, or finished and synced; io */
+    char *_Atomic map;        /* NULL until the first flush; writer: flusher, readers any */
+    size_t map_bytes;         /* with map */
     _Atomic uint32_t flushed; /* bytes in the file; release by the flusher, acquire by readers */
-    uint32_t len;      /* with the tail; lock */
-    uint32_t synced;   /* io */
-    int64_t min_t;     /* lock */
-    int64_t max_t;     /* lock */
-    _Atomic int refs;  /* the store's and one a pin */
-    bool dead;         /* no series refers to it; lock */
-    bool left_out;     /* dead, and the checkpoint being written does not name it; io */
+    uint32_t len;             /* with the tail; lock */
+    uint32_t synced;          /* io */
+    int64_t min_t;            /* lock */
+    int64_t max_t;            /* lock */
+    _Atomic int refs;         /* the store's and one a pin */
+    bool dead;                /* no series refers to it; lock */
+    bool left_out;            /* dead, and the checkpoint being written does not name it; io */
 };
 
 struct chunk_tail_block;
@@ -89,6 +91,7 @@ struct chunk_store {
     struct chunk_tail_block *tail_first;
     struct chunk_tail_block *tail_last;
     _Atomic size_t tail_bytes;
+    size_t tail_max;             /* CHUNK_TAIL_MAX; less in tests */
     _Atomic int64_t retry_at_ms; /* after a failed flush: not before this (monotonic) */
     bool dir_dirty;              /* a file was made since the folder was synced; io */
 };
@@ -100,21 +103,22 @@ struct chunk_store *chunk_store_open(const char *dir, const struct chunk_file_st
 void chunk_store_free(struct chunk_store *cs);
 
 /* The head's writer. */
-struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encoding enc, uint8_t flags, int count, struct slice data,
-                                      int64_t min_t, int64_t max_t);
+struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encoding enc, uint8_t flags, int count,
+                                      struct slice data, int64_t min_t, int64_t max_t);
 /* Writes the tail to its files when it is long enough, or in any case with `all`. */
 bool chunk_store_flush(struct chunk_store *cs, bool all, struct err *err);
 /* Must the writer wait until the disk takes bytes again? */
 static inline bool chunk_store_stalled(const struct chunk_store *cs)
 {
-    return atomic_load_explicit(&cs->tail_bytes, memory_order_relaxed) >= CHUNK_TAIL_MAX;
+    return atomic_load_explicit(&cs->tail_bytes, memory_order_relaxed) >= cs->tail_max;
 }
 
 /* For a checkpoint: everything appended so far is made durable; *ret (to free) says what the files are. */
 bool chunk_store_sync(struct chunk_store *cs, struct chunk_file_state **ret, size_t *ret_n, struct err *err);
 /* After the checkpoint that followed is durable: unlinks the files that it did not name. */
 void chunk_store_unlink_dead(struct chunk_store *cs);
-/* No series refers to a file whose samples are all older than cutoff any more. How many files that is, of those not known to be so. */
+/* No series refers to a file whose samples are all older than cutoff any more. How many files that is, of those not
+ * known to be so. */
 size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff);
 uint64_t chunk_store_disk_bytes(struct chunk_store *cs);
 
@@ -129,4 +133,5 @@ void chunk_pins_release(struct chunk_pins *pins);
 
 enum chunk_read { CHUNK_READ_OK, CHUNK_READ_CORRUPT, CHUNK_READ_NO_MEMORY };
 /* The data of a chunk: in the mapping, or copied to the arena when it is not on disk yet. */
-enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena, struct slice *ret);
+enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena,
+                                 struct slice *ret);

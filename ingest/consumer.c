@@ -1,6 +1,7 @@
 /*
- * The consumer thread: log -> heads. Records of one tenant in a row are applied together (a group), which ends at another tenant, at GROUP_ROWS series, or with
- * the batch that was fetched. Everything below `consumed` is in the heads.
+ * The consumer thread: log -> heads. Records of one tenant in a row are applied together (a group), which ends at
+ * another tenant, at GROUP_ROWS series, or with the batch that was fetched. Everything below `consumed` is in the
+ * heads.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -76,11 +77,11 @@ static bool out_of_time(const struct consumer *c)
     return c->stop_at_ms && clock_mono_ms() > c->stop_at_ms;
 }
 
-/* --- groups ---------------------------------------------------------------------------------------------------------- */
+/* --- groups --- */
 
 /*
- * Full chunks that the disk does not take stay in memory, to a bound; then nothing more is applied until it takes them. False: stopping, and the
- * disk is still full: the log has the rest.
+ * Full chunks that the disk does not take stay in memory, to a bound; then nothing more is applied until it takes them.
+ * False: stopping, and the disk is still full: the log has the rest.
  */
 static bool wait_for_disk(struct consumer *c, struct head *h)
 {
@@ -92,7 +93,8 @@ static bool wait_for_disk(struct consumer *c, struct head *h)
             break;
         metric_inc(metric_single(ingest_metrics[INGESTER_CHUNK_WRITE_FAILURES]));
         if (!said)
-            LOG_ERROR("consumption waits for the disk to take chunks", {"tenant", LOG_SLICE(h->tenant)}, {"err", LOG_ERR(&err)});
+            LOG_ERROR("consumption waits for the disk to take chunks", {"tenant", LOG_SLICE(h->tenant)},
+                      {"err", LOG_ERR(&err)});
         said = true;
         atomic_store(&ing->stalled, true);
         metric_set(ing->m_stalled, 1);
@@ -141,7 +143,8 @@ static bool group_apply(struct consumer *c)
         return false;
     struct head_counts counts;
     int64_t begin = clock_mono_ns();
-    head_apply(h, limits_of(c->ing->limits, h->tenant), g->recs, g->n_recs, g->rows, g->sorted, g->n_rows, &g->arena, &counts);
+    head_apply(h, limits_of(c->ing->limits, h->tenant), g->recs, g->n_recs, g->rows, g->sorted, g->n_rows, &g->arena,
+               &counts);
     head_publish(h, &counts);
     note_refusals(&counts);
     metric_inc(metric_single(ingest_metrics[READER_REQUESTS]));
@@ -168,11 +171,12 @@ static void row_add(struct group *g, const struct write_series *s)
     g->rows[g->n_rows++] = (struct head_row){.hash = s->hash, .series = s, .record = (uint32_t)g->n_recs};
 }
 
-/* --- metadata -------------------------------------------------------------------------------------------------------- */
+/* --- metadata --- */
 
 static void metadata_put(struct head *h, const struct limits *limits, const struct write_metadata *md, int64_t now_ms)
 {
-    static const char *const reasons[] = {[METADATA_USER_LIMIT] = "per_user_metadata_limit", [METADATA_METRIC_LIMIT] = "per_metric_metadata_limit"};
+    static const char *const reasons[] = {
+        [METADATA_USER_LIMIT] = "per_user_metadata_limit", [METADATA_METRIC_LIMIT] = "per_metric_metadata_limit"};
     enum metadata_result r = metadata_add(&h->metadata, limits, md, now_ms);
     if (r == METADATA_NEW)
         metric_inc(h->metrics.metadata_created);
@@ -184,7 +188,7 @@ static void metadata_put(struct head *h, const struct limits *limits, const stru
     discard_count(DISCARD_METADATA, reasons[r], h->tenant, 1);
 }
 
-/* --- records --------------------------------------------------------------------------------------------------------- */
+/* --- records --- */
 
 /* The work that the distributor has done, when it is of use here. */
 static const struct record_hint *usable_hint(const struct ingester *ing, const struct plog_record *rec)
@@ -221,10 +225,12 @@ static void add_decoded(struct group *g, const struct limits *limits, const stru
 static void count_tenant_refused(const struct plog_record *rec, const struct write_request *req)
 {
     metric_inc(metric_get(ingest_metrics[INGESTER_INSTANCE_REJECTED], &SL("ingester_max_tenants")));
-    discard_count(DISCARD_SAMPLES, refusal_reason(REFUSAL_TENANT_LIMIT), rec->tenant, req->n_samples + req->n_histograms);
+    discard_count(DISCARD_SAMPLES, refusal_reason(REFUSAL_TENANT_LIMIT), rec->tenant,
+                  req->n_samples + req->n_histograms);
 }
 
-/* The decoded form goes to the group's arena. When that is too full of other records, those are applied first. NULL: it cannot be read. */
+/* The decoded form goes to the group's arena. When that is too full of other records, those are applied first. NULL: it
+ * cannot be read. */
 static struct write_request *decode(struct consumer *c, const struct plog_record *rec, struct err *err)
 {
     struct group *g = &c->group;
@@ -237,7 +243,8 @@ static struct write_request *decode(struct consumer *c, const struct plog_record
     return record_decode(rec, c->ing->hash_seed, &g->arena, req, err) ? req : NULL;
 }
 
-/* One record into the group, which ends here when it is of another tenant or full. False only when stopping with a full disk. */
+/* One record into the group, which ends here when it is of another tenant or full. False only when stopping with a full
+ * disk. */
 static bool consume_record(struct consumer *c, const struct plog_record *rec)
 {
     struct ingester *ing = c->ing;
@@ -287,13 +294,13 @@ static void note_batch(struct ingester *ing, const struct plog_batch *b)
 static void note_gap(struct ingester *ing, int64_t expected, int64_t got)
 {
     metric_add(metric_single(ingest_metrics[READER_MISSED_RECORDS]), (double)(got - expected));
-    LOG_WARN("records are gone from the log that were not consumed", {"partition", LOG_I64(ing->partition)}, {"from", LOG_I64(expected)},
-             {"to", LOG_I64(got)});
+    LOG_WARN("records are gone from the log that were not consumed", {"partition", LOG_I64(ing->partition)},
+             {"from", LOG_I64(expected)}, {"to", LOG_I64(got)});
 }
 
 /*
- * Applies a batch, up to a record whose hint is of no use here: such a record comes without its value, and is fetched once more from there on. What was applied
- * is published. False only when stopping with a full disk.
+ * Applies a batch, up to a record whose hint is of no use here: such a record comes without its value, and is fetched
+ * once more from there on. What was applied is published. False only when stopping with a full disk.
  */
 static bool consume_batch(struct consumer *c, const struct plog_batch *b)
 {
@@ -317,7 +324,7 @@ static bool consume_batch(struct consumer *c, const struct plog_batch *b)
     return true;
 }
 
-/* --- the loop -------------------------------------------------------------------------------------------------------- */
+/* --- the loop --- */
 
 static void reset_position(struct ingester *ing)
 {
@@ -328,8 +335,8 @@ static void reset_position(struct ingester *ing)
         sleep_ms(RETRY_MS);
         return;
     }
-    LOG_ERROR("the position to read from is beyond the end of the log: reading all of it", {"partition", LOG_I64(ing->partition)},
-              {"position", LOG_I64(ing->position)}, {"end", LOG_I64(next)});
+    LOG_ERROR("the position to read from is beyond the end of the log: reading all of it",
+              {"partition", LOG_I64(ing->partition)}, {"position", LOG_I64(ing->position)}, {"end", LOG_I64(next)});
     if (ingester_rewind(ing, first, &err))
         ing->position = first;
     else

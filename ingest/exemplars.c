@@ -9,7 +9,8 @@
 #include "ingest/region_int.h"
 
 #define NONE UINT32_MAX
-#define MAX_LABELS_BYTES 4096u /* the distributor takes 128 characters at most; this bounds what other producers may put in */
+#define MAX_LABELS_BYTES                                                                                               \
+    4096u /* the distributor takes 128 characters at most; this bounds what other producers may put in */
 
 struct exemplar_entry {
     struct series_hash series;
@@ -17,7 +18,7 @@ struct exemplar_entry {
     double v;
     char *labels; /* owned; NULL: the place is empty */
     uint32_t n_labels;
-    uint32_t older; /* place of the series' exemplar before this one; stale once that place was taken by a newer one */
+    uint32_t older;  /* place of the series' exemplar before this one; stale once that place was taken by a newer one */
     uint64_t serial; /* grows with each exemplar stored: tells whether `older` is still what it was */
     uint64_t older_serial;
 };
@@ -63,7 +64,7 @@ void exemplars_release(struct exemplars *x)
     pthread_mutex_destroy(&x->lock);
 }
 
-/* --- index ----------------------------------------------------------------------------------------------------------- */
+/* --- index --- */
 
 static struct exemplar_index *index_slot(const struct exemplars *x, struct series_hash h)
 {
@@ -101,7 +102,7 @@ static void index_remove(struct exemplars *x, struct exemplar_index *slot)
     x->n_series--;
 }
 
-/* --- ring ------------------------------------------------------------------------------------------------------------ */
+/* --- ring --- */
 
 static void evict(struct exemplars *x, struct exemplar_entry *e)
 {
@@ -116,7 +117,8 @@ static void evict(struct exemplars *x, struct exemplar_entry *e)
     count_stored(-1);
 }
 
-static enum exemplar_result add_locked(struct exemplars *x, struct series_hash series, struct slice labels, int64_t t, double v)
+static enum exemplar_result add_locked(struct exemplars *x, struct series_hash series, struct slice labels, int64_t t,
+                                       double v)
 {
     if (x->cap == 0 || labels.n > MAX_LABELS_BYTES)
         return EXEMPLAR_OFF;
@@ -137,8 +139,13 @@ static enum exemplar_result add_locked(struct exemplars *x, struct series_hash s
         index_resize(x, x->n_slots * 2);
         slot = index_slot(x, series);
     }
-    *e = (struct exemplar_entry){.series = series, .t = t, .v = v, .labels = xmalloc(labels.n), .n_labels = (uint32_t)labels.n,
-                                 .older = NONE, .serial = serial};
+    *e = (struct exemplar_entry){.series = series,
+                                 .t = t,
+                                 .v = v,
+                                 .labels = xmalloc(labels.n),
+                                 .n_labels = (uint32_t)labels.n,
+                                 .older = NONE,
+                                 .serial = serial};
     if (labels.n)
         memcpy(e->labels, labels.p, labels.n);
     if (slot->newest) {
@@ -155,7 +162,8 @@ static enum exemplar_result add_locked(struct exemplars *x, struct series_hash s
     return EXEMPLAR_STORED;
 }
 
-enum exemplar_result exemplars_add(struct exemplars *x, struct series_hash series, struct slice labels, int64_t t, double v)
+enum exemplar_result exemplars_add(struct exemplars *x, struct series_hash series, struct slice labels, int64_t t,
+                                   double v)
 {
     pthread_mutex_lock(&x->lock);
     enum exemplar_result r = add_locked(x, series, labels, t, v);
@@ -187,10 +195,11 @@ void exemplars_resize(struct exemplars *x, uint32_t cap)
     pthread_mutex_unlock(&x->lock);
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 /* The series' exemplars of the range, newest first, into views; returns how many. */
-static size_t collect(const struct exemplars *x, uint32_t newest, int64_t min_t, int64_t max_t, struct exemplar_view *views)
+static size_t collect(const struct exemplars *x, uint32_t newest, int64_t min_t, int64_t max_t,
+                      struct exemplar_view *views)
 {
     size_t n = 0;
     const struct exemplar_entry *e = &x->ring[newest];
@@ -204,7 +213,8 @@ static size_t collect(const struct exemplars *x, uint32_t newest, int64_t min_t,
 }
 
 bool exemplars_each(struct exemplars *x, int64_t min_t, int64_t max_t,
-                    bool (*fn)(void *arg, struct series_hash series, const struct exemplar_view *views, size_t n), void *arg)
+                    bool (*fn)(void *arg, struct series_hash series, const struct exemplar_view *views, size_t n),
+                    void *arg)
 {
     bool ok = true;
     pthread_mutex_lock(&x->lock);
@@ -225,7 +235,8 @@ bool exemplars_each(struct exemplars *x, int64_t min_t, int64_t max_t,
     return ok;
 }
 
-/* --- checkpoint: u32 cap, u32 n, then n times hash lo, hi, t, v, u32 length, label bytes ------------------------------ */
+/* --- checkpoint: u32 cap, u32 n, then n times hash lo, hi, t, v, u32 length, label bytes
+ * ------------------------------ */
 
 void exemplars_save(struct exemplars *x, struct buf *out)
 {

@@ -54,7 +54,8 @@ bool dir_remove(const char *path, struct err *err)
         if ((size_t)snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name) >= sizeof(sub))
             ok = err_set(err, ERR_IO, "a path below %s is too long", path);
         else if (unlinkat(dirfd(d), e->d_name, 0) != 0)
-            ok = errno == EISDIR || errno == EPERM ? dir_remove(sub, err) : err_errno(err, ERR_IO, errno, "removing %s", sub);
+            ok = errno == EISDIR || errno == EPERM ? dir_remove(sub, err)
+                                                   : err_errno(err, ERR_IO, errno, "removing %s", sub);
     }
     closedir(d);
     if (ok && rmdir(path) != 0)

@@ -21,7 +21,7 @@ const char *refusal_reason(enum refusal r)
     return reasons[r];
 }
 
-/* --- series by metric name ------------------------------------------------------------------------------------------- */
+/* --- series by metric name --- */
 
 struct metric_count {
     uint64_t hash; /* 0 = free */
@@ -92,7 +92,7 @@ void metric_counts_add(struct metric_counts *m, struct slice metric, int64_t del
     pthread_mutex_unlock(&m->lock);
 }
 
-/* --- life cycle ------------------------------------------------------------------------------------------------------ */
+/* --- life cycle --- */
 
 static struct metric *user_metric(enum ingest_metric_id id, struct slice tenant)
 {
@@ -114,7 +114,8 @@ static void head_metrics_init(struct head_metrics *m, struct slice tenant)
     m->metadata_removed = user_metric(INGESTER_METADATA_REMOVED, tenant);
 }
 
-struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint32_t n_shards, struct chunk_store *cs, struct head_totals *totals)
+struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint32_t n_shards, struct chunk_store *cs,
+                      struct head_totals *totals)
 {
     ASSERT(n_shards >= 1 && n_shards <= HEAD_MAX_SHARDS && (n_shards & (n_shards - 1)) == 0);
     struct head *h = xcalloc(1, sizeof(*h));
@@ -163,7 +164,7 @@ void head_free(struct head *h)
     free(h);
 }
 
-/* --- numbers --------------------------------------------------------------------------------------------------------- */
+/* --- numbers --- */
 
 void head_publish(struct head *h, const struct head_counts *c)
 {
@@ -191,7 +192,8 @@ void head_publish(struct head *h, const struct head_counts *c)
         metric_add(h->metrics.failures, (double)failed);
 }
 
-/* As Mimir's: an exponentially weighted average in which the newest period counts a fifth; the first one counts whole. */
+/* As Mimir's: an exponentially weighted average in which the newest period counts a fifth; the first one counts whole.
+ */
 static void update_rate(_Atomic uint64_t *n, _Atomic double *rate, double seconds)
 {
     double now = (double)atomic_exchange(n, 0) / seconds;

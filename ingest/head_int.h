@@ -1,11 +1,13 @@
 /*
  * Head: the recent data of one tenant in one partition. Shards of series, full chunks, exemplars, metadata.
  *
- * Made by the consumer, lives until the ingester is freed. head_apply runs on the consumer; everything that reads may run on any thread.
+ * Made by the consumer, lives until the ingester is freed. head_apply runs on the consumer; everything that reads may
+ * run on any thread.
  *
- * Oldest valid time. As in Prometheus a sample is too old for a series when it is more than half a chunk range (1 h) older than the newest
- * sample of the head. Here "the newest" is taken over the records before the sample's own one, whether those samples were stored or
- * not: so the bound depends on nothing but the log, and a replay decides as the first run did.
+ * Oldest valid time. As in Prometheus a sample is too old for a series when it is more than half a chunk range (1 h)
+ * older than the newest sample of the head. Here "the newest" is taken over the records before the sample's own one,
+ * whether those samples were stored or not: so the bound depends on nothing but the log, and a replay decides as the
+ * first run did.
  */
 #pragma once
 
@@ -30,8 +32,8 @@ struct head_record {
     const struct write_request *req;
     int64_t offset;
     int64_t timestamp_ms;
-    struct append_bounds bounds;           /* by head_apply */
-    struct decoded_histogram *histograms;  /* by head_apply: as req->histograms, NULL when there are none */
+    struct append_bounds bounds;          /* by head_apply */
+    struct decoded_histogram *histograms; /* by head_apply: as req->histograms, NULL when there are none */
 };
 
 /* One series of a record. */
@@ -43,10 +45,10 @@ struct head_row {
 
 /* What was added in one head_apply; the consumer hands it to the metrics. */
 struct head_counts {
-    uint64_t samples;   /* stored; repeated ones too */
+    uint64_t samples;      /* stored; repeated ones too */
     uint64_t rule_samples; /* of these, made by rules */
     uint64_t ooo_samples;
-    uint64_t created;   /* series */
+    uint64_t created; /* series */
     uint64_t chunks_created;
     uint64_t exemplars;
     uint64_t refused[REFUSALS]; /* samples */
@@ -71,8 +73,8 @@ struct head_totals {
 };
 
 struct head_metrics {
-    struct metric *created, *removed, *samples, *failures, *chunks_created, *chunks_removed, *ooo_samples, *exemplars, *active, *metadata_created,
-        *metadata_removed;
+    struct metric *created, *removed, *samples, *failures, *chunks_created, *chunks_removed, *ooo_samples, *exemplars,
+        *active, *metadata_created, *metadata_removed;
 };
 
 struct head {
@@ -87,31 +89,34 @@ struct head {
     struct metric_counts metrics_counts;
     struct head_totals *totals;
     struct head_metrics metrics;
-    _Atomic uint64_t n_series;  /* consumer and truncation write, any reads */
-    _Atomic uint64_t n_active;  /* by the keeper */
-    _Atomic int64_t max_t;      /* newest sample of the records applied; INT64_MIN = none. Writer: consumer */
-    _Atomic int64_t min_t;      /* about the oldest one kept; INT64_MAX = none */
-    _Atomic int64_t min_valid;  /* truncation: nothing older is taken */
-    _Atomic uint64_t changes;   /* grows with every batch applied: is a checkpoint needed? */
-    uint64_t checkpointed;      /* `changes` before the last checkpoint; keeper */
-    bool has_checkpoint;        /* keeper */
-    int64_t enforce_from;       /* series limits hold for records above this offset; consumer, set at load */
-    _Atomic uint64_t n_api;     /* samples stored since the rates were taken, pushed */
-    _Atomic uint64_t n_rule;    /* and made by rules */
-    _Atomic double api_rate;    /* a second; keeper */
+    _Atomic uint64_t n_series; /* consumer and truncation write, any reads */
+    _Atomic uint64_t n_active; /* by the keeper */
+    _Atomic int64_t max_t;     /* newest sample of the records applied; INT64_MIN = none. Writer: consumer */
+    _Atomic int64_t min_t;     /* about the oldest one kept; INT64_MAX = none */
+    _Atomic int64_t min_valid; /* truncation: nothing older is taken */
+    _Atomic uint64_t changes;  /* grows with every batch applied: is a checkpoint needed? */
+    uint64_t checkpointed;     /* `changes` before the last checkpoint; keeper */
+    bool has_checkpoint;       /* keeper */
+    int64_t enforce_from;      /* series limits hold for records above this offset; consumer, set at load */
+    _Atomic uint64_t n_api;    /* samples stored since the rates were taken, pushed */
+    _Atomic uint64_t n_rule;   /* and made by rules */
+    _Atomic double api_rate;   /* a second; keeper */
     _Atomic double rule_rate;
 };
 
 /* dir is made when absent. cs: the tenant's chunk store, owned from now on. */
-struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint32_t n_shards, struct chunk_store *cs, struct head_totals *totals);
+struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint32_t n_shards, struct chunk_store *cs,
+                      struct head_totals *totals);
 void head_free(struct head *h);
 
 /*
- * Applies records in order of offset: rows are those of recs[0..n), in order. What a shard has (offset <= its applied one) it passes over. rows is sorted by
- * shard in place of `sorted`, which has as many places. scratch: for decoded histograms.
+ * Applies records in order of offset: rows are those of recs[0..n), in order. What a shard has (offset <= its applied
+ * one) it passes over. rows is sorted by shard in place of `sorted`, which has as many places. scratch: for decoded
+ * histograms.
  */
-void head_apply(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs, const struct head_row *rows,
-                struct head_row *sorted, size_t n_rows, struct arena *scratch, struct head_counts *ret);
+void head_apply(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs,
+                const struct head_row *rows, struct head_row *sorted, size_t n_rows, struct arena *scratch,
+                struct head_counts *ret);
 
 static inline uint32_t head_shard_of(const struct head *h, struct series_hash hash)
 {

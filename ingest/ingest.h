@@ -1,11 +1,12 @@
 /*
  * The ingester: consumes one partition of the log into heads, one per tenant, and answers selects from them.
  *
- * The log is the only write-ahead log. A head shard is a pure function of the partition's records up to its own offset; a checkpoint
- * (written beside, fsynced, renamed) bounds replay; an offset is committed only after the checkpoint that covers it is durable. kill -9 at any
- * moment loses nothing and doubles nothing. See README.md in this folder.
+ * The log is the only write-ahead log. A head shard is a pure function of the partition's records up to its own offset;
+ * a checkpoint (written beside, fsynced, renamed) bounds replay; an offset is committed only after the checkpoint that
+ * covers it is durable. kill -9 at any moment loses nothing and doubles nothing. See README.md in this folder.
  *
- * Threads: one consumer a partition (the only writer of its heads), one for checkpoints and truncation; selects run on the callers' threads.
+ * Threads: one consumer a partition (the only writer of its heads), one for checkpoints and truncation; selects run on
+ * the callers' threads.
  */
 #pragma once
 
@@ -30,8 +31,9 @@ extern const size_t ingest_flags_n;
 struct ingester;
 
 /* dir: the ingester's folder (checkpoints, mapped chunks). instance_id names the consumer group. */
-struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log, int32_t partition,
-                              const char *dir, const char *instance_id, uint64_t hash_seed, struct err *err);
+struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log,
+                              int32_t partition, const char *dir, const char *instance_id, uint64_t hash_seed,
+                              struct err *err);
 /* Loads the checkpoint, starts the threads and the replay; returns before the replay is done. */
 bool ingester_start(struct ingester *ing, struct err *err);
 /* Caught up with what the log held at start? If not, ret says how far in a few words. */
@@ -48,7 +50,7 @@ struct queryable *ingester_queryable(struct ingester *ing);
 struct ingester_user_stats {
     uint64_t num_series;
     uint64_t active_series;
-    double api_ingestion_rate;  /* samples a second */
+    double api_ingestion_rate; /* samples a second */
     double rule_ingestion_rate;
 };
 bool ingester_user_stats(struct ingester *ing, struct slice tenant, struct ingester_user_stats *ret);

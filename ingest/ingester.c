@@ -24,7 +24,7 @@ const struct flag_def ingest_flags[] = {
 };
 const size_t ingest_flags_n = ARRAY_LEN(ingest_flags);
 
-/* --- tenants --------------------------------------------------------------------------------------------------------- */
+/* --- tenants --- */
 
 static size_t tenants_place(const struct tenants *t, struct slice tenant)
 {
@@ -100,7 +100,7 @@ struct head *ingester_head(struct ingester *ing, struct slice tenant, struct err
     return h;
 }
 
-/* --- queryable ------------------------------------------------------------------------------------------------------- */
+/* --- queryable --- */
 
 static struct head *query_head(struct queryable *q, const struct ctx *ctx)
 {
@@ -109,7 +109,8 @@ static struct head *query_head(struct queryable *q, const struct ctx *ctx)
     return tenants_find(&ing->tenants, ctx->tenant);
 }
 
-static bool empty_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool empty_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n,
+                       struct err *err)
 {
     (void)s, (void)ctx, (void)ret, (void)max, (void)err;
     *ret_n = 0;
@@ -129,8 +130,8 @@ static struct series_set *q_select(struct queryable *q, struct ctx *ctx, const s
     return h ? head_select(h, ctx, p, err) : &empty;
 }
 
-static bool q_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n,
-                          struct err *err)
+static bool q_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret,
+                          size_t *ret_n, struct err *err)
 {
     struct head *h = query_head(q, ctx);
     *ret = NULL;
@@ -138,8 +139,8 @@ static bool q_label_names(struct queryable *q, struct ctx *ctx, const struct sel
     return !h || head_label_names(h, ctx, p, ret, ret_n, err);
 }
 
-static bool q_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret,
-                           size_t *ret_n, struct err *err)
+static bool q_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p,
+                           const struct slice **ret, size_t *ret_n, struct err *err)
 {
     struct head *h = query_head(q, ctx);
     *ret = NULL;
@@ -147,7 +148,8 @@ static bool q_label_values(struct queryable *q, struct ctx *ctx, struct slice na
     return !h || head_label_values(h, ctx, name, p, ret, ret_n, err);
 }
 
-static bool q_metadata(struct queryable *q, struct ctx *ctx, const struct metric_metadata **ret, size_t *ret_n, struct err *err)
+static bool q_metadata(struct queryable *q, struct ctx *ctx, const struct metric_metadata **ret, size_t *ret_n,
+                       struct err *err)
 {
     struct head *h = query_head(q, ctx);
     *ret = NULL;
@@ -155,8 +157,8 @@ static bool q_metadata(struct queryable *q, struct ctx *ctx, const struct metric
     return !h || metadata_list(&h->metadata, ctx->arena, ret, ret_n) || query_memory_error(ctx, err);
 }
 
-static bool q_exemplars(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct exemplar_series **ret, size_t *ret_n,
-                        struct err *err)
+static bool q_exemplars(struct queryable *q, struct ctx *ctx, const struct select_params *p,
+                        const struct exemplar_series **ret, size_t *ret_n, struct err *err)
 {
     struct head *h = query_head(q, ctx);
     *ret = NULL;
@@ -171,7 +173,7 @@ struct queryable *ingester_queryable(struct ingester *ing)
     return &ing->queryable;
 }
 
-/* --- life cycle ------------------------------------------------------------------------------------------------------ */
+/* --- life cycle --- */
 
 static char *copy_text(const char *s)
 {
@@ -211,18 +213,21 @@ static bool config_check(const struct ingest_config *cfg, struct err *err)
 {
     int64_t s = cfg->head_shards;
     if (s < 1 || s > HEAD_MAX_SHARDS || (s & (s - 1)))
-        return err_set(err, ERR_CONFIG, "-ingester.head-shards must be a power of two from 1 to %u, not %lld", HEAD_MAX_SHARDS, (long long)s);
+        return err_set(err, ERR_CONFIG, "-ingester.head-shards must be a power of two from 1 to %u, not %lld",
+                       HEAD_MAX_SHARDS, (long long)s);
     if (cfg->checkpoint_interval <= 0)
         return err_set(err, ERR_CONFIG, "-ingester.checkpoint-interval must be more than 0");
     if (cfg->active_series_update_period <= 0 || cfg->active_series_idle_timeout <= 0)
-        return err_set(err, ERR_CONFIG, "-ingester.active-series-metrics-update-period and -idle-timeout must be more than 0");
+        return err_set(err, ERR_CONFIG,
+                       "-ingester.active-series-metrics-update-period and -idle-timeout must be more than 0");
     if (cfg->truncation_interval <= 0)
         return err_set(err, ERR_CONFIG, "-ingester.head-truncation-interval must be more than 0");
     return true;
 }
 
-struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log, int32_t partition,
-                              const char *dir, const char *instance_id, uint64_t hash_seed, struct err *err)
+struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log,
+                              int32_t partition, const char *dir, const char *instance_id, uint64_t hash_seed,
+                              struct err *err)
 {
     ingest_metrics_register();
     char tenants_dir[4096];
@@ -273,7 +278,7 @@ void ingester_free(struct ingester *ing)
     free(ing);
 }
 
-/* --- start ----------------------------------------------------------------------------------------------------------- */
+/* --- start --- */
 
 /* What the log holds and what the manifest says. */
 struct start {
@@ -287,7 +292,8 @@ struct start {
 static bool give_up(const struct start *st, const char *dir, const struct err *why, struct err *err)
 {
     if (st->first != 0) {
-        err_set(err, ERR_CORRUPT, "%s; the log begins at offset %lld, so it cannot be replayed: restore the file or remove %s", why->text,
+        err_set(err, ERR_CORRUPT,
+                "%s; the log begins at offset %lld, so it cannot be replayed: restore the file or remove %s", why->text,
                 (long long)st->first, dir);
         return false;
     }
@@ -374,8 +380,8 @@ static bool choose_position(struct ingester *ing, const struct start *st, struct
     if (st->manifest < 0)
         position = st->first;
     if (position > st->next) {
-        LOG_ERROR("the position to read from is beyond the end of the log: reading all of it", {"partition", LOG_I64(ing->partition)},
-                  {"position", LOG_I64(position)}, {"end", LOG_I64(st->next)});
+        LOG_ERROR("the position to read from is beyond the end of the log: reading all of it",
+                  {"partition", LOG_I64(ing->partition)}, {"position", LOG_I64(position)}, {"end", LOG_I64(st->next)});
         if (!ingester_rewind(ing, st->first, err))
             return false;
         position = st->first;
@@ -405,7 +411,8 @@ bool ingester_start(struct ingester *ing, struct err *err)
 {
     int64_t begin = clock_mono_ms();
     struct start st = {0};
-    if (!plog_offsets(ing->log, ing->partition, &st.first, &st.next, err) || !read_manifest(ing, &st, err) || !load_tenants(ing, &st, err))
+    if (!plog_offsets(ing->log, ing->partition, &st.first, &st.next, err) || !read_manifest(ing, &st, err) ||
+        !load_tenants(ing, &st, err))
         return false;
     ing->committed = st.manifest;
     if (!choose_position(ing, &st, err))
@@ -417,7 +424,7 @@ bool ingester_start(struct ingester *ing, struct err *err)
     return true;
 }
 
-/* --- progress -------------------------------------------------------------------------------------------------------- */
+/* --- progress --- */
 
 void ingester_publish(struct ingester *ing, int64_t consumed)
 {
@@ -435,14 +442,14 @@ bool ingester_ready(struct ingester *ing, struct err *ret)
 {
     int64_t done = atomic_load(&ing->consumed) + 1;
     if (!atomic_load(&ing->ready))
-        return err_set(ret, ERR_UNAVAILABLE, "partition %d: replayed up to offset %lld of %lld", ing->partition, (long long)done,
-                       (long long)ing->target);
+        return err_set(ret, ERR_UNAVAILABLE, "partition %d: replayed up to offset %lld of %lld", ing->partition,
+                       (long long)done, (long long)ing->target);
     int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
     int64_t first;
     int64_t next;
     if (idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) && next > done)
-        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition, (long long)done,
-                       (long long)(idle_ms / 1000));
+        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition,
+                       (long long)done, (long long)(idle_ms / 1000));
     return true;
 }
 
@@ -473,7 +480,7 @@ bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct
     return ok;
 }
 
-/* --- stop ------------------------------------------------------------------------------------------------------------ */
+/* --- stop --- */
 
 void ingester_stop(struct ingester *ing)
 {

@@ -36,12 +36,13 @@ struct ingester {
     _Atomic bool stop_keeper;
 
     pthread_mutex_t progress_lock;
-    pthread_cond_t progress; /* consumed has grown, or the consumer has ended */
-    bool consumer_ended;     /* progress_lock */
-    _Atomic int64_t consumed; /* last offset applied, -1 = none; writer: consumer under progress_lock (release), readers any (acquire) */
+    pthread_cond_t progress;  /* consumed has grown, or the consumer has ended */
+    bool consumer_ended;      /* progress_lock */
+    _Atomic int64_t consumed; /* last offset applied, -1 = none; writer: consumer under progress_lock (release), readers
+                                 any (acquire) */
     _Atomic int64_t progress_ms; /* when consumed last grew or there was nothing to consume; monotonic */
-    int64_t position;  /* next offset to fetch; consumer, set before it starts */
-    int64_t target;    /* ready when everything below it is consumed; immutable after start */
+    int64_t position;            /* next offset to fetch; consumer, set before it starts */
+    int64_t target;              /* ready when everything below it is consumed; immutable after start */
     _Atomic bool ready;
     _Atomic bool stalled;
     _Atomic uint64_t record_bytes; /* of messages consumed since the last checkpoint */
@@ -58,7 +59,8 @@ struct ingester {
     struct metric *m_consumed, *m_committed, *m_commits, *m_commit_failures, *m_stalled, *m_stuck, *m_resets;
 };
 
-/* The tenant's head, made when absent; NULL when the instance's limit of tenants is reached or its folder cannot be made. For the consumer. */
+/* The tenant's head, made when absent; NULL when the instance's limit of tenants is reached or its folder cannot be
+ * made. For the consumer. */
 struct head *ingester_head(struct ingester *ing, struct slice tenant, struct err *err);
 void head_dir(const struct ingester *ing, struct slice tenant, char *out, size_t cap);
 
@@ -69,7 +71,7 @@ bool keeper_checkpoint(struct ingester *ing, struct err *err);
 /* Sets consumed and wakes the waiting. Consumer, and start. */
 void ingester_publish(struct ingester *ing, int64_t consumed);
 /*
- * The log is another one than the heads were made from: shards take what comes from offset on. Their checkpoints, which still know the old log's
- * offsets, are written anew before anything of the new log is consumed. Consumer, and start.
+ * The log is another one than the heads were made from: shards take what comes from offset on. Their checkpoints, which
+ * still know the old log's offsets, are written anew before anything of the new log is consumed. Consumer, and start.
  */
 bool ingester_rewind(struct ingester *ing, int64_t offset, struct err *err);

@@ -1,5 +1,6 @@
 /*
- * The keeper thread: everything that happens by the clock. Checkpoints and commits, truncation, active series, rates, expiry of metadata.
+ * The keeper thread: everything that happens by the clock. Checkpoints and commits, truncation, active series, rates,
+ * expiry of metadata.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -23,7 +24,7 @@ struct keeper {
     int64_t truncate_at_ms;
 };
 
-/* --- checkpoint ------------------------------------------------------------------------------------------------------ */
+/* --- checkpoint --- */
 
 static bool commit(struct ingester *ing, int64_t offset, struct err *err)
 {
@@ -53,7 +54,8 @@ static bool checkpoint_heads(struct ingester *ing, int64_t consumed, uint64_t *b
         uint64_t written = 0;
         struct err why;
         if (!head_checkpoint(h, consumed, &written, &why)) {
-            /* The others are written all the same: what they have need not be replayed. The first error is the one reported. */
+            /* The others are written all the same: what they have need not be replayed. The first error is the one
+             * reported. */
             if (ok)
                 *err = why;
             ok = false;
@@ -75,8 +77,8 @@ static bool checkpoint_round(struct ingester *ing, struct err *err)
     int64_t consumed = atomic_load_explicit(&ing->consumed, memory_order_acquire);
     metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINTS]));
     uint64_t record_bytes = atomic_load(&ing->record_bytes);
-    if (!checkpoint_heads(ing, consumed, &bytes, err) || !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err) ||
-        !commit(ing, consumed, err)) {
+    if (!checkpoint_heads(ing, consumed, &bytes, err) ||
+        !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err) || !commit(ing, consumed, err)) {
         metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINT_FAILURES]));
         return false;
     }
@@ -86,7 +88,8 @@ static bool checkpoint_round(struct ingester *ing, struct err *err)
     metric_observe(metric_single(ingest_metrics[INGESTER_CHECKPOINT_SECONDS]), (double)ms / 1e3);
     metric_add(metric_single(ingest_metrics[INGESTER_CHECKPOINT_BYTES]), (double)bytes);
     if (bytes)
-        LOG_INFO("checkpoint", {"partition", LOG_I64(ing->partition)}, {"offset", LOG_I64(consumed)}, {"bytes", LOG_U64(bytes)}, {"ms", LOG_I64(ms)});
+        LOG_INFO("checkpoint", {"partition", LOG_I64(ing->partition)}, {"offset", LOG_I64(consumed)},
+                 {"bytes", LOG_U64(bytes)}, {"ms", LOG_I64(ms)});
     return true;
 }
 
@@ -108,10 +111,11 @@ static void checkpoint_when_due(struct keeper *k, int64_t now)
     bool ok = keeper_checkpoint(ing, &err);
     if (!ok)
         LOG_ERROR("no checkpoint could be written; the log keeps what is not in one", {"err", LOG_ERR(&err)});
-    k->checkpoint_at_ms = clock_mono_ms() + (ok ? ing->cfg.checkpoint_interval : MIN(ing->cfg.checkpoint_interval, RETRY_MS));
+    k->checkpoint_at_ms =
+        clock_mono_ms() + (ok ? ing->cfg.checkpoint_interval : MIN(ing->cfg.checkpoint_interval, RETRY_MS));
 }
 
-/* --- the rest -------------------------------------------------------------------------------------------------------- */
+/* --- the rest --- */
 
 static void each_head(struct ingester *ing, void (*fn)(struct ingester *ing, struct head *h, void *arg), void *arg)
 {
@@ -127,7 +131,8 @@ static void update_active(struct ingester *ing, struct head *h, void *arg)
     int64_t now_ms = *(const int64_t *)arg;
     head_count_active(h, (uint32_t)MAX((now_ms - ing->cfg.active_series_idle_timeout) / 1000, 0));
     if (ing->cfg.metadata_retain_period > 0)
-        metric_add(h->metrics.metadata_removed, (double)metadata_expire(&h->metadata, now_ms - ing->cfg.metadata_retain_period));
+        metric_add(h->metrics.metadata_removed,
+                   (double)metadata_expire(&h->metadata, now_ms - ing->cfg.metadata_retain_period));
 }
 
 static void update_rates(struct ingester *ing, struct head *h, void *arg)
@@ -144,7 +149,8 @@ static void truncate_head(struct ingester *ing, struct head *h, void *arg)
     int64_t ms = clock_mono_ms() - begin;
     metric_observe(metric_single(ingest_metrics[INGESTER_TRUNCATION_SECONDS]), (double)ms / 1e3);
     if (removed)
-        LOG_INFO("truncated", {"tenant", LOG_SLICE(h->tenant)}, {"series_removed", LOG_U64(removed)}, {"ms", LOG_I64(ms)});
+        LOG_INFO("truncated", {"tenant", LOG_SLICE(h->tenant)}, {"series_removed", LOG_U64(removed)},
+                 {"ms", LOG_I64(ms)});
 }
 
 struct time_range {
@@ -171,7 +177,8 @@ static void update_gauges(struct ingester *ing)
     int64_t first;
     int64_t next;
     int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
-    bool stuck = idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) && next > atomic_load(&ing->consumed) + 1;
+    bool stuck = idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) &&
+                 next > atomic_load(&ing->consumed) + 1;
     metric_set(ing->m_stuck, stuck);
 }
 
@@ -217,8 +224,11 @@ void *keeper_main(void *arg)
 {
     struct ingester *ing = arg;
     int64_t now = clock_mono_ms();
-    struct keeper k = {.ing = ing, .checkpoint_at_ms = now + ing->cfg.checkpoint_interval, .rates_since_ms = now,
-                       .rates_at_ms = now + ing->cfg.rate_update_period, .truncate_at_ms = now + MIN(ing->cfg.truncation_interval, 60000)};
+    struct keeper k = {.ing = ing,
+                       .checkpoint_at_ms = now + ing->cfg.checkpoint_interval,
+                       .rates_since_ms = now,
+                       .rates_at_ms = now + ing->cfg.rate_update_period,
+                       .truncate_at_ms = now + MIN(ing->cfg.truncation_interval, 60000)};
     /* Soon after the start, so that the count is there; not at once, because the replay comes first. */
     k.active_at_ms = now + MIN(ing->cfg.active_series_update_period, 5000);
     pthread_setname_np(pthread_self(), "keeper");
@@ -228,6 +238,7 @@ void *keeper_main(void *arg)
     }
     struct err err;
     if (!keeper_checkpoint(ing, &err))
-        LOG_ERROR("no last checkpoint could be written; the next start replays more of the log", {"err", LOG_ERR(&err)});
+        LOG_ERROR("no last checkpoint could be written; the next start replays more of the log",
+                  {"err", LOG_ERR(&err)});
     return NULL;
 }

@@ -100,7 +100,8 @@ static bool ask_matching(const struct shard_data *d, const struct ask *a, struct
     return true;
 }
 
-static bool head_ask(struct head *h, struct ctx *ctx, const struct ask *a, const struct slice **ret, size_t *ret_n, struct err *err)
+static bool head_ask(struct head *h, struct ctx *ctx, const struct ask *a, const struct slice **ret, size_t *ret_n,
+                     struct err *err)
 {
     struct shard_data *held[HEAD_MAX_SHARDS];
     struct texts texts = {0};
@@ -125,22 +126,24 @@ static bool head_ask(struct head *h, struct ctx *ctx, const struct ask *a, const
     return ok || query_memory_error(ctx, err);
 }
 
-bool head_label_names(struct head *h, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err)
+bool head_label_names(struct head *h, struct ctx *ctx, const struct select_params *p, const struct slice **ret,
+                      size_t *ret_n, struct err *err)
 {
     struct ask a = {.p = p, .arena = ctx->arena};
     return head_ask(h, ctx, &a, ret, ret_n, err);
 }
 
-bool head_label_values(struct head *h, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
-                       struct err *err)
+bool head_label_values(struct head *h, struct ctx *ctx, struct slice name, const struct select_params *p,
+                       const struct slice **ret, size_t *ret_n, struct err *err)
 {
     struct ask a = {.value_of = &name, .p = p, .arena = ctx->arena};
     return head_ask(h, ctx, &a, ret, ret_n, err);
 }
 
-/* --- exemplars ------------------------------------------------------------------------------------------------------- */
+/* --- exemplars --- */
 
-/* A series' exemplars, copied out under the exemplars' lock; labels are looked up afterwards, because the shard's lock ranks above it. */
+/* A series' exemplars, copied out under the exemplars' lock; labels are looked up afterwards, because the shard's lock
+ * ranks above it. */
 struct found {
     struct found *next;
     struct series_hash series;
@@ -178,9 +181,10 @@ static bool copy_exemplars(void *arg, struct series_hash series, const struct ex
     return true;
 }
 
-/* The labels of a series that matches, copied; false: the arena is full. *ret_n labels == 0 and items == NULL: it does not match or is gone. */
-static bool labels_if_matching(struct head *h, struct series_hash series, const struct select_params *p, struct arena *arena, bool *ret_match,
-                               struct labels *ret)
+/* The labels of a series that matches, copied; false: the arena is full. *ret_n labels == 0 and items == NULL: it does
+ * not match or is gone. */
+static bool labels_if_matching(struct head *h, struct series_hash series, const struct select_params *p,
+                               struct arena *arena, bool *ret_match, struct labels *ret)
 {
     struct shard *s = &h->shards[head_shard_of(h, series)];
     bool ok = true;
@@ -188,7 +192,8 @@ static bool labels_if_matching(struct head *h, struct series_hash series, const 
     pthread_rwlock_rdlock(&s->lock);
     uint32_t ref = series_find(s->data, series);
     struct labels l;
-    if (ref != SERIES_NONE && (ok = series_materialise_labels(s->data, ref, arena, &l)) && matchers_match(p->matchers, p->n_matchers, l)) {
+    if (ref != SERIES_NONE && (ok = series_materialise_labels(s->data, ref, arena, &l)) &&
+        matchers_match(p->matchers, p->n_matchers, l)) {
         *ret = labels_dup(arena, l);
         *ret_match = true;
     }
@@ -201,8 +206,8 @@ static int by_labels(const void *a, const void *b)
     return labels_cmp(((const struct exemplar_series *)a)->labels, ((const struct exemplar_series *)b)->labels);
 }
 
-bool head_exemplars(struct head *h, struct ctx *ctx, const struct select_params *p, const struct exemplar_series **ret, size_t *ret_n,
-                    struct err *err)
+bool head_exemplars(struct head *h, struct ctx *ctx, const struct select_params *p, const struct exemplar_series **ret,
+                    size_t *ret_n, struct err *err)
 {
     struct find f = {.arena = ctx->arena};
     if (!exemplars_each(&h->exemplars, p->min_t, p->max_t, copy_exemplars, &f))

@@ -119,12 +119,14 @@ static struct metadata_family *family_make(struct metadata_store *m, struct slic
     return f;
 }
 
-static enum metadata_result add_locked(struct metadata_store *m, const struct limits *limits, const struct write_metadata *md, int64_t now_ms)
+static enum metadata_result add_locked(struct metadata_store *m, const struct limits *limits,
+                                       const struct write_metadata *md, int64_t now_ms)
 {
     struct metadata_family *f = *family_place(m, md->family);
     for (uint32_t i = 0; f && i < f->n; i++) {
         struct metadata_entry *e = &f->entries[i];
-        if (e->type == md->type && slice_eq(slice_make(e->help, e->n_help), md->help) && slice_eq(slice_make(e->unit, e->n_unit), md->unit)) {
+        if (e->type == md->type && slice_eq(slice_make(e->help, e->n_help), md->help) &&
+            slice_eq(slice_make(e->unit, e->n_unit), md->unit)) {
             e->seen_ms = MAX(e->seen_ms, now_ms);
             to_front(f, i);
             return METADATA_SEEN;
@@ -141,14 +143,19 @@ static enum metadata_result add_locked(struct metadata_store *m, const struct li
     if (!f)
         f = family_make(m, md->family);
     f->entries = xrealloc(f->entries, (f->n + 1) * sizeof(*f->entries));
-    f->entries[f->n] = (struct metadata_entry){.type = md->type, .seen_ms = now_ms, .help = copy(md->help), .n_help = (uint32_t)md->help.n,
-                                               .unit = copy(md->unit), .n_unit = (uint32_t)md->unit.n};
+    f->entries[f->n] = (struct metadata_entry){.type = md->type,
+                                               .seen_ms = now_ms,
+                                               .help = copy(md->help),
+                                               .n_help = (uint32_t)md->help.n,
+                                               .unit = copy(md->unit),
+                                               .n_unit = (uint32_t)md->unit.n};
     to_front(f, f->n++);
     count_entries(1);
     return METADATA_NEW;
 }
 
-enum metadata_result metadata_add(struct metadata_store *m, const struct limits *limits, const struct write_metadata *md, int64_t now_ms)
+enum metadata_result metadata_add(struct metadata_store *m, const struct limits *limits,
+                                  const struct write_metadata *md, int64_t now_ms)
 {
     pthread_mutex_lock(&m->lock);
     enum metadata_result r = add_locked(m, limits, md, now_ms);
@@ -201,11 +208,12 @@ uint64_t metadata_count(struct metadata_store *m)
     return n;
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static const char *type_name(uint32_t type)
 {
-    static const char *const names[] = {"unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"};
+    static const char *const names[] = {"unknown",        "counter", "gauge", "histogram",
+                                        "gaugehistogram", "summary", "info",  "stateset"};
     return names[type < ARRAY_LEN(names) ? type : 0];
 }
 
@@ -216,7 +224,8 @@ static int by_family(const void *a, const void *b)
     return slice_cmp(slice_make(x->name, x->n_name), slice_make(y->name, y->n_name));
 }
 
-static bool list_locked(const struct metadata_store *m, struct arena *arena, const struct metric_metadata **ret, size_t *ret_n)
+static bool list_locked(const struct metadata_store *m, struct arena *arena, const struct metric_metadata **ret,
+                        size_t *ret_n)
 {
     const struct metadata_family **families = ARENA_ARRAY(arena, const struct metadata_family *, m->n_families + 1);
     size_t n = 0;
@@ -237,8 +246,9 @@ static bool list_locked(const struct metadata_store *m, struct arena *arena, con
         struct slice name = arena_dup(arena, slice_make(families[i]->name, families[i]->n_name));
         for (uint32_t j = 0; j < families[i]->n; j++) {
             const struct metadata_entry *e = &families[i]->entries[j];
-            list[k++] = (struct metric_metadata){name, type_name(e->type), arena_dup(arena, slice_make(e->help, e->n_help)),
-                                                 arena_dup(arena, slice_make(e->unit, e->n_unit))};
+            list[k++] =
+                (struct metric_metadata){name, type_name(e->type), arena_dup(arena, slice_make(e->help, e->n_help)),
+                                         arena_dup(arena, slice_make(e->unit, e->n_unit))};
         }
     }
     *ret = list;
@@ -254,7 +264,8 @@ bool metadata_list(struct metadata_store *m, struct arena *arena, const struct m
     return ok;
 }
 
-/* --- checkpoint: entries, each u32 type, i64 seen_ms, u32 lengths of family, help, unit, then their bytes -------------- */
+/* --- checkpoint: entries, each u32 type, i64 seen_ms, u32 lengths of family, help, unit, then their bytes
+ * -------------- */
 
 void metadata_save(struct metadata_store *m, struct buf *out)
 {

@@ -1,7 +1,8 @@
 /*
- * Metric metadata of one tenant: for each metric family the set of (type, help, unit) seen, each with the time it was last seen. What has not been seen for the
- * retain period goes. Bounded by max_global_metadata_per_user (families) and _per_metric (entries of a family), 0 = no limit; and by
- * METADATA_MAX_PER_FAMILY in any case. Guarded by its own lock; any thread.
+ * Metric metadata of one tenant: for each metric family the set of (type, help, unit) seen, each with the time it was
+ * last seen. What has not been seen for the retain period goes. Bounded by max_global_metadata_per_user (families) and
+ * _per_metric (entries of a family), 0 = no limit; and by METADATA_MAX_PER_FAMILY in any case. Guarded by its own lock;
+ * any thread.
  */
 #pragma once
 
@@ -30,7 +31,8 @@ void metadata_init(struct metadata_store *m);
 void metadata_release(struct metadata_store *m);
 
 enum metadata_result { METADATA_NEW, METADATA_SEEN, METADATA_USER_LIMIT, METADATA_METRIC_LIMIT };
-enum metadata_result metadata_add(struct metadata_store *m, const struct limits *limits, const struct write_metadata *md, int64_t now_ms);
+enum metadata_result metadata_add(struct metadata_store *m, const struct limits *limits,
+                                  const struct write_metadata *md, int64_t now_ms);
 /* Drops what was last seen before `before_ms`; returns how many entries went. */
 uint64_t metadata_expire(struct metadata_store *m, int64_t before_ms);
 uint64_t metadata_count(struct metadata_store *m);

@@ -1,12 +1,12 @@
 /*
  * From matchers to refs.
  *
- * Candidates start as the shortest postings list of an equality matcher (or the union of another matcher's values, or all series) and are
- * filtered by the matchers that are left. A filter runs in one of two ways, whichever looks at less:
- *     by value   every value of the label is matched once, the postings of the matching ones (or, for a matcher that also matches the absent
- *                label, of the others) are or-ed into a bitmap, candidates are looked up there
- *     by series  the value of each candidate is matched, each value once
- * Memory besides the result: a bit a series, or a byte a symbol, malloc'ed and freed at once.
+ * Candidates start as the shortest postings list of an equality matcher (or the union of another matcher's values, or
+ * all series) and are filtered by the matchers that are left. A filter runs in one of two ways, whichever looks at
+ * less: by value   every value of the label is matched once, the postings of the matching ones (or, for a matcher that
+ * also matches the absent label, of the others) are or-ed into a bitmap, candidates are looked up there by series  the
+ * value of each candidate is matched, each value once Memory besides the result: a bit a series, or a byte a symbol,
+ * malloc'ed and freed at once.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +28,10 @@ struct term {
     bool done;
 };
 
-/* --- which values ---------------------------------------------------------------------------------------------------- */
+/* --- which values --- */
 
-/* The literals that decide the matcher, when there are: values equal to one of them match (EQ, RE) or do not (NEQ, NRE). */
+/* The literals that decide the matcher, when there are: values equal to one of them match (EQ, RE) or do not (NEQ,
+ * NRE). */
 static size_t term_literals(const struct term *t, const struct slice **ret)
 {
     if (t->m->type == MATCH_EQ || t->m->type == MATCH_NEQ) {
@@ -87,7 +88,7 @@ static size_t term_values(const struct shard_data *d, const struct term *t)
     return n && literals_suffice(t) ? n : symbol_at(d, t->name)->n;
 }
 
-/* --- filters --------------------------------------------------------------------------------------------------------- */
+/* --- filters --- */
 
 static void filter_by_value(const struct shard_data *d, const struct term *t, struct candidates *c)
 {
@@ -156,7 +157,7 @@ static void intersect(struct candidates *c, const uint32_t *list, size_t n)
     c->n = kept;
 }
 
-/* --- start ----------------------------------------------------------------------------------------------------------- */
+/* --- start --- */
 
 enum start { START_NONE, START_ALL, START_LIST, START_BITMAP };
 
@@ -201,7 +202,8 @@ static bool start_bitmap(const struct shard_data *d, const struct term *t, struc
     return c->refs != NULL;
 }
 
-static bool start_candidates(const struct shard_data *d, enum start how, struct term *first, struct arena *arena, struct candidates *c)
+static bool start_candidates(const struct shard_data *d, enum start how, struct term *first, struct arena *arena,
+                             struct candidates *c)
 {
     if (first)
         first->done = true;
@@ -233,12 +235,15 @@ static void filter(const struct shard_data *d, const struct term *t, struct cand
     }
 }
 
-bool postings_select(const struct shard_data *d, const struct matcher *matchers, size_t n, struct arena *arena, const uint32_t **ret, size_t *ret_n)
+bool postings_select(const struct shard_data *d, const struct matcher *matchers, size_t n, struct arena *arena,
+                     const uint32_t **ret, size_t *ret_n)
 {
     struct term *terms = xcalloc(n, sizeof(*terms));
     for (size_t i = 0; i < n; i++)
-        terms[i] = (struct term){.m = &matchers[i], .name = symbol_find(d, SYMBOL_IS_NAME, matchers[i].name),
-                                 .empty = matcher_matches_empty(&matchers[i]), .single = SYMBOL_NONE};
+        terms[i] = (struct term){.m = &matchers[i],
+                                 .name = symbol_find(d, SYMBOL_IS_NAME, matchers[i].name),
+                                 .empty = matcher_matches_empty(&matchers[i]),
+                                 .single = SYMBOL_NONE};
     struct candidates c = {0};
     struct term *first = NULL;
     enum start how = choose_start(d, terms, n, &first);

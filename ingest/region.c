@@ -9,7 +9,8 @@
 
 _Noreturn void memory_exhausted(size_t bytes)
 {
-    LOG_ERROR("out of memory: the ingester ends here and goes on from its log at the next start", {"bytes", LOG_U64(bytes)});
+    LOG_ERROR("out of memory: the ingester ends here and goes on from its log at the next start",
+              {"bytes", LOG_U64(bytes)});
     abort();
 }
 

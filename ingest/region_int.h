@@ -1,10 +1,11 @@
 /*
- * Region: one growable run of bytes, for data that refers to itself by index only. Small ones are malloc'ed, larger ones are mappings of
- * their own that grow by mremap, which moves page tables and not bytes: growth costs nothing a byte, and pages never written take no memory.
+ * Region: one growable run of bytes, for data that refers to itself by index only. Small ones are malloc'ed, larger
+ * ones are mappings of their own that grow by mremap, which moves page tables and not bytes: growth costs nothing a
+ * byte, and pages never written take no memory.
  *
  * Growing may move the bytes: pointers into a region live no longer than the lock they were taken under.
- * When the system has no memory left the process ends with one line: a head that lost the middle of an append cannot go on, and the
- * log holds everything. Owned by whoever owns the structure around it.
+ * When the system has no memory left the process ends with one line: a head that lost the middle of an append cannot go
+ * on, and the log holds everything. Owned by whoever owns the structure around it.
  */
 #pragma once
 

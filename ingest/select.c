@@ -1,6 +1,7 @@
 /*
- * Select on a head. The refs of every shard are resolved at once; series are materialised batch by batch as the query asks for them, each batch
- * under one hold of its shard's shared lock. The set keeps the shards' data and the chunk files alive.
+ * Select on a head. The refs of every shard are resolved at once; series are materialised batch by batch as the query
+ * asks for them, each batch under one hold of its shard's shared lock. The set keeps the shards' data and the chunk
+ * files alive.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -38,11 +39,12 @@ struct head_set {
 bool query_memory_error(const struct ctx *ctx, struct err *err)
 {
     return err_set(err, ERR_MAX_QUERY_MEMORY,
-                   "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %zu bytes)",
+                   "the query exceeded the maximum allowed estimated amount of memory consumed by a single query "
+                   "(limit: %zu bytes)",
                    ctx->arena->budget_bytes);
 }
 
-/* --- one series ------------------------------------------------------------------------------------------------------ */
+/* --- one series --- */
 
 static bool entry_overlaps(const struct chunk_entry *e, int64_t min_t, int64_t max_t)
 {
@@ -50,7 +52,8 @@ static bool entry_overlaps(const struct chunk_entry *e, int64_t min_t, int64_t m
 }
 
 /* The out-of-order samples not yet in a chunk; NULL when there are none in the range. */
-static const struct ooo_block *ooo_in_range(const struct shard_data *d, const struct series_cold *c, int64_t min_t, int64_t max_t)
+static const struct ooo_block *ooo_in_range(const struct shard_data *d, const struct series_cold *c, int64_t min_t,
+                                            int64_t max_t)
 {
     if (!c->ooo)
         return NULL;
@@ -108,7 +111,8 @@ static int by_min_t(const void *a, const void *b)
     return (x->min_t > y->min_t) - (x->min_t < y->min_t);
 }
 
-/* Stable for equal times, which qsort is not: chunks in order come before late ones. Lists are short and nearly sorted. */
+/* Stable for equal times, which qsort is not: chunks in order come before late ones. Lists are short and nearly sorted.
+ */
 static void sort_chunks(struct series_chunk *chunks, size_t n)
 {
     if (n > 64) {
@@ -125,8 +129,8 @@ static void sort_chunks(struct series_chunk *chunks, size_t n)
 }
 
 /*
- * A series on its way: what had to be taken under the shard's lock is taken. Full chunks are only named, since looking at them may read the
- * disk, which is done after the lock is gone.
+ * A series on its way: what had to be taken under the shard's lock is taken. Full chunks are only named, since looking
+ * at them may read the disk, which is done after the lock is gone.
  */
 struct pending {
     struct series *series;
@@ -136,7 +140,8 @@ struct pending {
     size_t n_full;
 };
 
-static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct pending *out)
+static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
+                            struct pending *out)
 {
     enum chunk_encoding enc;
     int64_t min_t;
@@ -152,7 +157,8 @@ static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint
     return true;
 }
 
-static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct pending *out)
+static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
+                        struct pending *out)
 {
     const struct series_cold *c = series_cold(d, ref);
     const struct chunk_entry *e = series_chunks(d, c);
@@ -175,7 +181,8 @@ static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t
     return ooo_chunk(ooo, arena, &out->chunks[out->n_chunks++]);
 }
 
-/* Full chunks of the range. A damaged one is counted and left out: the rest of the series is still good. False: the arena is full. */
+/* Full chunks of the range. A damaged one is counted and left out: the rest of the series is still good. False: the
+ * arena is full. */
 static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena *arena)
 {
     for (size_t i = 0; i < p->n_full; i++) {
@@ -183,13 +190,14 @@ static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena
         struct slice data;
         switch (chunk_store_read(&s->pins, e, arena, &data)) {
         case CHUNK_READ_OK:
-            p->chunks[p->n_chunks++] = (struct series_chunk){e->min_t, e->min_t + e->span_ms, (enum chunk_encoding)e->encoding, data};
+            p->chunks[p->n_chunks++] =
+                (struct series_chunk){e->min_t, e->min_t + e->span_ms, (enum chunk_encoding)e->encoding, data};
             s->n_samples += e->count;
             break;
         case CHUNK_READ_CORRUPT:
             metric_inc(metric_single(ingest_metrics[INGESTER_CHUNK_CORRUPTIONS]));
-            LOG_ERROR("a chunk is damaged and left out of the answer", {"tenant", LOG_SLICE(s->head->tenant)}, {"file", LOG_U64(e->file)},
-                      {"position", LOG_U64(e->pos)});
+            LOG_ERROR("a chunk is damaged and left out of the answer", {"tenant", LOG_SLICE(s->head->tenant)},
+                      {"file", LOG_U64(e->file)}, {"position", LOG_U64(e->pos)});
             break;
         case CHUNK_READ_NO_MEMORY:
             return false;
@@ -201,10 +209,11 @@ static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena
     return true;
 }
 
-/* --- the set --------------------------------------------------------------------------------------------------------- */
+/* --- the set --- */
 
 /* Up to max series of the current part, under its shard's lock. False: the arena is full. */
-static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, struct pending *pending, size_t *ret_n)
+static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, struct pending *pending,
+                       size_t *ret_n)
 {
     const struct set_part *part = &s->parts[s->part];
     const struct shard_data *d = part->data;
@@ -220,7 +229,8 @@ static bool take_batch(struct head_set *s, struct arena *arena, struct series *r
         struct pending *p = &pending[*ret_n];
         *p = (struct pending){.series = &ret[*ret_n]};
         *p->series = (struct series){0};
-        if (!series_materialise_labels(d, ref, arena, &p->series->labels) || (!s->no_chunks && !take_chunks(s, d, ref, arena, p)))
+        if (!series_materialise_labels(d, ref, arena, &p->series->labels) ||
+            (!s->no_chunks && !take_chunks(s, d, ref, arena, p)))
             return false;
         (*ret_n)++;
     }
@@ -247,7 +257,8 @@ static bool fill_batch(struct head_set *s, struct arena *arena, struct series *r
     return ok;
 }
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n,
+                     struct err *err)
 {
     struct head_set *s = CONTAINER_OF(base, struct head_set, base);
     *ret_n = 0;

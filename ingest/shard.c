@@ -81,7 +81,7 @@ void shard_data_memory(const struct shard_data *d, struct shard_memory *ret)
             ret->hists += histogram_appender_memory(d->hists[i]);
 }
 
-/* --- the table of series --------------------------------------------------------------------------------------------- */
+/* --- the table of series --- */
 
 static struct series_slot *slots_of(const struct shard_data *d)
 {
@@ -164,7 +164,8 @@ uint32_t series_add(struct shard_data *d, struct series_hash h, const uint32_t *
     return ref;
 }
 
-bool series_create(struct shard_data *d, struct series_hash h, struct slice canonical, uint32_t *ret_ref, struct slice *ret_metric)
+bool series_create(struct shard_data *d, struct series_hash h, struct slice canonical, uint32_t *ret_ref,
+                   struct slice *ret_metric)
 {
     uint32_t symbols[256];
     uint32_t *all = symbols;
@@ -196,7 +197,7 @@ bool series_create(struct shard_data *d, struct series_hash h, struct slice cano
     return r == 0;
 }
 
-/* --- chunks of a series ---------------------------------------------------------------------------------------------- */
+/* --- chunks of a series --- */
 
 void series_add_chunk(struct shard_data *d, uint32_t ref, struct chunk_entry e)
 {
@@ -223,7 +224,8 @@ static int64_t xor_first_t(const uint8_t *bytes)
     return (int64_t)(u >> 1) ^ -(int64_t)(u & 1);
 }
 
-struct slice series_open_chunk(const struct shard_data *d, uint32_t ref, enum chunk_encoding *ret_enc, int64_t *ret_min_t)
+struct slice series_open_chunk(const struct shard_data *d, uint32_t ref, enum chunk_encoding *ret_enc,
+                               int64_t *ret_min_t)
 {
     const struct series_hot *hot = series_hot(d, ref);
     if (hot->flags & SERIES_HISTOGRAM) {

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-/* Sizes in units of 16 bytes: every one up to 128 bytes, then four a doubling. Up to class 13 (320 bytes) a run is one page. */
+/* Sizes in units of 16 bytes: every one up to 128 bytes, then four a doubling. Up to class 13 (320 bytes) a run is one
+ * page. */
 const uint16_t slab_class_units[SLAB_CLASSES] = {1,  2,  3,  4,  5,  6,  7,  8,  10, 12, 14,  16,  18,
                                                  20, 24, 28, 32, 36, 42, 51, 56, 66, 85, 102, 128, 192};
 #define SLAB_SMALL_CLASSES 14
@@ -41,7 +42,7 @@ static uint32_t page_count(const struct slabs *s)
     return (uint32_t)(s->pages.n / sizeof(struct slab_page));
 }
 
-/* --- lists of runs --------------------------------------------------------------------------------------------------- */
+/* --- lists of runs --- */
 
 static void list_push(struct slabs *s, uint32_t *head, uint32_t page)
 {
@@ -69,7 +70,7 @@ static uint32_t *bin_of(struct slabs *s, uint32_t n_pages)
     return &s->state.bins[MIN(n_pages, (uint32_t)SLAB_BINS) - 1];
 }
 
-/* --- runs of pages --------------------------------------------------------------------------------------------------- */
+/* --- runs of pages --- */
 
 static void run_mark(struct slabs *s, uint32_t first, uint32_t n, enum slab_page_kind kind)
 {
@@ -135,7 +136,7 @@ static uint32_t run_alloc(struct slabs *s, uint32_t n, enum slab_page_kind kind)
     return first;
 }
 
-/* --- blocks ---------------------------------------------------------------------------------------------------------- */
+/* --- blocks --- */
 
 static uint32_t handle_of(uint32_t page, uint32_t units)
 {
@@ -210,7 +211,7 @@ size_t slab_size(const struct slabs *s, uint32_t handle)
     return run->kind == SLAB_LARGE ? (size_t)run->pages * SLAB_PAGE : (size_t)slab_class_units[run->cls] * SLAB_UNIT;
 }
 
-/* --- what came back from disk ---------------------------------------------------------------------------------------- */
+/* --- what came back from disk --- */
 
 static bool verify_blocks(const struct slabs *s, uint32_t first)
 {
@@ -283,7 +284,8 @@ static uint32_t verify_run(struct slabs *s, uint32_t first, uint32_t *n_partial,
 bool slabs_verify(struct slabs *s)
 {
     uint32_t n = page_count(s);
-    if (s->pages.n != (size_t)n * sizeof(struct slab_page) || s->mem.n != (size_t)n * SLAB_PAGE || n > UINT32_MAX / SLAB_PAGE_UNITS)
+    if (s->pages.n != (size_t)n * sizeof(struct slab_page) || s->mem.n != (size_t)n * SLAB_PAGE ||
+        n > UINT32_MAX / SLAB_PAGE_UNITS)
         return false;
     uint32_t n_partial = 0;
     uint32_t n_free = 0;
@@ -314,6 +316,6 @@ bool slab_check(const struct slabs *s, uint32_t handle, size_t n)
     uint32_t units = handle - 1 - first * SLAB_PAGE_UNITS;
     if (run->kind == SLAB_LARGE)
         return units == 0 && n <= (size_t)run->pages * SLAB_PAGE;
-    return run->kind == SLAB_BLOCKS && units % slab_class_units[run->cls] == 0 && units / slab_class_units[run->cls] < run->bump &&
-           n <= (size_t)slab_class_units[run->cls] * SLAB_UNIT;
+    return run->kind == SLAB_BLOCKS && units % slab_class_units[run->cls] == 0 &&
+           units / slab_class_units[run->cls] < run->bump && n <= (size_t)slab_class_units[run->cls] * SLAB_UNIT;
 }

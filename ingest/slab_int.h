@@ -1,15 +1,17 @@
 /*
- * Slabs: blocks of varying size inside one region, named by u32 handles (16-byte units from the region's start, plus one; 0 = none).
+ * Slabs: blocks of varying size inside one region, named by u32 handles (16-byte units from the region's start, plus
+ * one; 0 = none).
  *
- * The region is cut into pages of 4 KiB. A run of pages serves one size class (1 page for blocks up to 320 bytes, 4 pages up to 3 KiB), or one
- * large block. An empty run goes back to the free runs and is merged with its neighbours: series that grow in step leave whole pages
- * of the smaller class behind, which the next class takes over. (With free lists a class alone, a chunk that grows from 32 to 1024 bytes leaves
- * every smaller size behind for good.)
+ * The region is cut into pages of 4 KiB. A run of pages serves one size class (1 page for blocks up to 320 bytes, 4
+ * pages up to 3 KiB), or one large block. An empty run goes back to the free runs and is merged with its neighbours:
+ * series that grow in step leave whole pages of the smaller class behind, which the next class takes over. (With free
+ * lists a class alone, a chunk that grows from 32 to 1024 bytes leaves every smaller size behind for good.)
  *
- * The state (struct slabs_state, page descriptors, region) holds no pointers: it is written to a checkpoint as it is. slabs_verify checks what came
- * back from disk, so that no handle that passes slabs_check can lead outside the region.
+ * The state (struct slabs_state, page descriptors, region) holds no pointers: it is written to a checkpoint as it is.
+ * slabs_verify checks what came back from disk, so that no handle that passes slabs_check can lead outside the region.
  *
- * Cost: 28 bytes of descriptor a page; blocks waste at most an eighth (from 64 bytes up). Limit: 64 GiB a region. Owned by the shard's writer.
+ * Cost: 28 bytes of descriptor a page; blocks waste at most an eighth (from 64 bytes up). Limit: 64 GiB a region. Owned
+ * by the shard's writer.
  */
 #pragma once
 
@@ -29,16 +31,17 @@
 
 enum slab_page_kind { SLAB_FREE = 0, SLAB_BLOCKS = 1, SLAB_LARGE = 2, SLAB_INSIDE = 3 };
 
-/* Of the first page of a run and the last one of a FREE run. Pages between have kind INSIDE and `first`; in a FREE run they say nothing. */
+/* Of the first page of a run and the last one of a FREE run. Pages between have kind INSIDE and `first`; in a FREE run
+ * they say nothing. */
 struct slab_page {
     uint8_t kind;
     uint8_t cls;
-    uint16_t used;     /* blocks in use */
-    uint16_t bump;     /* blocks ever handed out */
-    uint16_t free;     /* first free block + 1; 0 = none; the next one's number is in the block */
-    uint32_t pages;    /* length of the run; of a FREE run's last page too */
-    uint32_t first;    /* first page of the run */
-    uint32_t next;     /* list of runs: partial ones of the class, or free ones of the bin; page + 1, 0 = end */
+    uint16_t used;  /* blocks in use */
+    uint16_t bump;  /* blocks ever handed out */
+    uint16_t free;  /* first free block + 1; 0 = none; the next one's number is in the block */
+    uint32_t pages; /* length of the run; of a FREE run's last page too */
+    uint32_t first; /* first page of the run */
+    uint32_t next;  /* list of runs: partial ones of the class, or free ones of the bin; page + 1, 0 = end */
     uint32_t prev;
 };
 

@@ -7,7 +7,7 @@
 #include "base/assert.h"
 #include "ingest/shard_int.h"
 
-/* --- strings --------------------------------------------------------------------------------------------------------- */
+/* --- strings --- */
 
 struct slice string_at(const struct shard_data *d, uint32_t string)
 {
@@ -59,7 +59,7 @@ static uint32_t string_add(struct shard_data *d, struct slice text)
     return string;
 }
 
-/* --- the table of symbols -------------------------------------------------------------------------------------------- */
+/* --- the table of symbols --- */
 
 static struct symbol_slot *slots_of(const struct shard_data *d)
 {
@@ -155,7 +155,7 @@ uint32_t symbol_intern(struct shard_data *d, uint32_t name, struct slice text)
     return id;
 }
 
-/* --- lists ----------------------------------------------------------------------------------------------------------- */
+/* --- lists --- */
 
 void symbol_list_add(struct shard_data *d, uint32_t symbol, uint32_t entry)
 {

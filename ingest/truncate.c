@@ -1,7 +1,8 @@
 /*
- * Truncation: samples older than a cutoff leave the head. A shard with any of them is built anew from its other series and swapped in. The writer's mutex is
- * held while building (some 150 ms at 125k series), so the consumer waits for that one shard; readers go on with the old data, and those that are in
- * the middle of a select keep it until they are done.
+ * Truncation: samples older than a cutoff leave the head. A shard with any of them is built anew from its other series
+ * and swapped in. The writer's mutex is held while building (some 150 ms at 125k series), so the consumer waits for
+ * that one shard; readers go on with the old data, and those that are in the middle of a select keep it until they are
+ * done.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 #include "ingest/head_int.h"
 #include "ingest/ingest_metrics_int.h"
 
-/* Chunk files go when they are this much older than what series were trimmed to: an append that was under way may just have named one. */
+/* Chunk files go when they are this much older than what series were trimmed to: an append that was under way may just
+ * have named one. */
 #define FILE_MARGIN_MS (3600 * 1000LL)
 
 struct rebuild {
@@ -67,7 +69,7 @@ static bool shard_needs_work(struct shard *s, int64_t cutoff)
     return found;
 }
 
-/* --- building -------------------------------------------------------------------------------------------------------- */
+/* --- building --- */
 
 static uint32_t map_symbol(struct rebuild *r, uint32_t symbol)
 {

@@ -1,6 +1,7 @@
 /*
- * Is shard data that came from disk safe to use? Checksums tell damage; this tells whether indices, lengths and owners fit together, so that no
- * bytes whatever can lead outside the regions or make two owners of one block. One pass over everything: about 150 ns a series.
+ * Is shard data that came from disk safe to use? Checksums tell damage; this tells whether indices, lengths and owners
+ * fit together, so that no bytes whatever can lead outside the regions or make two owners of one block. One pass over
+ * everything: about 150 ns a series.
  */
 #include <stdlib.h>
 
@@ -41,7 +42,7 @@ static void claim_free_blocks(struct claims *c)
     }
 }
 
-/* --- strings and symbols --------------------------------------------------------------------------------------------- */
+/* --- strings and symbols --- */
 
 static bool string_ok(const struct strings *s, uint32_t string)
 {
@@ -97,7 +98,7 @@ static bool symbols_ok(const struct shard_data *d, struct claims *c)
     return n_names == d->n_names && n_values == listed;
 }
 
-/* --- series ---------------------------------------------------------------------------------------------------------- */
+/* --- series --- */
 
 static bool labels_ok(const struct shard_data *d, uint32_t ref)
 {
@@ -138,7 +139,8 @@ static bool open_chunk_ok(const struct shard_data *d, struct claims *c, uint8_t 
     int first_t_bytes = 1;
     while (first_t_bytes < 10 && (bytes[1 + first_t_bytes] & 0x80))
         first_t_bytes++;
-    if (x->bits < 16 + 8 * first_t_bytes + 64 || xor_size(x) > cap || xor_size(x) > CHUNK_MAX_BYTES + XOR_SAMPLE_MAX_BYTES)
+    if (x->bits < 16 + 8 * first_t_bytes + 64 || xor_size(x) > cap ||
+        xor_size(x) > CHUNK_MAX_BYTES + XOR_SAMPLE_MAX_BYTES)
         return false;
     enum chunk_encoding enc;
     int64_t min_t;
@@ -178,16 +180,18 @@ static bool ooo_ok(const struct shard_data *d, struct claims *c, uint32_t ref)
 
 bool shard_data_verify(struct shard_data *d)
 {
-    if (d->hot.n != (size_t)d->n_series * sizeof(struct series_hot) || d->cold.n != (size_t)d->n_series * sizeof(struct series_cold) ||
-        d->symbols.n != (size_t)d->n_symbols * sizeof(struct symbol) || d->n_series >= SERIES_NONE - 1 || d->n_symbols >= SYMBOL_NONE - 1 ||
-        d->labels.n % sizeof(uint32_t) != 0 || !slabs_verify(&d->slabs))
+    if (d->hot.n != (size_t)d->n_series * sizeof(struct series_hot) ||
+        d->cold.n != (size_t)d->n_series * sizeof(struct series_cold) ||
+        d->symbols.n != (size_t)d->n_symbols * sizeof(struct symbol) || d->n_series >= SERIES_NONE - 1 ||
+        d->n_symbols >= SYMBOL_NONE - 1 || d->labels.n % sizeof(uint32_t) != 0 || !slabs_verify(&d->slabs))
         return false;
     struct claims c = {.slabs = &d->slabs, .bits = xcalloc(d->slabs.mem.n / SLAB_UNIT / 64 + 1, sizeof(uint64_t))};
     uint8_t *hist_owned = xcalloc(d->n_hists, 1);
     claim_free_blocks(&c);
     bool ok = symbols_ok(d, &c);
     for (uint32_t ref = 0; ok && ref < d->n_series; ref++)
-        ok = labels_ok(d, ref) && open_chunk_ok(d, &c, hist_owned, ref) && full_chunks_ok(d, &c, ref) && ooo_ok(d, &c, ref);
+        ok = labels_ok(d, ref) && open_chunk_ok(d, &c, hist_owned, ref) && full_chunks_ok(d, &c, ref) &&
+             ooo_ok(d, &c, ref);
     free(c.bits);
     free(hist_owned);
     return ok;

@@ -3,8 +3,9 @@
  *
  *     bench_head [series] [scrapes] [shards]        defaults 1000000 10 8
  *
- * The series are those of a fleet of pods with 100 series of 11 labels each (bucket series 12): buckets of a histogram, counters with code and method,
- * plain counters, gauges. A request has 2,000 series, as a batch parsed and hashed by the distributor. Only head_apply is timed.
+ * The series are those of a fleet of pods with 100 series of 11 labels each (bucket series 12): buckets of a histogram,
+ * counters with code and method, plain counters, gauges. A request has 2,000 series, as a batch parsed and hashed by
+ * the distributor. Only head_apply is timed.
  */
 #include <ftw.h>
 #include <malloc.h>
@@ -167,9 +168,9 @@ static void print_memory(const struct bench *b)
         sum.slabs += m.slabs;
     }
     double n = b->n;
-    printf("  B/series: slots %.1f hot %.1f cold %.1f labels %.1f symbols %.1f symslots %.1f strings %.1f slabs %.1f\n", (double)sum.slots / n,
-           (double)sum.hot / n, (double)sum.cold / n, (double)sum.labels / n, (double)sum.symbols / n, (double)sum.symslots / n,
-           (double)sum.strings / n, (double)sum.slabs / n);
+    printf("  B/series: slots %.1f hot %.1f cold %.1f labels %.1f symbols %.1f symslots %.1f strings %.1f slabs %.1f\n",
+           (double)sum.slots / n, (double)sum.hot / n, (double)sum.cold / n, (double)sum.labels / n,
+           (double)sum.symbols / n, (double)sum.symslots / n, (double)sum.strings / n, (double)sum.slabs / n);
 }
 
 static void measure_select(struct bench *b)
@@ -191,8 +192,8 @@ static void measure_select(struct bench *b)
     while (series_set_next(set, &ctx, batch, 512, &n, &err) && n)
         total += n;
     int64_t end = cpu_ns();
-    printf("select name + regex: %zu series, postings %.1f ms, materialise %.0f ns a series\n", total, (double)(resolved - begin) / 1e6,
-           (double)(end - resolved) / (double)MAX(total, (size_t)1));
+    printf("select name + regex: %zu series, postings %.1f ms, materialise %.0f ns a series\n", total,
+           (double)(resolved - begin) / 1e6, (double)(end - resolved) / (double)MAX(total, (size_t)1));
     series_set_release(set);
     matcher_release(&m[0]);
     matcher_release(&m[1]);

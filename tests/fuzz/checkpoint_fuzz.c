@@ -1,6 +1,6 @@
 /*
- * Checkpoint images with checksums switched off: whatever passes the loader's checks is appended to, asked, and dropped. Seeds: tests/fuzz/corpus/checkpoint, made by
- * make_checkpoint_corpus.
+ * Checkpoint images with checksums switched off: whatever passes the loader's checks is appended to, asked, and
+ * dropped. Seeds: tests/fuzz/corpus/checkpoint, made by make_checkpoint_corpus.
  */
 #include <stdint.h>
 #include <stdio.h>

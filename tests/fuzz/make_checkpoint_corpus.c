@@ -16,8 +16,13 @@ static void fill(struct rig *r, int series, int steps)
                 rig_sample(r, T0 + k * 15000 - 9000, k);
         }
         int64_t deltas[2] = {k, 1};
-        struct histogram h = {.schema = 1, .count_int = 2 * (uint64_t)k + 1, .sum = k, .positive_spans = &span, .n_positive_spans = 1,
-                              .positive_deltas = deltas, .n_positive = 2};
+        struct histogram h = {.schema = 1,
+                              .count_int = 2 * (uint64_t)k + 1,
+                              .sum = k,
+                              .positive_spans = &span,
+                              .n_positive_spans = 1,
+                              .positive_deltas = deltas,
+                              .n_positive = 2};
         rig_series(r, "h,job=b");
         rig_histogram(r, T0 + k * 15000, &h);
         rig_exemplar(r, "trace_id=x", T0 + k, k);

@@ -22,8 +22,13 @@ static void fill(struct rig *r)
                 rig_sample(r, T0 + k * 15000 - 9000, 0.25 * k);
         }
         int64_t deltas[2] = {k, 1};
-        struct histogram h = {.schema = 1, .count_int = 2 * (uint64_t)k + 1, .sum = k, .positive_spans = &span, .n_positive_spans = 1,
-                              .positive_deltas = deltas, .n_positive = 2};
+        struct histogram h = {.schema = 1,
+                              .count_int = 2 * (uint64_t)k + 1,
+                              .sum = k,
+                              .positive_spans = &span,
+                              .n_positive_spans = 1,
+                              .positive_deltas = deltas,
+                              .n_positive = 2};
         rig_series(r, "h,x=1");
         rig_histogram(r, T0 + k * 15000, &h);
         if (k == 100)
@@ -47,7 +52,8 @@ Test(checkpoint, everything_is_there_after_a_restart)
     cr_expect_eq(atomic_load(&r->head->n_series), 6);
     cr_expect_eq(atomic_load(&r->totals.n_series), 6);
     cr_expect_eq(metadata_count(&r->head->metadata), 1);
-    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}), "h,x=1: 0=7{,trace_id=x}\n");
+    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}),
+                     "h,x=1: 0=7{,trace_id=x}\n");
     cr_expect_eq(metric_counts_get(&r->head->metrics_counts, SL("m")), 5);
     free(before);
     rig_free(r);
@@ -215,7 +221,7 @@ Test(checkpoint, manifest_says_what_is_wrong)
     rig_free(r);
 }
 
-/* --- chunk store ----------------------------------------------------------------------------------------------------- */
+/* --- chunk store --- */
 
 Test(checkpoint, chunks_are_read_from_the_tail_and_from_the_file)
 {
@@ -274,7 +280,7 @@ Test(checkpoint, a_disk_that_takes_nothing_leaves_chunks_in_memory)
     rig_free(r);
 }
 
-/* --- truncation ------------------------------------------------------------------------------------------------------ */
+/* --- truncation --- */
 
 Test(checkpoint, truncation_drops_old_series_and_chunks_and_nothing_else)
 {
@@ -291,7 +297,8 @@ Test(checkpoint, truncation_drops_old_series_and_chunks_and_nothing_else)
     cr_expect_eq(strncmp(all, "a,x=2: 3600000=240 ", 19), 0, "%.40s", all);
     cr_expect(strstr(all, "7485000=499\n"));
     const struct rig_matcher *none = NULL;
-    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.m = none, .min_t = T0, .max_t = T0 + 9 * HOUR_MS, .values_of = "__name__"}), "a");
+    cr_expect_str_eq(
+        rig_ask(r, (struct rig_ask){.m = none, .min_t = T0, .max_t = T0 + 9 * HOUR_MS, .values_of = "__name__"}), "a");
     cr_expect_eq(metric_counts_get(&r->head->metrics_counts, SL("old")), 0);
     rig_push(r, "late", T0 + 500 * 15000, 1);
     cr_expect_eq(r->counts.created, 1, "there is room again");
@@ -361,7 +368,7 @@ Test(checkpoint, chunk_files_go_after_the_checkpoint_that_does_not_name_them)
     rig_free(r);
 }
 
-/* --- slabs ----------------------------------------------------------------------------------------------------------- */
+/* --- slabs --- */
 
 Test(checkpoint, slabs_keep_what_is_in_them_and_reuse_what_is_freed)
 {

@@ -1,6 +1,6 @@
 /*
- * A head to push to and ask, for the tests of this room. Series are written "name,a=1,b=2"; answers come back as text, one line a series, sorted:
- * "name,a=1,b=2: 1000=1 2000=2.5". Everything is on one thread.
+ * A head to push to and ask, for the tests of this room. Series are written "name,a=1,b=2"; answers come back as text,
+ * one line a series, sorted: "name,a=1,b=2: 1000=1 2000=2.5". Everything is on one thread.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ struct rig {
     struct write_request req;
     struct head_row rows[4096];
     size_t n_rows;
-    int64_t offset; /* of the next record */
+    int64_t offset;            /* of the next record */
     struct head_counts counts; /* of the last apply */
     char *answer;
 };
@@ -101,7 +101,8 @@ static inline struct slice rig_labels(struct arena *arena, const char *text)
         size_t len = strcspn(p, ",");
         const char *eq = memchr(p, '=', len);
         if (eq)
-            items[n++] = (struct label){slice_make(p, (size_t)(eq - p)), slice_make(eq + 1, len - (size_t)(eq - p) - 1)};
+            items[n++] =
+                (struct label){slice_make(p, (size_t)(eq - p)), slice_make(eq + 1, len - (size_t)(eq - p) - 1)};
         else if (len)
             items[n++] = (struct label){SL(METRIC_NAME_LABEL), slice_make(p, len)};
         p += len + (p[len] == ',');
@@ -176,17 +177,29 @@ static inline void rig_push(struct rig *r, const char *series, int64_t t, double
     rig_apply(r);
 }
 
-/* --- asking ---------------------------------------------------------------------------------------------------------- */
+/* --- asking --- */
 
 struct rig_matcher {
     enum matcher_type type;
     const char *name;
     const char *value;
 };
-#define EQ(n, v) {MATCH_EQ, n, v}
-#define NEQ(n, v) {MATCH_NEQ, n, v}
-#define RE(n, v) {MATCH_RE, n, v}
-#define NRE(n, v) {MATCH_NRE, n, v}
+#define EQ(n, v)                                                                                                       \
+    {                                                                                                                  \
+        MATCH_EQ, n, v                                                                                                 \
+    }
+#define NEQ(n, v)                                                                                                      \
+    {                                                                                                                  \
+        MATCH_NEQ, n, v                                                                                                \
+    }
+#define RE(n, v)                                                                                                       \
+    {                                                                                                                  \
+        MATCH_RE, n, v                                                                                                 \
+    }
+#define NRE(n, v)                                                                                                      \
+    {                                                                                                                  \
+        MATCH_NRE, n, v                                                                                                \
+    }
 
 static inline void rig_print_labels(struct labels l, struct buf *out)
 {
@@ -214,7 +227,8 @@ static inline void rig_print_chunk(const struct series_chunk *c, struct arena *a
         }
         const struct histogram *h = &cols.h[i];
         double count = h->is_float ? h->count : (double)h->count_int;
-        buf_printf(out, " %lld=%s%.*s", (long long)(cols.t[i] - T0), h->is_float ? "fh" : "h", (int)dtoa_fixed(count, v), v);
+        buf_printf(out, " %lld=%s%.*s", (long long)(cols.t[i] - T0), h->is_float ? "fh" : "h",
+                   (int)dtoa_fixed(count, v), v);
         if (is_stale_nan(h->sum))
             buf_puts(out, "stale");
     }
@@ -280,7 +294,12 @@ static inline const char *rig_ask(struct rig *r, struct rig_ask ask)
     struct arena arena;
     arena_init(&arena, ask.budget_bytes);
     struct ctx ctx = {.tenant = SL("t"), .arena = &arena};
-    struct select_params p = {.min_t = ask.min_t, .max_t = ask.max_t, .matchers = ms, .n_matchers = ask.n, .no_chunks = ask.no_chunks, .limit = ask.limit};
+    struct select_params p = {.min_t = ask.min_t,
+                              .max_t = ask.max_t,
+                              .matchers = ms,
+                              .n_matchers = ask.n,
+                              .no_chunks = ask.no_chunks,
+                              .limit = ask.limit};
     struct buf out;
     buf_init(&out, 0);
     const struct slice *list = NULL;
@@ -323,10 +342,11 @@ static inline const char *rig_ask(struct rig *r, struct rig_ask ask)
     return r->answer;
 }
 
-#define ASK(r, ...)                                                                                                                          \
-    rig_ask((r), (struct rig_ask){.m = (const struct rig_matcher[]){__VA_ARGS__},                                                            \
-                                  .n = sizeof((const struct rig_matcher[]){__VA_ARGS__}) / sizeof(struct rig_matcher),                       \
-                                  .min_t = INT64_MIN / 4, .max_t = INT64_MAX / 4})
+#define ASK(r, ...)                                                                                                    \
+    rig_ask((r), (struct rig_ask){.m = (const struct rig_matcher[]){__VA_ARGS__},                                      \
+                                  .n = sizeof((const struct rig_matcher[]){__VA_ARGS__}) / sizeof(struct rig_matcher), \
+                                  .min_t = INT64_MIN / 4,                                                              \
+                                  .max_t = INT64_MAX / 4})
 #define ASK_ALL(r) rig_ask((r), (struct rig_ask){.min_t = INT64_MIN / 4, .max_t = INT64_MAX / 4})
 #define ASK_RANGE(r, from, to) rig_ask((r), (struct rig_ask){.min_t = (from), .max_t = (to)})
 

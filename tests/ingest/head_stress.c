@@ -1,6 +1,7 @@
 /*
- * One writer, several readers, checkpoints and truncation at once, for the thread sanitizer (a plain program: Criterion does not start under it).
- * The writer pushes a value that follows from series and time; readers check that what they see is right and without holes. Exit 0: all was.
+ * One writer, several readers, checkpoints and truncation at once, for the thread sanitizer (a plain program: Criterion
+ * does not start under it). The writer pushes a value that follows from series and time; readers check that what they
+ * see is right and without holes. Exit 0: all was.
  *
  *     ingest_head_stress [seconds]      default 5
  */
@@ -69,8 +70,9 @@ static void check_series(const struct series *s, struct arena *arena, int64_t fr
             if (cols.t[x] < from || cols.t[x] > to)
                 continue;
             if (cols.t[x] != expect || cols.v[x] != value_at(i, cols.t[x])) {
-                fprintf(stderr, "series %d at step %lld: expected step %lld, value %g for %g\n", i, (long long)((cols.t[x] - T0) / STEP_MS),
-                        (long long)((expect - T0) / STEP_MS), cols.v[x], value_at(i, cols.t[x]));
+                fprintf(stderr, "series %d at step %lld: expected step %lld, value %g for %g\n", i,
+                        (long long)((cols.t[x] - T0) / STEP_MS), (long long)((expect - T0) / STEP_MS), cols.v[x],
+                        value_at(i, cols.t[x]));
                 fail("sample");
                 return;
             }
@@ -97,7 +99,8 @@ static void *read_some(void *arg)
         struct matcher m[2];
         matcher_init(&m[0], MATCH_EQ, SL(METRIC_NAME_LABEL), SL("live"), &err);
         matcher_init(&m[1], MATCH_RE, SL("mod"), SL("[0-4]"), &err);
-        struct select_params p = {.min_t = from, .max_t = to, .matchers = m, .n_matchers = 1 + (size_t)(rand_r(&seed) % 2)};
+        struct select_params p = {
+            .min_t = from, .max_t = to, .matchers = m, .n_matchers = 1 + (size_t)(rand_r(&seed) % 2)};
         struct series_set *set = head_select(rig->head, &ctx, &p, &err);
         struct series batch[64];
         size_t n;
@@ -112,7 +115,8 @@ static void *read_some(void *arg)
         series_set_release(set);
         const struct slice *list;
         const struct exemplar_series *xs;
-        if (!head_label_values(rig->head, &ctx, SL("gen"), &p, &list, &n, &err) || !head_exemplars(rig->head, &ctx, &p, &xs, &n, &err))
+        if (!head_label_values(rig->head, &ctx, SL("gen"), &p, &list, &n, &err) ||
+            !head_exemplars(rig->head, &ctx, &p, &xs, &n, &err))
             fail(err.text);
         head_count_active(rig->head, (uint32_t)(T0 / 1000));
         matcher_release(&m[0]);

@@ -76,7 +76,8 @@ Test(head, many_series_by_every_way_of_filtering)
     const char *hits = ASK(r, EQ("__name__", "m1"), RE("pod", "p1.1"), NEQ("n", "11"));
     cr_expect_str_eq(hits, "m1,n=21,pod=p121: 0=121\nm1,n=51,pod=p151: 0=151\nm1,n=81,pod=p181: 0=181\n", "%s", hits);
     cr_expect_str_eq(ASK(r, RE("pod", "p(7|2999|nope)")), "m1,n=7,pod=p7: 0=7\nm2,n=99,pod=p2999: 0=2999\n");
-    cr_expect_str_eq(ASK(r, RE("n", "5"), EQ("__name__", "m0"), RE("pod", "p.05")), "m0,n=5,pod=p105: 0=105\nm0,n=5,pod=p405: 0=405\nm0,n=5,pod=p705: 0=705\n");
+    cr_expect_str_eq(ASK(r, RE("n", "5"), EQ("__name__", "m0"), RE("pod", "p.05")),
+                     "m0,n=5,pod=p105: 0=105\nm0,n=5,pod=p405: 0=405\nm0,n=5,pod=p705: 0=705\n");
     rig_free(r);
 }
 
@@ -189,7 +190,7 @@ Test(head, stale_marker_and_special_values_keep_their_bits)
     rig_free(r);
 }
 
-/* --- out of order ---------------------------------------------------------------------------------------------------- */
+/* --- out of order --- */
 
 Test(head, out_of_order_window)
 {
@@ -231,15 +232,21 @@ Test(head, full_out_of_order_blocks_become_chunks)
     rig_free(r);
 }
 
-/* --- native histograms ----------------------------------------------------------------------------------------------- */
+/* --- native histograms --- */
 
 static struct histogram simple_histogram(uint64_t n, int64_t *deltas)
 {
     static const struct histogram_span span = {0, 2};
     deltas[0] = (int64_t)n;
     deltas[1] = 1;
-    return (struct histogram){.schema = 1, .zero_threshold = 0.001, .count_int = 2 * n + 1, .sum = 1.5, .positive_spans = &span,
-                              .n_positive_spans = 1, .positive_deltas = deltas, .n_positive = 2};
+    return (struct histogram){.schema = 1,
+                              .zero_threshold = 0.001,
+                              .count_int = 2 * n + 1,
+                              .sum = 1.5,
+                              .positive_spans = &span,
+                              .n_positive_spans = 1,
+                              .positive_deltas = deltas,
+                              .n_positive = 2};
 }
 
 Test(head, histograms_and_floats_may_alternate)
@@ -322,7 +329,7 @@ Test(head, late_histograms_are_kept_within_the_window)
     rig_free(r);
 }
 
-/* --- labels and the like --------------------------------------------------------------------------------------------- */
+/* --- labels and the like --- */
 
 static const char *names(struct rig *r, const struct rig_matcher *m, size_t n, const char *of)
 {
@@ -343,7 +350,8 @@ Test(head, label_names_and_values)
     cr_expect_str_eq(names(r, up, 1, "rack"), "");
     cr_expect_str_eq(names(r, NULL, 0, "nothing"), "");
     cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0, .values_of = "job", .limit = 2}), "a b");
-    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0 + 1, .max_t = T0 + 9, .values_of = "job"}), "", "the head has nothing there");
+    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0 + 1, .max_t = T0 + 9, .values_of = "job"}), "",
+                     "the head has nothing there");
     rig_free(r);
 }
 
@@ -386,10 +394,12 @@ Test(head, exemplars)
     }
     cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}),
                      "a: 2=2{,trace_id=x}\nb: 1=1{,trace_id=x} 3=3{,trace_id=x}\n");
-    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0 + 3, .max_t = T0 + 9, .exemplars = true}), "b: 3=3{,trace_id=x}\n");
+    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0 + 3, .max_t = T0 + 9, .exemplars = true}),
+                     "b: 3=3{,trace_id=x}\n");
     r->limits.max_global_exemplars_per_user = 1;
     rig_push(r, "a", T0 + 50, 1);
-    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}), "b: 3=3{,trace_id=x}\n");
+    cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}),
+                     "b: 3=3{,trace_id=x}\n");
     r->limits.max_global_exemplars_per_user = 0;
     rig_push(r, "a", T0 + 60, 1);
     cr_expect_str_eq(rig_ask(r, (struct rig_ask){.min_t = T0, .max_t = T0 + 9, .exemplars = true}), "");

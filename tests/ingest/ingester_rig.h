@@ -52,15 +52,20 @@ static inline struct world *world_new(void)
     return w;
 }
 
-static inline void world_start(struct world *w)
+static inline bool world_try_start(struct world *w, struct err *err)
 {
     char dir[128];
-    struct err err;
     if (!w->log)
         world_open_log(w);
     snprintf(dir, sizeof(dir), "%s/ingester", w->dir);
-    w->ing = ingester_new(&w->cfg, &w->limits, w->log, 0, dir, "ingester-0", RIG_SEED, &err);
-    if (!w->ing || !ingester_start(w->ing, &err)) {
+    w->ing = ingester_new(&w->cfg, &w->limits, w->log, 0, dir, "ingester-0", RIG_SEED, err);
+    return w->ing && ingester_start(w->ing, err);
+}
+
+static inline void world_start(struct world *w)
+{
+    struct err err;
+    if (!world_try_start(w, &err)) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
@@ -90,7 +95,7 @@ static inline void world_free(struct world *w)
     free(w);
 }
 
-/* --- producing ------------------------------------------------------------------------------------------------------- */
+/* --- producing --- */
 
 struct world_produce {
     struct plog_produce p;
@@ -195,7 +200,8 @@ static inline void world_push(struct world *w, const char *tenant, const char *s
     const uint32_t zero = 0;
     record_encode_v0(req, &zero, 1, &zero, req->n_metadata, &value);
     struct record_hint *hint = w->hints ? record_hint_new(batch) : NULL;
-    world_produce(w, (struct plog_record){.tenant = slice_of(tenant), .value = buf_slice(&value), .hint = hint ? &hint->hint : NULL});
+    world_produce(w, (struct plog_record){
+                         .tenant = slice_of(tenant), .value = buf_slice(&value), .hint = hint ? &hint->hint : NULL});
     if (hint)
         plog_hint_unref(&hint->hint);
     record_batch_unref(batch);

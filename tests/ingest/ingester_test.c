@@ -238,3 +238,62 @@ Test(ingester, a_wrong_configuration_is_named)
     cr_expect(strstr(err.text, "-ingester.head-shards"));
     world_free(w);
 }
+
+Test(ingester, a_damaged_checkpoint_without_the_whole_log_refuses_to_start)
+{
+    struct world *w = world_new();
+    w->log_cfg.embedded_retention_period = 1000; /* T0 is older */
+    struct err err;
+    int64_t first = 0;
+    int64_t next;
+    /* A log that is opened begins a segment with the first push; soon after, the ones before go. */
+    for (int i = 0; i < 50 && first == 0; i++) {
+        world_start(w);
+        world_push(w, "t", "a", T0 + i, 1);
+        usleep(20000);
+        cr_assert(plog_offsets(w->log, 0, &first, &next, &err));
+        world_stop(w);
+        world_close_log(w);
+    }
+    cr_assert_gt(first, 0);
+    char path[256];
+    snprintf(path, sizeof(path), "%s/ingester/tenants/t/head.ckpt", w->dir);
+    int fd = open(path, O_RDWR);
+    cr_assert(write_at(fd, "XXXX", 4, 100));
+    close(fd);
+    cr_expect_not(world_try_start(w, &err));
+    cr_expect_eq(err.code, ERR_CORRUPT);
+    cr_expect(strstr(err.text, "head.ckpt") && strstr(err.text, "the log begins at offset "), "%s", err.text);
+    world_free(w);
+}
+
+Test(ingester, a_full_disk_pauses_consumption_until_it_heals)
+{
+    struct world *w = world_new();
+    world_start(w);
+    world_push(w, "t", "a", T0, 0);
+    world_ask(w, "t");
+    struct head *h = tenants_find(&w->ing->tenants, SL("t"));
+    char away[160];
+    snprintf(away, sizeof(away), "%s.away", h->chunks->dir);
+    cr_assert_eq(rename(h->chunks->dir, away), 0);
+    h->chunks->tail_max = 100;
+    for (int i = 1; i < 300; i++)
+        world_push(w, "t", "a", T0 + i * 15000, i);
+    for (int i = 0; i < 500 && !atomic_load(&w->ing->stalled); i++)
+        usleep(10000);
+    cr_expect(atomic_load(&w->ing->stalled));
+    struct ctx ctx = {.deadline_ms = clock_mono_ms() + 300};
+    struct err err;
+    cr_expect_not(ingester_wait(w->ing, 300, &ctx, &err));
+    cr_expect_not(keeper_checkpoint(w->ing, &err));
+    int64_t committed;
+    cr_assert(plog_committed(w->log, SL("ingester-0"), 0, &committed, &err));
+    cr_expect_eq(committed, -1, "nothing is committed that is not durable");
+    cr_assert_eq(rename(away, h->chunks->dir), 0);
+    const char *all = world_ask(w, "t");
+    cr_expect(strstr(all, " 4485000=299\n"));
+    cr_expect_null(strstr(all, "wrong-range"));
+    cr_expect_not(atomic_load(&w->ing->stalled));
+    world_free(w);
+}
