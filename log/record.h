@@ -1,5 +1,5 @@
 /*
- * Records of the log: tenant as the key, a WriteRequest as the value, in Mimir's versions 0, 1 and 2 (FORMATS.md
+ * Records of the log: tenant as the key, a WriteRequest as the value, in Mimir's versions 0, 1 and 2 (docs/formats.md
  * section 2).
  *
  * Also the hint that a distributor gives to an ingester of its own process: the parsed request with each series' hash,

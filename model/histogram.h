@@ -59,7 +59,7 @@ double stale_nan(void);
 
 /*
  * Decodes the proto message Histogram (remote write field 4 of TimeSeries). *ret_t is field 15. Arrays in the arena, sized by what the message
- * really holds. No check beyond the encoding's is made. Errors: ERR_BAD_DATA with the wording of mimir/http.md 1.2.
+ * really holds. No check beyond the encoding's is made. Errors: ERR_BAD_DATA with the wording of docs/mimir-http.md 1.2.
  */
 bool histogram_decode_proto(struct slice msg, struct arena *arena, struct histogram *ret, int64_t *ret_t, struct err *err);
 /* The inverse, appended to out (without a tag or length of its own). */
@@ -67,7 +67,7 @@ struct buf;
 void histogram_encode_proto(const struct histogram *h, int64_t t, struct buf *out);
 
 /*
- * The checks that a TSDB makes before it stores a histogram. On failure err has Prometheus's text (see mimir/http.md 1.4: "3 observations
+ * The checks that a TSDB makes before it stores a histogram. On failure err has Prometheus's text (see docs/mimir-http.md 1.4: "3 observations
  * found in buckets, but the Count field is 4: histogram's observation count should equal ...") and one of the ERR_NATIVE_HISTOGRAM_* codes,
  * ERR_INVALID_NATIVE_HISTOGRAM_SCHEMA, or ERR_BAD_DATA for what has no public id.
  */

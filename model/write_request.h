@@ -102,7 +102,7 @@ struct write_request {
     size_t n_unlabelled_exemplars;
 };
 
-/* Errors are ERR_BAD_DATA with the wording of mimir/http.md 1.2: "unexpected EOF", "proto: wrong wireType = 3 for field
+/* Errors are ERR_BAD_DATA with the wording of docs/mimir-http.md 1.2: "unexpected EOF", "proto: wrong wireType = 3 for field
  * Timeseries", ... */
 bool write_request_scan(struct slice message, struct arena *arena, struct write_request *ret, struct err *err);
 

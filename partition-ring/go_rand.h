@@ -1,7 +1,7 @@
 /*
  * Go's math/rand generator, bit for bit: shuffle shards must come out as Mimir's. Private to partition-ring/ and its tests.
  *
- * An additive lagged Fibonacci generator over 64-bit words, lengths 607 and 273 (FORMATS.md 3.5). Owned by one thread.
+ * An additive lagged Fibonacci generator over 64-bit words, lengths 607 and 273 (docs/formats.md 3.5). Owned by one thread.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
 /*
- * The partitions ring: which partition a token belongs to (FORMATS.md section 3).
+ * The partitions ring: which partition a token belongs to (docs/formats.md section 3).
  *
  * Here: an immutable ring of ACTIVE partitions 0..n-1 with the spread-minimising tokens, and the sub-rings of tenants that use only
  * some of the partitions (shuffle shards). Tokens and shards are the same numbers that Mimir's distributors compute, so that both can

@@ -1,5 +1,5 @@
 /*
- * Spread-minimising tokens (FORMATS.md 3.2): partition n gets its 512 tokens by cutting pieces off the largest ranges of the partitions below
+ * Spread-minimising tokens (docs/formats.md 3.2): partition n gets its 512 tokens by cutting pieces off the largest ranges of the partitions below
  * it, so that ownership stays as even as 512 tokens allow, and adding a partition moves no token of another.
  *
  * A simulation from partition 0 upwards. State: for each partition a max-heap of its tokens by the size of the range they own, and

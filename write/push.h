@@ -144,7 +144,7 @@ void push_error_end(struct push *p, const char *flag);
 void push_put_id(struct buf *out, enum err_code code);
 void push_put_hint(struct buf *out, const char *flag, const char *flag2, bool per_tenant);
 
-/* What the row "body over the limit" of mimir/http.md 1.2 says; which: compressed or uncompressed. */
+/* What the row "body over the limit" of docs/mimir-http.md 1.2 says; which: compressed or uncompressed. */
 void push_put_too_large(struct buf *out, uint64_t n, const char *which, uint64_t limit);
 /* text with every run of bytes that are no UTF-8 replaced by one U+FFFD. */
 void push_put_valid(struct buf *out, struct slice text);

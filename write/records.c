@@ -6,7 +6,7 @@
  * copied) and compressed.
  *
  * A value may not be larger than -ingest-storage.kafka.producer-max-record-size-bytes, uncompressed. A group that is larger is split as Mimir does it:
- * records of series alone, then records of metadata alone; an item is never split (FORMATS.md 2.4).
+ * records of series alone, then records of metadata alone; an item is never split (docs/formats.md 2.4).
  */
 #include <snappy-c.h>
 #include <stdlib.h>

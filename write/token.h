@@ -1,5 +1,5 @@
 /*
- * Tokens: the 32-bit number of a series by which its partition is found (FORMATS.md 3.1). Private to write/ and its tests.
+ * Tokens: the 32-bit number of a series by which its partition is found (docs/formats.md 3.1). Private to write/ and its tests.
  *
  * The bytes hashed are the tenant's id, then name and value of each label in sorted order, with nothing between them. Two hash
  * functions: fnv32a (xor, then multiply) and fnv32 (multiply, then xor), the second for a topic shared with Mimir's distributors.

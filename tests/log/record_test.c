@@ -1,7 +1,7 @@
 /*
  * Every record that a real Mimir wrote (mimir/records of the shared folder) is decoded and held against index.json,
  * whole: order of series and labels, bits of values, histograms, exemplars, metadata, source and flags. Then what
- * BETTER.md promises, and records that are none.
+ * docs/differences.md promises, and records that are none.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>

@@ -1,4 +1,4 @@
-/* Rows of mimir/http.md 1.1, and of BETTER.md where Mimir lets an empty or reserved tenant through. */
+/* Rows of docs/mimir-http.md 1.1, and of docs/differences.md where Mimir lets an empty or reserved tenant through. */
 #include <criterion/criterion.h>
 
 #include "model/tenant.h"

@@ -631,7 +631,7 @@ Test(write_request, errors_of_the_symbol_form)
 
 Test(write_request, common_symbols_exist_in_records_only)
 {
-    /* The example of FORMATS 2.3: {__name__="up",job="x"}, 1.0 at 1000 ms. */
+    /* The example of docs/formats.md 2.3: {__name__="up",job="x"}, 1.0 at 1000 ms. */
     static const char bytes[] =
         "\x22\x00\x22\x02up\x22\x01x\x2A\x16\x0A\x04\x01\x41\x13\x42\x12\x0C\x09\x00\x00\x00\x00\x00\x00\xF0\x3F"
         "\x10\xE8\x07\x2A\x00";

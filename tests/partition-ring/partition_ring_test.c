@@ -1,4 +1,4 @@
-/* Vectors: FORMATS.md 3.2 to 3.5, which were checked against a real dskit and Go's math/rand. */
+/* Vectors: docs/formats.md 3.2 to 3.5, which were checked against a real dskit and Go's math/rand. */
 #include <criterion/criterion.h>
 #include <openssl/evp.h>
 #include <stdlib.h>

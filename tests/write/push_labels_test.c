@@ -1,4 +1,4 @@
-/* Series validation: mimir/http.md 1.3, one row a case. */
+/* Series validation: docs/mimir-http.md 1.3, one row a case. */
 #include "push_fixture.h"
 
 static struct fixture f;

@@ -1,4 +1,4 @@
-/* Samples, native histograms, exemplars and metadata: mimir/http.md 1.3, 1.4 and 1.7. */
+/* Samples, native histograms, exemplars and metadata: docs/mimir-http.md 1.3, 1.4 and 1.7. */
 #include "push_fixture.h"
 
 static struct fixture f;

@@ -1,4 +1,4 @@
-/* Bodies, limits, partitions and records: mimir/http.md 1.2, 1.6 and 2, FORMATS.md 2.4. */
+/* Bodies, limits, partitions and records: docs/mimir-http.md 1.2, 1.6 and 2, docs/formats.md 2.4. */
 #include "push_fixture.h"
 
 #include <math.h>

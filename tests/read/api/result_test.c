@@ -23,7 +23,7 @@ TestSuite(api_result, .init = setup, .fini = teardown);
 
 static const struct histogram_span two = {0, 2};
 
-/* The form of mimir/http.md 3.4; the empty bucket is left out. */
+/* The form of docs/mimir-http.md 3.4; the empty bucket is left out. */
 Test(api_result, histograms_as_mimir_shows_them)
 {
     static const double negative[] = {0, 1};
