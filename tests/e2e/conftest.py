@@ -6,6 +6,8 @@ from process import Brunn
 def pytest_addoption(parser):
     parser.addoption("--rounds", type=int, default=30, help="rounds of the kill -9 test")
     parser.addoption("--scrape-seconds", type=int, default=120, help="how long the real Prometheus scrapes")
+    parser.addoption("--differential-queries", type=int, default=2000, help="random queries of the differential test, of each of its seeds")
+    parser.addoption("--differential-seed", default="1", help="its seeds: 7, or 1-10")
 
 
 @pytest.fixture

@@ -59,5 +59,36 @@ def int_histogram(t_ms, count, total, schema, zero_threshold, zero_count, positi
     return field(4, body + b"\x78" + uvarint(t_ms))
 
 
+def runs(buckets):
+    """Spans (offset, length) of {index: count}; an offset is from the end of the span before."""
+    out, end = [], 0
+    for i in sorted(buckets):
+        if out and i == end:
+            out[-1] = (out[-1][0], out[-1][1] + 1)
+        else:
+            out.append((i - end, 1))
+        end = i + 1
+    return out
+
+
+def buckets_bytes(first_field, buckets, floats):
+    """Spans and counts of one side; its fields are numbered spans, deltas, counts from first_field."""
+    counts = [buckets[i] for i in sorted(buckets)]
+    if floats:
+        return spans(first_field, runs(buckets)) + field(first_field + 2, struct.pack(f"<{len(counts)}d", *counts))
+    deltas = [n - before for n, before in zip(counts, [0] + counts)]
+    return spans(first_field, runs(buckets)) + field(first_field + 1, b"".join(zigzag(d) for d in deltas))
+
+
+def histogram(t_ms, total, schema, positive, negative, zero_count, zero_threshold, custom=(), floats=False, hint=0):
+    """One entry of field 4 of a series; positive and negative are {index: count}. The count is the sum of the buckets."""
+    count = sum(positive.values()) + sum(negative.values()) + zero_count
+    body = b"\x11" + struct.pack("<d", count) if floats else b"\x08" + uvarint(count)
+    body += b"\x19" + struct.pack("<d", total) + b"\x20" + zigzag(schema) + b"\x29" + struct.pack("<d", zero_threshold)
+    body += b"\x39" + struct.pack("<d", zero_count) if floats else b"\x30" + uvarint(zero_count)
+    body += buckets_bytes(8, negative, floats) + buckets_bytes(11, positive, floats) + b"\x70" + uvarint(hint) + b"\x78" + uvarint(t_ms)
+    return field(4, body + (field(16, struct.pack(f"<{len(custom)}d", *custom)) if custom else b""))
+
+
 def body(*messages):
     return snappy.compress(b"".join(messages))

@@ -1,0 +1,56 @@
+"""From a query whose answers differ to the smallest one that can be found."""
+
+from compare import difference, difference_of_annotations
+from generate import MATRIX
+
+MOST_QUESTIONS = 300
+
+
+class Shrinker:
+    def __init__(self, pair, is_range, params, only_annotations):
+        self.pair, self.is_range, self.params, self.only_annotations, self.asked = pair, is_range, params, only_annotations, 0
+
+    def ask(self, node):
+        return self.pair.ask(self.is_range, {**self.params, "query": str(node)})
+
+    def differs(self, node):
+        if self.asked >= MOST_QUESTIONS or self.is_range and node.kind in (MATRIX, "string"):
+            return ""
+        self.asked += 1
+        ours, theirs = self.ask(node)
+        return difference_of_annotations(ours, theirs) if self.only_annotations else difference(ours, theirs, node.open)
+
+    def at_one_time(self, node):
+        """Does an instant query at one of the steps differ too?"""
+        params = {k: v for k, v in self.params.items() if k not in ("start", "end", "step")}
+        start, end, step = (float(self.params[k]) for k in ("start", "end", "step"))
+        for i in range(min(int((end - start) / step) + 1, 80)):
+            other = Shrinker(self.pair, False, {**params, "time": f"{start + i * step:.3f}"}, self.only_annotations)
+            if other.differs(node):
+                return other
+        return self
+
+    def shrink(self, node):
+        """(the smallest differing tree, the shrinker that knows its time)"""
+        alone = next((d for d in sorted(node.descendants(), key=lambda d: len(str(d))) if self.differs(d)), node)
+        if self.is_range:
+            other = self.at_one_time(alone)
+            if other is not self:
+                return other.shrink(alone)
+        while True:
+            smaller = next((v for v in alone.variants() if len(str(v)) < len(str(alone)) and self.differs(v)), None)
+            if smaller is None:
+                return alone, self
+            alone = smaller
+
+    def inputs_are_exact(self, node):
+        """Are the answers of all children the same to the last bit? If not, a step like floor() or == may have made much of little."""
+        for child in node.children():
+            if self.is_range and child.kind == MATRIX:
+                if not self.inputs_are_exact(child):
+                    return False
+                continue
+            ours, theirs = self.ask(child)
+            if difference(ours, theirs, child.open, exact=True):
+                return False
+        return True
