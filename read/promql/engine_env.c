@@ -107,6 +107,8 @@ void env_release(struct env *env)
         series_set_release(s->set);
     for (struct regex_ref *r = env->regexes; r; r = r->next)
         regex_free(r->regex);
+    for (struct matcher_ref *m = env->matchers; m; m = m->next)
+        matcher_release(&m->matcher);
     while (env->mems) {
         struct mem *next = env->mems->next;
         arena_release(&env->mems->arena);

@@ -118,6 +118,10 @@ struct regex_ref {
     struct regex *regex;
     struct regex_ref *next;
 };
+struct matcher_ref { /* made while the query runs */
+    struct matcher matcher;
+    struct matcher_ref *next;
+};
 
 struct annotation {
     struct slice text;
@@ -136,6 +140,7 @@ struct env {
     struct arena *root; /* operators, scalar columns, materialised series: what lives to the end of the query */
     struct set_ref *sets;
     struct regex_ref *regexes;
+    struct matcher_ref *matchers;
     struct annotation *annotations;
     size_t n_annotations, cap_annotations;
     bool hist_stats; /* while planning: below histogram_count, _sum or _avg, see mark_resets */
