@@ -2,7 +2,7 @@
 
 const $ = id => document.getElementById(id);
 // The first ten are told apart well and stand out (3:1) on white and on black; from there on hues a golden angle apart.
-const COLOURS = ["#3578e5", "#d9730d", "#2a9d5c", "#d6456f", "#8a63d2", "#0f96a5", "#ad800a", "#7c8794", "#b8509a", "#64901f"];
+const COLOURS = ["#3578e5", "#d9730d", "#2a9d5c", "#d6456f", "#8a63d2", "#0f96a5", "#ad800a", "#b8509a", "#64901f", "#7c8794"];
 const TICK_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2592000];
 let chart = null;
 
@@ -45,7 +45,7 @@ function radii(points) {
 
 // Ticks at round times of the local clock.
 function timeTicks(start, end, width) {
-  const wanted = (end - start) / Math.max(width / 110, 2);
+  const wanted = (end - start) / Math.max(width / 70, 2);
   const step = TICK_STEPS.find(s => s >= wanted) || TICK_STEPS.at(-1);
   const zone = new Date(start * 1000).getTimezoneOffset() * 60;
   const ticks = [];
@@ -187,7 +187,7 @@ function histogramElement(h) {
   const details = element("details"), buckets = h.buckets || [];
   details.append(element("summary", `${buckets.length} buckets`));
   for (const [bounds, low, high, count] of buckets)
-    details.append(element("div", `${BRACKETS[bounds][0]}${+(+low).toPrecision(6)}, ${+(+high).toPrecision(6)}${BRACKETS[bounds][1]}  ${count}`));
+    details.append(element("div", `${BRACKETS[bounds][0]}${+(+low).toPrecision(6)}, ${+(+high).toPrecision(6)}${BRACKETS[bounds][1]}: ${count}`));
   if (buckets.length) all.append(details);
   return all;
 }
