@@ -95,7 +95,8 @@ struct runner {
     const char *file;
     int line;
     bool verbose, names_early;
-    int passed, failed;
+    bool start_timestamps; /* the store lacks some that the script has written: evals are skipped until the next clear */
+    int passed, failed, skipped;
     struct buf why;
 };
 
