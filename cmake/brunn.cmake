@@ -82,14 +82,19 @@ function(brunn_tests room)
     get_filename_component(stem ${src} NAME_WE)
     set(exe ${name}_${stem})
     add_executable(${exe} ${src})
-    # Criterion's macros do not pass our warnings.
-    target_compile_options(${exe} PRIVATE -Wno-conversion -Wno-shadow -Wno-missing-prototypes -Wno-format-nonliteral)
     target_compile_definitions(${exe} PRIVATE TEST_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared" TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     target_link_libraries(${exe} PRIVATE brunn_${name} ${T_LIBS} criterion)
     add_test(NAME ${exe} COMMAND ${exe} -j1)
     # Criterion exits 0 when a leak is found in a test's child process.
     set_tests_properties(${exe} PROPERTIES FAIL_REGULAR_EXPRESSION "LeakSanitizer" TIMEOUT 300)
   endforeach()
+endfunction()
+
+# brunn_program(bench_plog bench/plog.c log): a program of tests/ that is built when it is named.
+function(brunn_program name source room)
+  string(REPLACE "/" "_" room_name ${room})
+  add_executable(${name} EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/${source})
+  target_link_libraries(${name} PRIVATE brunn_${room_name})
 endfunction()
 
 # brunn_fuzz(push write): tests/fuzz/push_fuzz.c with the seed corpus tests/fuzz/corpus/push/.
