@@ -154,9 +154,11 @@ bool record_decode(const struct plog_record *rec, uint64_t seed, struct arena *a
         ok = canonicalise(ret, &ret->series[i], arena, err);
     if (!ok)
         return false;
+    struct series_hasher hasher;
+    series_hasher_init(&hasher, seed);
     for (size_t i = 0; i < ret->n_series; i++) {
         if (!(ret->series[i].flags & WRITE_SERIES_REJECTED))
-            ret->series[i].hash = series_hash_of(ret->series[i].labels, seed);
+            ret->series[i].hash = series_hasher_hash(&hasher, ret->series[i].labels);
     }
     return true;
 }

@@ -53,6 +53,19 @@ struct series_hash series_hash_of(struct slice canonical, uint64_t seed)
     return (struct series_hash){.lo = h.low64, .hi = h.high64};
 }
 
+void series_hasher_init(struct series_hasher *h, uint64_t seed)
+{
+    _Static_assert(sizeof(h->secret) == XXH3_SECRET_DEFAULT_SIZE, "XXH3's secret");
+    XXH3_generateSecret_fromSeed(h->secret, seed);
+    h->seed = seed;
+}
+
+struct series_hash series_hasher_hash(const struct series_hasher *h, struct slice canonical)
+{
+    XXH128_hash_t x = XXH3_128bits_withSecretandSeed(canonical.p, canonical.n, h->secret, sizeof(h->secret), h->seed);
+    return (struct series_hash){.lo = x.low64, .hi = x.high64};
+}
+
 /* --- canonical bytes ------------------------------------------------------------------------------------------------
  */
 

@@ -176,8 +176,10 @@ static bool resolve_series(struct push *p)
     if (req->n_series == 0)
         return true;
     const uint64_t seed = p->d->hash_seed;
+    struct series_hasher hasher;
+    series_hasher_init(&hasher, seed);
     for (size_t i = 0; i < req->n_series; i++)
-        req->series[i].hash = series_hash_of(req->series[i].labels, seed);
+        req->series[i].hash = series_hasher_hash(&hasher, req->series[i].labels);
     p->batch->hash_seed = seed;
     p->batch->hashed = true;
     arena_clear(&p->scratch);

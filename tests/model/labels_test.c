@@ -158,6 +158,21 @@ Test(labels, hash_of_a_series_depends_on_every_byte_and_the_seed)
     cr_expect_not(series_hash_eq(series_hash_of(a, 1), series_hash_of(a, 2)));
 }
 
+Test(labels, hasher_gives_the_hashes_of_its_seed_at_every_length)
+{
+    static char bytes[1100];
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (char)(i * 37 + i / 256);
+    for (uint64_t seed = 0; seed < 3; seed++) {
+        struct series_hasher hasher;
+        series_hasher_init(&hasher, seed * UINT64_C(0x9e3779b97f4a7c15));
+        for (size_t n = 0; n <= sizeof(bytes); n++) {
+            struct slice s = slice_make(bytes, n);
+            cr_assert(series_hash_eq(series_hasher_hash(&hasher, s), series_hash_of(s, hasher.seed)), "%zu bytes", n);
+        }
+    }
+}
+
 Test(labels, legacy_names)
 {
     static const struct {
