@@ -1,7 +1,7 @@
 /*
  * Appending samples to the series of a shard: in order into the open chunk, late ones into the out-of-order block when
  * the tenant has a window for them, else refused with a reason. Chunks are cut as Prometheus's head cuts them
- * (FORMATS.md 6.7).
+ * (docs/formats.md 6.7).
  *
  * The caller holds the shard's writer mutex and its lock exclusively.
  */

@@ -82,3 +82,9 @@ void region_grow(struct region *r, size_t more)
     r->p = p;
     r->cap = cap;
 }
+
+void region_remake(struct region *r, size_t n)
+{
+    region_release(r);
+    memset(region_extend(r, n), 0, n);
+}

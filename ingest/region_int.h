@@ -33,6 +33,12 @@ static inline void *region_extend(struct region *r, size_t more)
     return p;
 }
 
+/*
+ * Makes the region `n` zero bytes and nothing else, with all their pages: for tables, which are read at random before
+ * they are written. A page that is read first costs two faults, and the second one interrupts all cores.
+ */
+void region_remake(struct region *r, size_t n);
+
 _Noreturn void memory_exhausted(size_t bytes);
 /* malloc and friends that do not return NULL. */
 void *xmalloc(size_t n);

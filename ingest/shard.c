@@ -123,8 +123,7 @@ static void slot_put(struct shard_data *d, struct series_hash h, uint32_t ref)
 /* From the hot parts, which lie in order, not from the old slots. */
 static void slots_resize(struct shard_data *d, size_t n)
 {
-    region_release(&d->slots);
-    region_extend(&d->slots, n * sizeof(struct series_slot));
+    region_remake(&d->slots, n * sizeof(struct series_slot));
     for (uint32_t ref = 0; ref < d->n_series; ref++)
         slot_put(d, series_hot(d, ref)->hash, ref);
 }

@@ -51,7 +51,7 @@
 #define CHUNK_RANGE_MS (2 * 3600 * 1000LL)
 #define OOO_CHUNK_SAMPLES 32
 #define OPEN_CHUNK_FIRST_BYTES 48
-#define OPEN_CHUNK_CUT_BYTES (CHUNK_MAX_BYTES - 19) /* FORMATS.md 6.7 */
+#define OPEN_CHUNK_CUT_BYTES (CHUNK_MAX_BYTES - 19) /* docs/formats.md 6.7 */
 #define SERIES_MAX_LABELS 65535
 
 enum series_flag {

@@ -110,7 +110,7 @@ static void slots_double(struct shard_data *d)
     struct region old = d->symslots;
     size_t n = old.n / sizeof(struct symbol_slot);
     d->symslots = (struct region){0};
-    region_extend(&d->symslots, old.n * 2);
+    region_remake(&d->symslots, old.n * 2);
     const struct symbol_slot *from = (const struct symbol_slot *)(const void *)old.p;
     for (size_t i = 0; i < n; i++)
         if (from[i].symbol)
@@ -123,8 +123,7 @@ bool symbols_index(struct shard_data *d)
     size_t n = SYMBOL_FIRST_SLOTS;
     while (n * 3 < ((size_t)d->n_symbols + 1) * 4)
         n *= 2;
-    region_release(&d->symslots);
-    region_extend(&d->symslots, n * sizeof(struct symbol_slot));
+    region_remake(&d->symslots, n * sizeof(struct symbol_slot));
     for (uint32_t i = 0; i < d->n_symbols; i++) {
         const struct symbol *s = symbol_at(d, i);
         uint32_t hash = symbol_hash(d, s->name, string_at(d, s->string));

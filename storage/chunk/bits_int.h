@@ -1,5 +1,5 @@
 /*
- * Bit streams and the number codes of chunks (FORMATS.md 6.6). Bits go from the most significant down; the last byte is padded with zeros.
+ * Bit streams and the number codes of chunks (docs/formats.md 6.6). Bits go from the most significant down; the last byte is padded with zeros.
  *
  * Writing is in place and unchecked: the caller has made room for 8 bytes past the last one that gets a bit. A write keeps the bits
  * before its position, and clears what follows in the bytes it touches, so that the bytes are always a finished stream.

@@ -1,5 +1,5 @@
 /*
- * Chunks: runs of samples of one series, in Prometheus's encodings (FORMATS.md 6.6), byte for byte.
+ * Chunks: runs of samples of one series, in Prometheus's encodings (docs/formats.md 6.6), byte for byte.
  *
  * XOR chunks are appended to in place by the head, whose hot struct holds the appender; readers decode whole chunks into columns. Histogram
  * chunks have an appender object of their own. Pure code: no locks, no I/O; every function may be called from any thread on its own data.
@@ -30,7 +30,7 @@ enum chunk_encoding {
 
 /*
  * When a chunk should end, so that the chunks up to max_t become about equally long: it began at `start`, its last sample is at `cur`, and
- * it would be full ratio_to_full times later (4 for floats at a quarter of CHUNK_SAMPLES; see FORMATS.md 6.7).
+ * it would be full ratio_to_full times later (4 for floats at a quarter of CHUNK_SAMPLES; see docs/formats.md 6.7).
  */
 int64_t chunk_end_time(int64_t start, int64_t cur, int64_t max_t, double ratio_to_full);
 
@@ -79,13 +79,13 @@ enum histogram_append_result {
 struct histogram_appender *histogram_appender_new(bool is_float);
 /*
  * The chunk after prev (which the caller still owns and may free): carries over what decides the counter reset header of the new chunk
- * (FORMATS.md 6.6). Whether prev was full or has refused the sample is known from its last append. NULL when memory is short.
+ * (docs/formats.md 6.6). Whether prev was full or has refused the sample is known from its last append. NULL when memory is short.
  */
 struct histogram_appender *histogram_appender_next(const struct histogram_appender *prev, bool is_float);
 void histogram_appender_free(struct histogram_appender *a);
 /* h must have passed histogram_validate, and t must be greater than the time before; an empty appender takes any h of its form. */
 enum histogram_append_result histogram_append(struct histogram_appender *a, int64_t t, const struct histogram *h);
-/* Should the next sample at time t go to a new chunk because of size or time (FORMATS.md 6.7)? range_end is the end of the head's chunk range. */
+/* Should the next sample at time t go to a new chunk because of size or time (docs/formats.md 6.7)? range_end is the end of the head's chunk range. */
 bool histogram_appender_full(struct histogram_appender *a, int64_t t, int64_t range_end);
 struct slice histogram_appender_bytes(const struct histogram_appender *a); /* valid until the next append */
 uint16_t histogram_appender_count(const struct histogram_appender *a);
@@ -99,7 +99,7 @@ struct histogram_appender *histogram_appender_resume(enum chunk_encoding enc, st
 
 /*
  * Decodes a chunk into columns in the arena. Exactly one of v and h is not NULL: v for XOR, h (float or integer form as stored, with counter reset
- * hints as FORMATS.md 6.6 gives them on read) for histogram encodings.
+ * hints as docs/formats.md 6.6 gives them on read) for histogram encodings.
  */
 struct chunk_columns {
     size_t n;

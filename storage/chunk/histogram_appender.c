@@ -4,7 +4,7 @@
  * A chunk holds samples of one layout. When a sample comes with buckets that the chunk does not have, the chunk is decoded and encoded
  * anew with the wider layout; when it lacks buckets that are empty in the chunk, the sample is widened. A counter that went back
  * (in its count, in any bucket, or by its own hint) starts a new chunk, so that within a chunk rates need no reset detection.
- * All rules are Prometheus's, in its order, because the order decides what the header of the next chunk says (FORMATS.md 6.6).
+ * All rules are Prometheus's, in its order, because the order decides what the header of the next chunk says (docs/formats.md 6.6).
  *
  * Memory: one block for the state and its arrays (8 B a span and bound, 16 B a bucket), one for the bytes. A failed allocation leaves the
  * appender as it was. The appender of the chunk before is kept, without its bytes, until the first sample decides the header.

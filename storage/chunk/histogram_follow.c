@@ -1,5 +1,5 @@
 /*
- * Which histogram may follow which in a chunk: the table of FORMATS.md 6.6. The order of its rows is Prometheus's, because it decides what the header
+ * Which histogram may follow which in a chunk: the table of docs/formats.md 6.6. The order of its rows is Prometheus's, because it decides what the header
  * of the next chunk says when the sample does not fit.
  */
 #include "storage/chunk/histogram_int.h"
@@ -95,7 +95,7 @@ static struct verdict refuse(uint8_t header)
     return (struct verdict){.ok = false, .header = header};
 }
 
-/* The table of FORMATS.md 6.6, row by row. */
+/* The table of docs/formats.md 6.6, row by row. */
 struct verdict judge_counter(const struct histogram_state *s, uint8_t header, const struct histogram *h)
 {
     struct verdict v = {.ok = true, .header = HEADER_NOT_RESET};

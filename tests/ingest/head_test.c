@@ -143,7 +143,7 @@ Test(head, instance_limit_refuses_new_series_only)
     rig_free(r);
 }
 
-/* FORMATS.md 6.7: 15 s apart, two hours of samples come out as four chunks of 120. */
+/* docs/formats.md 6.7: 15 s apart, two hours of samples come out as four chunks of 120. */
 Test(head, cuts_chunks_as_prometheus_does)
 {
     struct rig *r = rig_new(1);

@@ -1,4 +1,4 @@
-/* A series as a head keeps it, for tests: appends samples, cuts chunks by FORMATS.md 6.7, and keeps the finished bytes. */
+/* A series as a head keeps it, for tests: appends samples, cuts chunks by docs/formats.md 6.7, and keeps the finished bytes. */
 #pragma once
 
 #include <criterion/criterion.h>
