@@ -69,6 +69,17 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     assert f"{tmp_path}/file/data" in result.stderr
 
 
+def test_a_disk_that_is_full_at_the_start_is_told(tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        (tmp_path / "filler").write_bytes(b"x" * 4096)
+        result = run(f"-data-dir={tmp_path}/data", f"-server.http-listen-port={free_port()}", cwd="/")
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr and str(tmp_path) in result.stderr
+
+
 def test_the_data_folder_is_locked(tmp_path, brunn):
     result = run(f"-data-dir={brunn.folder}/data", f"-server.http-listen-port={free_port()}")
     assert result.returncode == 1
