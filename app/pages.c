@@ -24,7 +24,8 @@ static void page_begin(struct buf *out, const char *title)
 {
     static const struct {
         const char *href, *text;
-    } links[] = {{"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
+    } links[] = {
+        {"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
     buf_printf(out,
                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>%s%sBrunn</title>"
@@ -32,7 +33,8 @@ static void page_begin(struct buf *out, const char *title)
                "<body><header><a class=\"brand\" href=\".\">Brunn</a><nav>",
                title, title[0] ? " - " : "");
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
-        buf_printf(out, "<a href=\"%s\"%s>%s</a>\n", links[i].href, strcmp(links[i].text, title) ? "" : " aria-current=\"page\"", links[i].text);
+        buf_printf(out, "<a href=\"%s\"%s>%s</a>\n", links[i].href,
+                   strcmp(links[i].text, title) ? "" : " aria-current=\"page\"", links[i].text);
     buf_puts(out, "</nav></header>\n<main class=\"text\">\n");
 }
 
@@ -49,7 +51,8 @@ static bool wants_json(const struct http_request *req)
     return accept.n && memmem(accept.p, accept.n, "application/json", 16);
 }
 
-/* --- index ----------------------------------------------------------------------------------------------------------- */
+/* --- index -----------------------------------------------------------------------------------------------------------
+ */
 
 static void index_row(const struct http_route *r, const char *path, void *arg)
 {
@@ -79,7 +82,8 @@ static void page_index(struct http_request *req, void *arg)
     page_end(req, &out);
 }
 
-/* --- readiness --------------------------------------------------------------------------------------------------------- */
+/* --- readiness
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void page_ready(struct http_request *req, void *arg)
 {
@@ -112,7 +116,8 @@ static void page_ready(struct http_request *req, void *arg)
     http_respond(req, 200, "text/plain", &out);
 }
 
-/* --- metrics ------------------------------------------------------------------------------------------------------------- */
+/* --- metrics
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void page_metrics(struct http_request *req, void *arg)
 {
@@ -125,7 +130,8 @@ static void page_metrics(struct http_request *req, void *arg)
     http_respond(req, 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", &out);
 }
 
-/* --- configuration --------------------------------------------------------------------------------------------------------- */
+/* --- configuration
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void page_config(struct http_request *req, void *arg)
 {
@@ -140,7 +146,8 @@ static void page_config(struct http_request *req, void *arg)
     http_respond(req, 200, "text/plain; charset=utf-8", &out);
 }
 
-/* --- modules ------------------------------------------------------------------------------------------------------------- */
+/* --- modules
+ * ------------------------------------------------------------------------------------------------------------- */
 
 static void services_json(struct process *p, struct buf *out)
 {
@@ -176,7 +183,8 @@ static void services_html(struct process *p, struct buf *out)
     for (size_t i = 0; i < process_n_modules(); i++) {
         enum module_state s = process_module_state(p, i, NULL);
         const char *look = s == MODULE_RUNNING ? "good" : s == MODULE_FAILED ? "bad" : "";
-        buf_printf(out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look, module_state_name(s));
+        buf_printf(out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look,
+                   module_state_name(s));
     }
     buf_puts(out, "</table></div>\n");
 }

@@ -1,6 +1,7 @@
 /*
- * The explorer's files, embedded compressed (assets.S is made by the build) and served to any browser; and what the page must know of this
- * process: where the API is, whether there are tenants, and the names of the functions, out of the one table of them.
+ * The explorer's files, embedded compressed (assets.S is made by the build) and served to any browser; and what the
+ * page must know of this process: where the API is, whether there are tenants, and the names of the functions, out of
+ * the one table of them.
  */
 #include "app/explorer/explorer.h"
 
@@ -11,18 +12,19 @@
 #include "base/json.h"
 #include "read/promql/ast.h"
 
-#define ASSET(symbol, content_type)                                     \
-    extern const char asset_##symbol[], asset_##symbol##_end[];         \
-    static void serve_##symbol(struct http_request *req, void *arg)     \
-    {                                                                   \
-        (void)arg;                                                      \
-        respond(req, content_type, asset_##symbol, asset_##symbol##_end); \
+#define ASSET(symbol, content_type)                                                                                    \
+    extern const char asset_##symbol[], asset_##symbol##_end[];                                                        \
+    static void serve_##symbol(struct http_request *req, void *arg)                                                    \
+    {                                                                                                                  \
+        (void)arg;                                                                                                     \
+        respond(req, content_type, asset_##symbol, asset_##symbol##_end);                                              \
     }
 
 /* Nothing of another host is loaded or asked, whatever a label's value says. */
 void explorer_set_headers(struct http_request *req)
 {
-    http_set_header(req, "Content-Security-Policy", "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'");
+    http_set_header(req, "Content-Security-Policy",
+                    "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'");
     http_set_header(req, "X-Content-Type-Options", "nosniff");
 }
 
