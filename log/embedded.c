@@ -228,6 +228,7 @@ static void init_locks(struct embedded *e)
     pthread_mutex_init(&e->lock, NULL);
     pthread_mutex_init(&e->open_lock, NULL);
     pthread_cond_init(&e->q_more, &attr);
+    e->q_want = 1;
     for (int32_t p = 0; p < e->base.n_partitions; p++)
         pthread_cond_init(&e->part[p].more, &attr);
     pthread_condattr_destroy(&attr);

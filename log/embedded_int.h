@@ -132,9 +132,11 @@ struct embedded {
 
     pthread_mutex_t q_lock;
     pthread_cond_t q_more;
-    struct plog_produce *q_head; /* guarded by q_lock, as are the next four */
+    struct plog_produce *q_head; /* guarded by q_lock, as are the next six */
     struct plog_produce **q_tail;
     uint64_t q_bytes; /* queued or being written */
+    size_t q_n;       /* queued */
+    size_t q_want;    /* the writer sleeps until so many are */
     bool closing;
     pthread_t writer;
 
@@ -152,6 +154,8 @@ struct embedded {
     struct segment *active; /* last of segs and not sealed, or NULL: made by the next group */
     uint64_t next_id;
     int64_t *w_next;         /* by partition: next while a group is being built */
+    size_t in_flight;        /* produces of the last group and those that had come when it was done */
+    int64_t commit_ns;       /* how long the last commit took */
     int64_t housekeeping_ms; /* monotonic: when retention runs next */
     bool refusing;           /* last group failed: logged once, and again when it works */
 

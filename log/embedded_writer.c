@@ -1,11 +1,13 @@
 /*
  * The writer: one thread, one LMDB transaction a group, one sync a group.
  *
- *   queue empty -> wait -> take all that is queued (up to EMBEDDED_GROUP_BYTES) -> room? -> transaction
+ *   queue empty -> wait -> linger -> take all that is queued (up to EMBEDDED_GROUP_BYTES) -> room? -> transaction
  *               -> commit (write, sync) -> publish -> done
  *
  * Produces that arrive while a commit runs make the next group, so throughput depends on bytes and syncs, not on the
- * number of producers. Each value is copied once, from the producer's memory into LMDB's dirty page; its checksum was
+ * number of producers. Left at that, producers who each wait for their answer fall into two halves, one waiting for
+ * the sync of the other, and there are twice the syncs. So the writer lingers before a group for as many produces as
+ * were about at the end of the last one, at most half the time that a commit takes: one that comes alone never waits. Each value is copied once, from the producer's memory into LMDB's dirty page; its checksum was
  * made on the producer's thread.
  *
  * When a group fails:
@@ -31,6 +33,8 @@
 #define SEGMENT_MIN_AGE_MS 60000
 #define SEGMENTS_PER_RETENTION                                                                                         \
     12 /* a segment is sealed at this part of the retention period, so that age has whole files to remove */
+
+#define LINGER_MAX_NS 2000000
 
 #define GROUP_TREE_BYTES (16 * 4096) /* tree pages that a commit copies, beside one a partition */
 
@@ -79,7 +83,8 @@ static bool enqueue(struct embedded *e, struct plog_produce *p, struct err *err)
         e->q_bytes += p->bytes;
         *e->q_tail = p;
         e->q_tail = &p->next;
-        pthread_cond_signal(&e->q_more);
+        if (++e->q_n >= e->q_want || e->q_bytes >= EMBEDDED_GROUP_BYTES)
+            pthread_cond_signal(&e->q_more);
     }
     waiting = e->q_bytes;
     pthread_mutex_unlock(&e->q_lock);
@@ -129,6 +134,21 @@ static void group_add(struct group *g, const struct plog_produce *p)
     }
 }
 
+/* Caller holds q_lock. */
+static void linger(struct embedded *e)
+{
+    int64_t wait_ns = MIN(e->commit_ns / 2, LINGER_MAX_NS);
+    if (e->q_n >= e->in_flight || wait_ns <= 0)
+        return;
+    int64_t until_ns = clock_mono_ns() + wait_ns;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    e->q_want = e->in_flight;
+    while (e->q_n < e->q_want && e->q_bytes < EMBEDDED_GROUP_BYTES && !e->closing)
+        if (pthread_cond_timedwait(&e->q_more, &e->q_lock, &until) == ETIMEDOUT)
+            break;
+    e->q_want = 1;
+}
+
 /* Waits for produces or until housekeeping is due. False: closing and nothing left. */
 static bool take_group(struct embedded *e, struct group *g)
 {
@@ -139,10 +159,13 @@ static bool take_group(struct embedded *e, struct group *g)
     while (!e->q_head && !e->closing)
         if (pthread_cond_timedwait(&e->q_more, &e->q_lock, &until) == ETIMEDOUT)
             break;
+    if (e->q_head)
+        linger(e);
     for (uint64_t bytes = 0; e->q_head && (!g->head || bytes + e->q_head->bytes <= EMBEDDED_GROUP_BYTES);) {
         struct plog_produce *p = e->q_head;
         bytes += p->bytes;
         e->q_head = p->next;
+        e->q_n--;
         p->next = NULL;
         *tail = p;
         tail = &p->next;
@@ -161,10 +184,12 @@ static bool take_group(struct embedded *e, struct group *g)
 static void finish_group(struct embedded *e, struct group *g, const struct err *err)
 {
     uint64_t bytes = 0, waiting;
-    for (const struct plog_produce *p = g->head; p; p = p->next)
+    size_t n = 0;
+    for (const struct plog_produce *p = g->head; p; p = p->next, n++)
         bytes += p->bytes;
     pthread_mutex_lock(&e->q_lock);
     e->q_bytes -= bytes;
+    e->in_flight = n + e->q_n;
     waiting = e->q_bytes;
     pthread_mutex_unlock(&e->q_lock);
     metric_set(e->m.buffered_bytes, (double)waiting);
@@ -216,7 +241,8 @@ static int commit_group(struct embedded *e, const struct group *g)
     }
     int64_t start_ns = clock_mono_ns();
     rc = mdb_txn_commit(txn); /* aborts by itself when it fails */
-    metric_observe(e->m.commit_seconds, (double)(clock_mono_ns() - start_ns) / 1e9);
+    e->commit_ns = clock_mono_ns() - start_ns;
+    metric_observe(e->m.commit_seconds, (double)e->commit_ns / 1e9);
     if (rc == 0)
         rc = embedded_fault(e, "committed");
     return rc;
