@@ -255,7 +255,7 @@ struct resolver {
 
 static bool fail_at(struct resolver *r, const struct duration_expr *d, const char *what)
 {
-    return err_set(r->err, ERR_EXECUTION, "%d:%d: %s", (int)d->pos.start, (int)d->pos.end, what);
+    return err_set(r->err, ERR_BAD_DATA, "%d:%d: %s", (int)d->pos.start, (int)d->pos.end, what);
 }
 
 static bool evaluate(struct resolver *r, const struct duration_expr *d, double *ret)

@@ -47,7 +47,9 @@ static const char *const agg_names[] = {
 
 void note_ignored_histogram(struct env *env, const struct node *n)
 {
-    INFO(env, n->aggregate.expr->pos.start, "ignored histogram in %s aggregation", agg_names[n->aggregate.op]);
+    bool chooses = n->aggregate.op == AGG_TOPK || n->aggregate.op == AGG_BOTTOMK;
+    int32_t pos = chooses ? n->pos.start : n->aggregate.expr->pos.start;
+    INFO(env, pos, "ignored histogram in %s aggregation", agg_names[n->aggregate.op]);
 }
 
 /* --- groups -------------------------------------------------------------------------------------------------------------------------- */

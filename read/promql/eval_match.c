@@ -30,6 +30,8 @@ struct vector_op {
     struct groups groups;
     uint32_t *first_of;  /* a group: its first ones column */
     uint64_t **matched; /* a group: the steps at which a many series has met it */
+    uint64_t *twice;    /* steps at which some group has two ones */
+    bool any_twice;
 
     struct groups out_groups;
     struct columns outs;
@@ -50,8 +52,9 @@ static bool open_one_side(struct vector_op *v)
     v->first_of = ENV_ARRAY(env, uint32_t, v->ones.n);
     v->matched = ENV_ARRAY(env, uint64_t *, v->ones.n);
     v->used = ENV_ARRAY(env, uint64_t, words);
+    v->twice = ENV_ARRAY(env, uint64_t, words);
     v->both = ENV_ARRAY(env, uint64_t, words);
-    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->both)
+    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->twice || !v->both)
         return false;
     /* From the back, so that each chain is in order. */
     for (size_t i = v->ones.n; i-- > 0;) {
@@ -63,7 +66,15 @@ static bool open_one_side(struct vector_op *v)
         v->first_of[g] = (uint32_t)i;
         if (is_new && !(v->matched[g] = ENV_ARRAY(env, uint64_t, words)))
             return false;
+        const uint64_t *here = v->ones.cols[i].present;
+        for (size_t w = 0; w < words; w++) {
+            v->twice[w] |= v->matched[g][w] & here[w];
+            v->any_twice |= v->twice[w] != 0;
+            v->matched[g][w] |= here[w];
+        }
     }
+    for (size_t g = 0; g < v->groups.n; g++)
+        memset(v->matched[g], 0, words * sizeof(uint64_t));
     return true;
 }
 
@@ -107,6 +118,30 @@ static size_t first_common(const uint64_t *a, const uint64_t *b, size_t words, b
         }
     *ret_any = false;
     return 0;
+}
+
+/*
+ * Two ones of a group at a step are an error as soon as there is any many series at that step, or a fill value, whether or not it would have met
+ * them: upstream collects the one side of a step before it looks at the other. bits: the steps at which there is a partner.
+ */
+static bool check_ones(struct vector_op *v, const uint64_t *bits)
+{
+    bool any;
+    size_t words = grid_words(&v->op.grid), step = first_common(v->twice, bits, words, &any);
+    if (!any)
+        return true;
+    for (size_t g = 0; g < v->groups.n; g++) {
+        const struct column *first = NULL;
+        for (uint32_t k = v->first_of[g]; k != NO_COLUMN; k = v->next_of[k]) {
+            const struct column *one = &v->ones.cols[k];
+            if (bit_get(one->present, step) && first)
+                return fail_duplicate(v, v->groups.items[g].labels, false, step, first->labels, one->labels);
+            if (bit_get(one->present, step))
+                first = one;
+        }
+    }
+    ASSERT(false && "a step with two ones has them");
+    return false;
 }
 
 /* Labels of the result of many with one (which may be missing). */
@@ -206,6 +241,8 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
     int64_t g = groups_find(&v->groups, &v->key, many->labels);
     bool flag = v->op.env->cfg->delayed_name_removal && v->node->binary.return_bool;
     memset(v->used, 0, words * sizeof(*v->used));
+    if (v->any_twice && !check_ones(v, many->present))
+        return false;
     for (uint32_t k = g >= 0 ? v->first_of[g] : NO_COLUMN; k != NO_COLUMN; k = v->next_of[k]) {
         const struct column *one = &v->ones.cols[k];
         bool any;
@@ -214,10 +251,7 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
             continue;
         for (size_t w = 0; w < words; w++)
             v->both[w] = many->present[w] & one->present[w];
-        size_t at = first_common(v->both, v->used, words, &any);
-        if (any)
-            return fail_duplicate(v, v->groups.items[g].labels, false, at, v->ones.cols[v->first_of[g]].labels, one->labels);
-        at = first_common(v->both, v->matched[g], words, &any);
+        size_t at = first_common(v->both, v->matched[g], words, &any);
         if (any && v->match->card == CARD_ONE_TO_ONE)
             return fail_duplicate(v, v->groups.items[g].labels, true, at, many->labels, many->labels);
         struct column *out = stream_out;
@@ -310,13 +344,26 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
     return true;
 }
 
+/* Nothing will match, but what the other side has to report is reported. */
+static bool read_for_errors(struct op *op)
+{
+    struct batch *b;
+    do {
+        if (!op_next(op, &b))
+            return false;
+    } while (b && b->n);
+    return true;
+}
+
 static bool vector_next(struct op *op, struct batch **ret)
 {
     struct vector_op *v = (struct vector_op *)op;
     if (!v->opened && !open_one_side(v))
         return false;
+    if (v->any_twice && (v->fill_one || v->fill_many) && !check_ones(v, v->twice))
+        return false;
     if (v->ones.n == 0 && !v->fill_one)
-        return true;
+        return read_for_errors(v->many);
     if (v->stream)
         return stream_batch(v, ret);
     if (!v->out && !table_run(v))

@@ -124,10 +124,21 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
 
 /* --- the operator -------------------------------------------------------------------------------------------------------------------------- */
 
-/* For each index the next sample that is below the one before it; n and n + 1 stop a loop. */
-static bool find_resets(struct range_op *r, const struct samples *in)
+static bool ever_falls(const double *v, size_t n)
+{
+    uint64_t falls = 0;
+    for (size_t i = 1; i < n; i++)
+        falls |= v[i] < v[i - 1];
+    return falls != 0;
+}
+
+/* For each index the next sample that is below the one before it; n and n + 1 stop a loop. NULL when there is no such sample. */
+static bool find_resets(struct range_op *r, const struct samples *in, const uint32_t **ret)
 {
     struct env *env = r->op.env;
+    *ret = NULL;
+    if (!ever_falls(in->v, in->n))
+        return true;
     if (in->n + 2 > r->resets_cap) {
         r->resets_cap = (in->n + 2) * 2;
         if (!(r->resets = env_alloc(env, env->root, r->resets_cap * sizeof(*r->resets))))
@@ -140,18 +151,27 @@ static bool find_resets(struct range_op *r, const struct samples *in)
             next = i;
         r->resets[i] = (uint32_t)next;
     }
+    *ret = r->resets;
     return true;
+}
+
+static bool reserve_slide(struct range_op *r, size_t n)
+{
+    if (n <= r->slide_cap)
+        return true;
+    r->slide_cap = n * 2;
+    r->slide = env_alloc(r->op.env, r->op.env->root, r->slide_cap * sizeof(struct partial_sum));
+    return r->slide != NULL;
 }
 
 static bool prepare(struct range_op *r, const struct samples *in, struct sweep *ret)
 {
     struct env *env = r->op.env;
     *ret = (struct sweep){.r = r, .t = in->t, .v = in->v, .n = in->n};
-    if (r->counter) {
-        if (!find_resets(r, in))
-            return false;
-        ret->next_reset = r->resets;
-    }
+    if (r->counter && !find_resets(r, in, &ret->next_reset))
+        return false;
+    if (!reserve_slide(r, in->n))
+        return false;
     if ((r->needs_values || in->h) && in->n > r->values_cap) {
         r->values_cap = in->n * 2;
         r->values = env_alloc(env, env->root, r->values_cap * sizeof(double));
@@ -174,8 +194,26 @@ static void note_non_counter(struct range_op *r, const struct column *c)
     if (name.n == 0 || has_counter_suffix(name) || slice_eq(name, r->noted_name))
         return;
     r->noted_name = name;
-    INFO(r->op.env, r->arg->pos.start, "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: %s",
+    INFO(r->op.env, range_pos(r), "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: %s",
          quoted(r->op.env, name));
+}
+
+/* The factors are looked at where a window has samples; NaN passes, as it does upstream. */
+static bool check_smoothing(struct range_op *r, const struct samples *in)
+{
+    const struct grid *g = &r->op.grid;
+    for (size_t i = 0, k = 0; i < g->n; i++) {
+        int64_t end = time_shift_apply(&r->shift, grid_t(g, i));
+        while (k < in->n && in->t[k] <= end)
+            k++;
+        if (k == 0 || in->t[k - 1] <= end - r->range_ms)
+            continue;
+        if (r->param[i] <= 0 || r->param[i] >= 1)
+            return env_fail(r->op.env, ERR_EXECUTION, "invalid smoothing factor. Expected: 0 < sf < 1, got: %f", r->param[i]);
+        if (r->param2[i] <= 0 || r->param2[i] >= 1)
+            return env_fail(r->op.env, ERR_EXECUTION, "invalid trend factor. Expected: 0 < tf < 1, got: %f", r->param2[i]);
+    }
+    return true;
 }
 
 static bool range_series(struct range_op *r, const struct column *id, const struct samples *in)
@@ -187,7 +225,7 @@ static bool range_series(struct range_op *r, const struct column *id, const stru
     c->labels = id->labels;
     c->drop_name = id->drop_name;
     struct sweep s;
-    if (!prepare(r, in, &s))
+    if (!prepare(r, in, &s) || (r->param2 && !check_smoothing(r, in)))
         return false;
     if (r->anchored || r->smoothed) {
         if (!sweep_extended(r, in, c))
@@ -291,15 +329,7 @@ static bool plan_params(struct range_op *r)
     case PROMQL_FN_PREDICT_LINEAR:
         return eval_scalar(env, args[1], g, &r->param);
     case PROMQL_FN_DOUBLE_EXPONENTIAL_SMOOTHING:
-        if (!eval_scalar(env, args[1], g, &r->param) || !eval_scalar(env, args[2], g, &r->param2))
-            return false;
-        for (size_t i = 0; i < g->n; i++) {
-            if (!(r->param[i] > 0 && r->param[i] < 1))
-                return env_fail(env, ERR_EXECUTION, "invalid smoothing factor. Expected: 0 < sf < 1, got: %f", r->param[i]);
-            if (!(r->param2[i] > 0 && r->param2[i] < 1))
-                return env_fail(env, ERR_EXECUTION, "invalid trend factor. Expected: 0 < tf < 1, got: %f", r->param2[i]);
-        }
-        return true;
+        return eval_scalar(env, args[1], g, &r->param) && eval_scalar(env, args[2], g, &r->param2);
     default:
         return true;
     }

@@ -48,7 +48,7 @@ static bool add(const struct ext *x, struct value *a, struct value b, double sig
     if (fhist_add(a->h, b.h, sign, x->r->window_mem, &h, &notes) != FHIST_OK)
         return env_memory_error(env_of(x));
     if (notes & FHIST_MISMATCHED_BOUNDS)
-        INFO(env_of(x), x->r->arg->pos.start, "mismatched custom buckets were reconciled during %s", sign < 0 ? "subtraction" : "addition");
+        INFO(env_of(x), range_pos(x->r), "mismatched custom buckets were reconciled during %s", sign < 0 ? "subtraction" : "addition");
     a->h = h;
     return true;
 }
@@ -96,7 +96,7 @@ static bool check_samples(const struct ext *x, size_t from, size_t to)
 {
     const struct samples *in = x->in;
     struct env *env = env_of(x);
-    int32_t pos = x->r->arg->pos.start;
+    int32_t pos = range_pos(x->r);
     if (!in->h)
         return true;
     for (size_t i = from + 1; i < to; i++) {

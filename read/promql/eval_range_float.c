@@ -38,7 +38,7 @@ static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t st
     const struct range_op *r = s->r;
     int64_t end = time_shift_apply(&r->shift, grid_t(&r->op.grid, step));
     struct rate_window w = {.start_t = end - r->range_ms, .end_t = end, .first_t = s->t[lo], .last_t = s->t[hi - 1], .n = hi - lo,
-                            .first = v[lo], .delta = delta, .counter = s->next_reset != NULL};
+                            .first = v[lo], .delta = delta, .counter = r->counter};
     double factor = rate_factor(&w);
     if (r->fn == PROMQL_FN_RATE)
         factor /= (double)r->range_ms / 1e3;
@@ -260,6 +260,8 @@ static inline bool k_mad(const struct sweep *s, size_t lo, size_t hi, size_t ste
 
 void sweep_floats(const struct sweep *s, struct column *out)
 {
+    if (slide_floats(s, out))
+        return;
     switch (s->r->fn) {
 #define CASE(id, kernel)                                                                                               \
     case PROMQL_FN_##id:                                                                                               \

@@ -19,7 +19,7 @@ static struct env *env_of(const struct window *w)
 }
 static int32_t arg_pos(const struct window *w)
 {
-    return w->r->arg->pos.start;
+    return range_pos(w->r);
 }
 
 void warn_quantile(struct env *env, double q, int32_t pos)

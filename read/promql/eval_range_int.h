@@ -1,4 +1,4 @@
-/* Range functions: what eval_range.c (sources, floats) and eval_range_hist.c (native histograms, mixed ranges) share. */
+/* Range functions: what the files eval_range*.c share. */
 #pragma once
 
 #include "read/promql/engine_int.h"
@@ -65,6 +65,8 @@ struct range_op {
     double *float_v;  /* the floats of a mixed window */
     int64_t *float_t;
     size_t values_cap;
+    void *slide; /* scratch of a series: see eval_range_slide.c */
+    size_t slide_cap;
     struct slice noted_name;
 };
 
@@ -74,15 +76,27 @@ struct sweep {
     const int64_t *t;
     const double *v;
     size_t n;
-    const uint32_t *next_reset; /* counters only */
+    const uint32_t *next_reset; /* of a counter that was reset */
 };
+
+/* Where annotations point at. Upstream puts a selector without a position in the place of a subquery: they point at the query's begin. */
+static inline int32_t range_pos(const struct range_op *r)
+{
+    return r->arg->kind == NODE_SUBQUERY ? 0 : r->arg->pos.start;
+}
 
 struct range_op *range_op_new(struct env *env, const struct node *call, const struct grid *g);
 void sweep_floats(const struct sweep *s, struct column *out);
+/* A sum of some values: kahan_add's state. */
+struct partial_sum {
+    double sum, comp;
+};
+/* The same as sweep_floats for functions whose windows share work. False: this one, or this series, is not among them. */
+bool slide_floats(const struct sweep *s, struct column *out);
 /* One window of floats through the function's kernel. */
 bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
-/* A series that has histograms. The column is the newest of r->out. */
 /* A series of an extended range selector. */
 bool sweep_extended(struct range_op *r, const struct samples *in, struct column *out);
 bool check_extended(struct range_op *r);
+/* A series that has histograms. The column is the newest of r->out. */
 bool sweep_hists(const struct sweep *s, const struct samples *in, struct column *out);

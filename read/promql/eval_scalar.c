@@ -81,7 +81,7 @@ bool eval_scalar_call(struct env *env, const struct node *call, const struct gri
         fill(out, g, (double)q->end_ms / 1e3);
         return true;
     case PROMQL_FN_STEP:
-        fill(out, g, (double)q->step_ms / 1e3);
+        fill(out, g, q->start_ms == q->end_ms ? 0 : (double)q->step_ms / 1e3); /* as upstream */
         return true;
     case PROMQL_FN_RANGE:
         fill(out, g, (double)(q->end_ms - q->start_ms) / 1e3);

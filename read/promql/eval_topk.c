@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "base/dtoa.h"
 
 struct entry {
@@ -228,6 +230,43 @@ static const struct op_ops topk_ops = {topk_next};
 
 /* --- limitk, limit_ratio ---------------------------------------------------------------------------------------------------------------------- */
 
+/* A length as upstream's label sets hold it: a byte, or 255 and three. */
+static uint8_t *put_length(uint8_t *p, size_t n)
+{
+    if (n < 255) {
+        *p++ = (uint8_t)n;
+        return p;
+    }
+    *p++ = 255;
+    for (int shift = 0; shift < 24; shift += 8)
+        *p++ = (uint8_t)(n >> shift);
+    return p;
+}
+
+static uint8_t *put_text(uint8_t *p, struct slice s)
+{
+    p = put_length(p, s.n);
+    if (s.n)
+        memcpy(p, s.p, s.n);
+    return p + s.n;
+}
+
+/* Where a series lies between 0 and 1: the XXH64 of upstream's label sets, so that the same series are chosen. */
+static bool ratio_place(struct env *env, struct labels l, double *ret)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < l.n; i++)
+        size += l.items[i].name.n + l.items[i].value.n + 8;
+    uint8_t small[512], *bytes = small, *p;
+    if (size > sizeof(small) && !(bytes = env_alloc(env, env->root, size)))
+        return false;
+    p = bytes;
+    for (size_t i = 0; i < l.n; i++)
+        p = put_text(put_text(p, l.items[i].name), l.items[i].value);
+    *ret = (double)XXH64(bytes, (size_t)(p - bytes), 0) / (double)UINT64_MAX;
+    return true;
+}
+
 static bool in_ratio(double ratio, double place)
 {
     return ratio >= 0 ? place < ratio : place >= 1 + ratio;
@@ -236,7 +275,9 @@ static bool in_ratio(double ratio, double place)
 static bool limit_column(struct topk_op *t, struct column *c)
 {
     if (t->kind == AGG_LIMIT_RATIO) {
-        double place = (double)labels_hash(c->labels) / (double)UINT64_MAX;
+        double place;
+        if (!ratio_place(t->op.env, c->labels, &place))
+            return false;
         FOR_PRESENT (i, c, &t->op.grid)
             if (!in_ratio(t->param[i], place))
                 bit_clear(c->present, i);

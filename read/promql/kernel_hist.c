@@ -24,7 +24,9 @@ double fhist_bound(int32_t idx, const struct fhist *h)
     int32_t e = idx >> h->schema;
     if (frac == 0 && e == 1024)
         return DBL_MAX;
-    return ldexp(exp2((double)frac / per_power), e);
+    if (h->schema > 8) /* not of a writer's */
+        return ldexp(exp2((double)frac / per_power), e);
+    return ldexp(fhist_fractions[frac << (8 - h->schema)], e + 1);
 }
 
 /* --- lists --------------------------------------------------------------------------------------------------------------------- */

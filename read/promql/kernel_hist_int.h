@@ -3,6 +3,9 @@
 
 #include "read/promql/kernel_int.h"
 
+/* kernel_hist_bounds.c */
+extern const double fhist_fractions[256];
+
 bool blist_alloc(struct blist *l, uint32_t cap, struct arena *a);
 
 /* Buckets of a side as arrays that are rewritten in place; comp (compensations) may be NULL. */

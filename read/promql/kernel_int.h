@@ -63,6 +63,22 @@ struct rate_window {
     bool counter;
 };
 double rate_factor(const struct rate_window *w);
+/* The same in two halves: what follows from the times alone, in seconds, and the rest. */
+struct rate_times {
+    double sampled, to_start, to_end;
+};
+/* In ms: from the range's start to the first sample, from that to the last one, from that to the range's end. */
+void rate_times_of(int64_t before, int64_t span, int64_t after, size_t n, struct rate_times *ret);
+/* to_start of a counter that rises by delta > 0 from first >= 0: it does not start below zero. */
+static inline double rate_to_zero(const struct rate_times *t, double first, double delta)
+{
+    double to_zero = t->sampled * (first / delta);
+    return to_zero < t->to_start ? to_zero : t->to_start;
+}
+static inline double rate_factor_at(const struct rate_times *t, double to_start)
+{
+    return (t->sampled + to_start + t->to_end) / t->sampled;
+}
 
 /* Date parts of seconds since the epoch, UTC. */
 struct date_parts {

@@ -80,25 +80,23 @@ void linear_regression(const int64_t *t, const double *v, size_t n, int64_t inte
     *ret_intercept = sum_y / dn - *ret_slope * sum_x / dn;
 }
 
-double rate_factor(const struct rate_window *w)
+void rate_times_of(int64_t before, int64_t span, int64_t after, size_t n, struct rate_times *ret)
 {
-    double sampled = (double)(w->last_t - w->first_t) / 1e3;
-    double average = sampled / (double)(w->n - 1);
-    double to_start = (double)(w->first_t - w->start_t) / 1e3;
-    double to_end = (double)(w->end_t - w->last_t) / 1e3;
+    double sampled = (double)span / 1e3;
+    double average = sampled / (double)(n - 1);
+    double to_start = (double)before / 1e3;
+    double to_end = (double)after / 1e3;
     /* A gap much longer than the usual distance means that the series begins or ends inside the range. */
     double threshold = average * 1.1;
-    if (to_start >= threshold)
-        to_start = average / 2;
-    if (w->counter && w->delta > 0 && w->first >= 0) {
-        /* A counter does not start below zero. */
-        double to_zero = sampled * (w->first / w->delta);
-        if (to_zero < to_start)
-            to_start = to_zero;
-    }
-    if (to_end >= threshold)
-        to_end = average / 2;
-    return (sampled + to_start + to_end) / sampled;
+    *ret = (struct rate_times){sampled, to_start >= threshold ? average / 2 : to_start, to_end >= threshold ? average / 2 : to_end};
+}
+
+double rate_factor(const struct rate_window *w)
+{
+    struct rate_times t;
+    rate_times_of(w->first_t - w->start_t, w->last_t - w->first_t, w->end_t - w->last_t, w->n, &t);
+    bool bounded = w->counter && w->delta > 0 && w->first >= 0;
+    return rate_factor_at(&t, bounded ? rate_to_zero(&t, w->first, w->delta) : t.to_start);
 }
 
 /* Days since 1970-01-01 to a civil date, by counting 400-year eras that begin on the first of March. */

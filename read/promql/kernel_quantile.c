@@ -135,10 +135,10 @@ struct native_bucket {
     bool zero; /* the zero bucket */
 };
 
-/* Bucket k of all in ascending order of value: negative side, zero bucket when populated, positive side. */
+/* Bucket k of all in ascending order of value: negative side, zero bucket when it is above 0 (as upstream), positive side. */
 static size_t native_n(const struct fhist *h)
 {
-    return h->neg.n + (h->zero_count != 0) + h->pos.n;
+    return h->neg.n + (h->zero_count > 0) + h->pos.n;
 }
 
 static struct native_bucket native_at(const struct fhist *h, size_t k)
@@ -148,7 +148,7 @@ static struct native_bucket native_at(const struct fhist *h, size_t k)
         return (struct native_bucket){-fhist_bound(h->neg.idx[i], h), -fhist_bound(h->neg.idx[i] - 1, h), h->neg.c[i], false};
     }
     k -= h->neg.n;
-    if (h->zero_count != 0) {
+    if (h->zero_count > 0) {
         if (k == 0)
             return (struct native_bucket){-h->zero_threshold, h->zero_threshold, h->zero_count, true};
         k--;
