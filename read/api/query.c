@@ -254,7 +254,8 @@ static bool run_query(struct call *c, bool is_range)
     if (!expr)
         return false;
     struct engine_result result;
-    bool ok = promql_resolve_durations(expr, p.query.step_ms, p.query.end_ms - p.query.start_ms, &c->err);
+    bool ok = promql_resolve_durations(expr, p.query.step_ms, p.query.end_ms - p.query.start_ms, &c->err) ||
+              invalid_param(c, "query");
     p.prepare_ns = clock_mono_ns() - began;
     p.query.expr = expr;
     ok = ok && execute(c, expr, &p, &result) && put_answer(c, &p, &result);

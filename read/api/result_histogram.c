@@ -120,7 +120,8 @@ void put_histogram(struct buf *out, const struct histogram *h)
     struct bucket_list l = {.out = out};
     put_negative(&l, h);
     struct bucket zero = {-h->zero_threshold, h->zero_threshold, h->zero_count, true, true};
-    if (!is_custom(h))
+    /* Upstream does not show a zero bucket below 0, which other buckets may be after a subtraction. */
+    if (!is_custom(h) && h->zero_count > 0)
         put_bucket(&l, &zero);
     put_positive(&l, h);
     buf_puts(out, l.any ? "]}" : "}");
