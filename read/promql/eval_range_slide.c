@@ -1,8 +1,9 @@
 /*
  * Range functions over floats whose windows share their work: every sample costs the same, however many windows it lies in.
  *
- *   rate, increase, delta   The times of most windows look like those of the window before: what extrapolation makes of them is computed when they change.
- *                           A reset costs only the windows it lies in.
+ *   rate, increase, delta   The times of most windows look like those of the window before: what extrapolation makes of them is computed when they
+ *                           change, and over a stretch of equally distant samples all windows are done in one plain loop. A reset costs only the
+ *                           windows it lies in.
  *   min, max, and when      A window is a stack of two parts. The left one, [lo, mid), has the best of each of its tails; of the right one, [mid, hi),
  *                           only the best is known. When lo reaches mid, all there is becomes the left part: a sample is looked at three times.
  *   sum, avg                The same with compensated sums. Nothing is ever subtracted, so no digits get lost. Series with values that could overflow,
@@ -57,40 +58,123 @@ static inline void windows_move(struct windows *w)
 
 /* --- rate ------------------------------------------------------------------------------------------------------------------------------ */
 
+/* A stretch of samples [first, last] at equal distances of which a step is a multiple: each window is the one before, `shift` samples later. */
+struct stretch {
+    size_t first, last, shift; /* shift == 0: a step is no multiple */
+    int64_t distance;
+};
+
+/* Of at most max windows after this one, how many have the same times, relative to their ends, and none of the samples from `stop` on? */
+static size_t windows_alike(const struct windows *w, struct stretch *st, size_t max, size_t stop)
+{
+    const int64_t *t = w->t;
+    if (w->lo >= st->last) {
+        size_t last = w->lo + 1;
+        int64_t d = t[last] - t[w->lo];
+        while (last + 1 < w->n && t[last + 1] - t[last] == d)
+            last++;
+        *st = (struct stretch){w->lo, last, w->step % d == 0 ? (size_t)(w->step / d) : 0, d};
+    }
+    if (st->shift == 0 || w->lo < st->first || w->hi > st->last + 1 || stop < w->hi)
+        return 0;
+    if (t[w->lo] - st->distance > w->end - w->range || t[w->hi - 1] + st->distance <= w->end)
+        return 0;
+    /* The sample after the last window has to be in the stretch too, if there is one. */
+    size_t limit = st->last + 1 == w->n ? w->n : st->last;
+    if (limit > stop)
+        limit = stop;
+    size_t n = limit > w->hi ? (limit - w->hi) / st->shift : 0;
+    return n < max ? n : max;
+}
+
+/* What the windows of one series share as long as their times are the same. */
+struct rate_factors {
+    struct rate_times times;
+    int64_t gap, span;
+    size_t n;
+    double seconds;   /* of the range, or 1 */
+    double factor;    /* of a series that goes on on both sides */
+    double zero_test; /* to_start, with a margin */
+    bool counter;
+};
+
+static inline void rate_factors_for(struct rate_factors *f, int64_t gap, int64_t span, int64_t after, size_t n)
+{
+    if (span == f->span && gap == f->gap && n == f->n)
+        return;
+    f->span = span;
+    f->gap = gap;
+    f->n = n;
+    rate_times_of(gap, span, after, n, &f->times);
+    f->factor = rate_factor_at(&f->times, f->times.to_start) / f->seconds;
+    f->zero_test = f->times.to_start * (1 + 1e-9);
+}
+
+/* A counter does not start below zero. Most windows are far from it, which is seen without a division. */
+static inline bool near_zero(const struct rate_factors *f, double first, double delta)
+{
+    return f->counter & (delta > 0) & (first >= 0) & !(f->times.sampled * first > f->zero_test * delta);
+}
+
+static inline double rate_of(const struct rate_factors *f, double first, double delta)
+{
+    if (!near_zero(f, first, delta))
+        return delta * f->factor;
+    return delta * (rate_factor_at(&f->times, rate_to_zero(&f->times, first, delta)) / f->seconds);
+}
+
+/* n windows without resets, of the same times; first and last point to their first and last samples. */
+static void rate_many(const struct rate_factors *f, const double *first, const double *last, size_t shift, size_t n, double *out)
+{
+    bool any = false;
+    for (size_t i = 0, k = 0; i < n; i++, k += shift) {
+        double delta = last[k] - first[k];
+        any |= near_zero(f, first[k], delta);
+        out[i] = delta * f->factor;
+    }
+    for (size_t i = 0; any && i < n; i++)
+        out[i] = rate_of(f, first[i * shift], last[i * shift] - first[i * shift]);
+}
+
+static void set_bits(uint64_t *present, size_t from, size_t n)
+{
+    for (size_t i = from; i < from + n;) {
+        size_t in_word = 64 - (i & 63), left = from + n - i, take = left < in_word ? left : in_word;
+        present[i >> 6] |= (take == 64 ? UINT64_MAX : ((uint64_t)1 << take) - 1) << (i & 63);
+        i += take;
+    }
+}
+
 static void slide_rate(const struct sweep *s, struct column *out)
 {
     const struct range_op *r = s->r;
     const double *v = s->v;
     const uint32_t *resets = s->next_reset;
-    const double seconds = r->fn == PROMQL_FN_RATE ? (double)r->range_ms / 1e3 : 1;
-    double *values = out->v;
+    size_t n = r->op.grid.n;
     struct windows w = windows_of(s);
-    struct rate_times times = {0};
-    int64_t had_gap = -1, had_span = -1;
-    size_t had_n = 0;
-    double factor = 0;
-    EACH_WINDOW (s, w, out, {
-        size_t lo = w.lo, hi = w.hi;
-        if (hi - lo < 2)
+    struct stretch stretch = {0};
+    struct rate_factors f = {.gap = -1, .seconds = r->fn == PROMQL_FN_RATE ? (double)r->range_ms / 1e3 : 1, .counter = r->counter};
+    for (size_t i = 0; i < n; i++, w.end += w.step) {
+        windows_move(&w);
+        if (w.hi - w.lo < 2)
             continue;
-        int64_t span = w.t[hi - 1] - w.t[lo], gap = w.t[lo] - (w.end - w.range);
-        if (span != had_span || gap != had_gap || hi - lo != had_n) {
-            had_span = span;
-            had_gap = gap;
-            had_n = hi - lo;
-            rate_times_of(gap, span, w.end - w.t[hi - 1], had_n, &times);
-            factor = rate_factor_at(&times, times.to_start) / seconds;
-        }
-        double first = v[lo], delta = v[hi - 1] - first;
+        rate_factors_for(&f, w.t[w.lo] - (w.end - w.range), w.t[w.hi - 1] - w.t[w.lo], w.end - w.t[w.hi - 1], w.hi - w.lo);
+        double delta = v[w.hi - 1] - v[w.lo];
         if (resets)
-            for (size_t j = resets[lo + 1]; j < hi; j = resets[j + 1])
+            for (size_t j = resets[w.lo + 1]; j < w.hi; j = resets[j + 1])
                 delta += v[j - 1];
-        values[i] = delta * factor;
-        has = true;
-        /* A counter does not start below zero; most windows are far from it, which is seen without a division. */
-        if (r->counter && delta > 0 && first >= 0 && !(times.sampled * first > times.to_start * delta * (1 + 1e-9)))
-            values[i] = delta * (rate_factor_at(&times, rate_to_zero(&times, first, delta)) / seconds);
-    });
+        out->v[i] = rate_of(&f, v[w.lo], delta);
+        size_t more = w.step == 0 ? 0 : windows_alike(&w, &stretch, n - i - 1, resets ? resets[w.lo + 1] : w.n);
+        set_bits(out->present, i, 1 + more);
+        if (more == 0)
+            continue;
+        size_t shift = stretch.shift;
+        rate_many(&f, v + w.lo + shift, v + w.hi - 1 + shift, shift, more, out->v + i + 1);
+        i += more;
+        w.lo += more * shift;
+        w.hi += more * shift;
+        w.end += (int64_t)more * w.step;
+    }
 }
 
 /* --- min, max --------------------------------------------------------------------------------------------------------------------------- */
