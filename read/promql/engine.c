@@ -10,6 +10,7 @@ struct result {
     struct env *env;
     struct result_series *series;
     size_t n, cap;
+    const int64_t *all_t; /* the times of all steps: shared by the series that have a value at each */
 };
 
 static bool result_push(struct result *r, struct result_series **ret)
@@ -36,6 +37,16 @@ static size_t count_present(const struct column *c, const struct grid *g)
     return n;
 }
 
+static const int64_t *all_times(struct result *r, const struct grid *g)
+{
+    if (r->all_t)
+        return r->all_t;
+    int64_t *t = env_alloc(r->env, r->env->ctx->arena, g->n * sizeof(*t));
+    for (size_t i = 0; t && i < g->n; i++)
+        t[i] = grid_t(g, i);
+    return r->all_t = t;
+}
+
 static bool result_labels(struct env *env, struct labels l, struct labels *ret)
 {
     *ret = labels_dup(env->ctx->arena, l);
@@ -54,10 +65,17 @@ static bool result_add(struct result *r, const struct grid *g, const struct colu
     struct result_series *s;
     if (!result_push(r, &s) || !result_labels(env, c->labels, &s->labels))
         return false;
-    int64_t *t = env_zalloc(env, a, n, sizeof(*t));
-    double *v = env_zalloc(env, a, n, sizeof(*v));
-    const struct histogram **h = c->h ? env_zalloc(env, a, n, sizeof(*h)) : NULL;
-    if (!t || !v || (c->h && !h))
+    double *v = env_alloc(env, a, n * sizeof(*v));
+    if (!v)
+        return false;
+    if (n == g->n && !c->h) {
+        memcpy(v, c->v, n * sizeof(*v));
+        *s = (struct result_series){.labels = s->labels, .t = all_times(r, g), .v = v, .n = n};
+        return s->t != NULL;
+    }
+    int64_t *t = env_alloc(env, a, n * sizeof(*t));
+    const struct histogram **h = t && c->h ? env_zalloc(env, a, n, sizeof(*h)) : NULL;
+    if (!t || (c->h && !h))
         return false;
     bool any_hist = false;
     size_t k = 0;

@@ -69,13 +69,9 @@ static bool init_group(struct agg_op *g, struct agg_group *it)
         return (it->means = ENV_ARRAY(env, struct mean, n)) != NULL;
     case AGG_STDDEV:
     case AGG_STDVAR:
-        if (!(it->c = ENV_ARRAY(env, double, n)))
-            return false;
-        /* fall through */
-    case AGG_SUM:
-        if (!(it->b = ENV_ARRAY(env, double, n)))
-            return false;
-        /* fall through */
+        return (it->a = ENV_ARRAY(env, double, n)) && (it->b = ENV_ARRAY(env, double, n)) && (it->c = ENV_ARRAY(env, double, n));
+    case AGG_SUM: /* what a first value writes needs no zeros */
+        return (it->a = env_alloc(env, env->root, n * sizeof(double))) && (it->b = env_alloc(env, env->root, n * sizeof(double)));
     default:
         return (it->a = ENV_ARRAY(env, double, n)) != NULL;
     }
@@ -131,6 +127,29 @@ static bool group_of(struct agg_op *g, const struct group_key *key, struct label
         }                                                                                                              \
     }
 
+static void accumulate_sum(struct agg_group *it, const struct column *c, const uint64_t *hists, size_t words)
+{
+    for (size_t w = 0; w < words; w++) {
+        uint64_t bits = c->present[w] & ~hists[w], seen = it->floats[w];
+        const double *v = c->v + w * 64;
+        double *sum = it->a + w * 64, *comp = it->b + w * 64;
+        it->floats[w] |= bits;
+        if (bits == UINT64_MAX && seen == UINT64_MAX) {
+            kahan_add_each(v, sum, comp, 64);
+            continue;
+        }
+        for (; bits; bits &= bits - 1) {
+            unsigned i = (unsigned)__builtin_ctzll(bits);
+            if (seen & (bits & -bits)) {
+                kahan_add(v[i], &sum[i], &comp[i]);
+            } else {
+                sum[i] = v[i];
+                comp[i] = 0;
+            }
+        }
+    }
+}
+
 static void welford_first(struct agg_group *it, size_t i, double v)
 {
     it->a[i] = v;
@@ -151,7 +170,7 @@ static void accumulate(enum aggregate_op kind, struct agg_group *it, const struc
 {
     switch (kind) {
     case AGG_SUM:
-        EACH_FLOAT(it->a[i] = v, kahan_add(v, &it->a[i], &it->b[i]));
+        accumulate_sum(it, c, hists, words);
         return;
     case AGG_AVG:
         EACH_FLOAT(mean_init(&it->means[i], v), mean_add(&it->means[i], v));
@@ -174,9 +193,17 @@ static void accumulate(enum aggregate_op kind, struct agg_group *it, const struc
 /* count and group do not care what the values are. */
 static void accumulate_any(enum aggregate_op kind, struct agg_group *it, const struct column *c, const struct grid *g)
 {
-    FOR_PRESENT (i, c, g) {
-        it->a[i] = kind == AGG_COUNT ? it->a[i] + 1 : 1;
-        bit_set(it->floats, i);
+    for (size_t w = 0; w < grid_words(g); w++) {
+        uint64_t bits = c->present[w];
+        double *a = it->a + w * 64;
+        size_t n = g->n - w * 64 < 64 ? g->n - w * 64 : 64;
+        it->floats[w] |= bits;
+        if (kind == AGG_COUNT)
+            for (size_t i = 0; i < n; i++)
+                a[i] += (double)(bits >> i & 1);
+        else
+            for (size_t i = 0; i < n; i++)
+                a[i] = 1;
     }
 }
 
@@ -380,6 +407,7 @@ static bool finish_group(struct agg_op *g, struct agg_group *it, struct labels l
             continue;
         if (!(out->h[i] = hacc_result(it->accs[i], env->root)))
             return env_memory_error(env);
+        out->v[i] = 0;
         bit_set(out->present, i);
     }
     return true;

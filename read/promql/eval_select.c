@@ -271,12 +271,41 @@ static bool select_open(struct select_op *s)
     return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last);
 }
 
+/* A series of floats whose values, not times, are asked for. */
+static void select_floats(const struct select_op *s, struct column *c, const struct samples *in)
+{
+    const struct grid *g = &s->op.grid;
+    const int64_t *times = in->t;
+    const double *values = in->v;
+    double *out = c->v;
+    int64_t t = time_shift_apply(&s->shift, g->start_ms), step = s->shift.fixed ? 0 : g->step_ms, lookback = s->op.env->lookback_ms;
+    size_t k = 0, n = in->n, steps = g->n;
+    for (size_t i = 0; i < steps;) {
+        size_t stop = steps - i < 64 ? steps : i + 64;
+        uint64_t *word = &c->present[i >> 6], bits = 0;
+        for (unsigned b = 0; i < stop; i++, b++, t += step) {
+            while (k < n && times[k] <= t)
+                k++;
+            if (k == 0 || times[k - 1] <= t - lookback)
+                continue;
+            double v = values[k - 1];
+            out[i] = v;
+            bits |= (uint64_t)!is_stale_nan(v) << b;
+        }
+        *word = bits;
+    }
+}
+
 /* Fills the newest slot of the batch. */
 static bool select_series(struct select_op *s, struct column *c, const struct samples *in)
 {
     struct env *env = s->op.env;
     const struct grid *g = &s->op.grid;
     size_t k = 0; /* samples up to the step's time */
+    if (!in->h && !s->timestamps) {
+        select_floats(s, c, in);
+        return true;
+    }
     for (size_t i = 0; i < g->n; i++) {
         int64_t t = time_shift_apply(&s->shift, grid_t(g, i));
         while (k < in->n && in->t[k] <= t)

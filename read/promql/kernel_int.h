@@ -31,6 +31,9 @@ static inline void kahan_add(double inc, double *sum, double *comp)
     *sum = t;
 }
 
+/* The same n times: adds v[i] to sum[i] and comp[i]. */
+void kahan_add_each(const double *v, double *sum, double *comp, size_t n);
+
 /* The mean of n values whose sum may overflow: a compensated sum as long as it is finite, then an incremental mean. */
 struct mean {
     double sum;
@@ -42,7 +45,19 @@ static inline void mean_init(struct mean *m, double v)
 {
     *m = (struct mean){.sum = v, .n = 1};
 }
-void mean_add(struct mean *m, double v);
+void mean_add_slowly(struct mean *m, double v);
+static inline void mean_add(struct mean *m, double v)
+{
+    double sum = m->sum, comp = m->comp;
+    kahan_add(v, &sum, &comp);
+    if (m->incremental || isinf(sum)) {
+        mean_add_slowly(m, v);
+        return;
+    }
+    m->n++;
+    m->sum = sum;
+    m->comp = comp;
+}
 static inline double mean_result(const struct mean *m)
 {
     return m->incremental ? m->sum + m->comp : m->sum / m->n + m->comp / m->n;

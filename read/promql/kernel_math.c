@@ -2,18 +2,50 @@
 #include "read/promql/kernel_int.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-void mean_add(struct mean *m, double v)
+typedef double pair __attribute__((vector_size(16)));
+typedef int64_t pair_bits __attribute__((vector_size(16)));
+
+static inline pair pair_load(const double *p)
+{
+    pair r;
+    memcpy(&r, p, sizeof(r));
+    return r;
+}
+
+static inline pair pair_choose(pair_bits mask, pair yes, pair no)
+{
+    return (pair)(((pair_bits)yes & mask) | ((pair_bits)no & ~mask));
+}
+
+static inline pair pair_abs(pair a)
+{
+    return (pair)((pair_bits)a & INT64_MAX);
+}
+
+/* Which of the two is the greater is as good as random: choosing without a branch, two at a time, is thrice as fast. */
+void kahan_add_each(const double *v, double *sum, double *comp, size_t n)
+{
+    const pair infinity = {INFINITY, INFINITY};
+    size_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        pair a = pair_load(sum + i), b = pair_load(v + i), c = pair_load(comp + i), t = a + b;
+        pair_bits first = pair_abs(a) >= pair_abs(b);
+        c += (pair_choose(first, a, b) - t) + pair_choose(first, b, a);
+        c = pair_choose(pair_abs(t) == infinity, (pair){0, 0}, c);
+        memcpy(sum + i, &t, sizeof(t));
+        memcpy(comp + i, &c, sizeof(c));
+    }
+    for (; i < n; i++)
+        kahan_add(v[i], &sum[i], &comp[i]);
+}
+
+/* The sum is, or would become, infinite. */
+void mean_add_slowly(struct mean *m, double v)
 {
     m->n++;
     if (!m->incremental) {
-        double sum = m->sum, comp = m->comp;
-        kahan_add(v, &sum, &comp);
-        if (!isinf(sum)) {
-            m->sum = sum;
-            m->comp = comp;
-            return;
-        }
         m->incremental = true;
         m->sum /= m->n - 1;
         m->comp /= m->n - 1;
