@@ -141,16 +141,26 @@ static bool exec_vector(struct env *env, const struct node *n, const struct grid
     }
 }
 
+static bool extend_result(struct env *env, struct arena *mem, struct reader *reader, const struct vector_selector *sel, int64_t start,
+                          int64_t end, struct samples *s)
+{
+    strip_stale(reader, s);
+    for (size_t i = 0; s->h && i < s->n; i++)
+        if (s->h[i])
+            return env_fail(env, ERR_EXECUTION, "%s modifier is not supported with histograms", sel->anchored ? "anchored" : "smoothed");
+    return extend_floats(env, mem, s, start, end, sel->smoothed, s);
+}
+
 /* m[5m] as an instant query: the samples themselves. */
 static bool exec_matrix_selector(struct env *env, const struct node *n, struct result *r)
 {
     const struct vector_selector *sel = &unwrap(n->matrix.selector)->selector;
-    if (sel->anchored || sel->smoothed)
-        return env_fail(env, ERR_EXECUTION, "a range vector with an anchored or smoothed modifier as the result of a query is not supported yet");
     struct time_shift shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
     int64_t end = time_shift_apply(&shift, env->query->start_ms);
     struct reader reader;
-    if (!reader_open(&reader, env, sel, end - sane_ms(n->matrix.range_ms) + 1, end))
+    int64_t start = end - sane_ms(n->matrix.range_ms);
+    bool extended = sel->anchored || sel->smoothed;
+    if (!reader_open(&reader, env, sel, start + 1 - (extended ? env->lookback_ms : 0), end + (sel->smoothed ? env->lookback_ms : 0)))
         return false;
     struct arena *mem = env_arena(env);
     if (!mem)
@@ -164,6 +174,8 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
         if (!series)
             return true;
         if (!reader_decode(&reader, series, mem, &s))
+            return false;
+        if (extended && !extend_result(env, mem, &reader, sel, start, end, &s))
             return false;
         /* A grid of one step a sample would not do: times are the samples' own. */
         struct arena *a = env->ctx->arena;

@@ -233,7 +233,7 @@ struct slice metric_name(struct labels l)
 const char *for_metric(struct env *env, struct labels l)
 {
     struct slice name = metric_name(l);
-    if (name.n == 0)
+    if (name.n == 0 || !env->cfg->delayed_name_removal) /* else it is gone already upstream */
         return "";
     if (env->for_metric_text && same_slice(name, env->for_metric_name))
         return env->for_metric_text;

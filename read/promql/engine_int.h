@@ -273,8 +273,10 @@ static inline bool op_is_set(enum binary_op op)
 bool absent_labels(struct env *env, const struct node *arg, struct labels *ret);
 
 /*
- * One binary operation on two values, float or histogram. 1: a value in *ret_v or *ret_h, 0: none (filtered or annotated), -1: error.
+ * One binary operation on two values, float or histogram: a value in *ret, none since a comparison filtered it out, none since the values do not go
+ * together (which was annotated, and to upstream is as if the two had never met), or an error.
  */
+enum { BINARY_ERROR = -1, BINARY_FILTERED = 0, BINARY_VALUE = 1, BINARY_NOTED = 2 };
 struct value {
     double f;
     const struct fhist *h;
@@ -346,6 +348,8 @@ void strip_stale(struct reader *r, struct samples *s);
  * hints of a sum may conflict and be warned of. This gives the samples of a series the hints that iterator would.
  */
 void mark_resets(struct samples *s, struct arena *scratch);
+/* The samples of m[range] anchored or smoothed over [start, end], values at both ends included. false: out of memory. */
+bool extend_floats(struct env *env, struct arena *mem, const struct samples *in, int64_t start, int64_t end, bool smoothed, struct samples *ret);
 /* Between two samples of one type; share is how far from p to n. false: out of memory. */
 bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret);
 

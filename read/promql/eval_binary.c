@@ -86,7 +86,7 @@ static int note_types(struct env *env, const struct node *n, struct value l, str
 {
     const char *op = op_symbol(n->binary.op), *lt = l.h ? "histogram" : "float", *rt = r.h ? "histogram" : "float";
     INFO(env, n->pos.start, "incompatible sample types encountered for binary operator \"%s\": %s %s %s", op, lt, op, rt);
-    return 0;
+    return BINARY_NOTED;
 }
 
 static int hist_sum(struct env *env, struct arena *mem, const struct node *n, struct value l, struct value r, struct value *ret)
@@ -102,12 +102,14 @@ static int hist_sum(struct env *env, struct arena *mem, const struct node *n, st
     }
     if (st == FHIST_INCOMPATIBLE) {
         WARN(env, n->pos.start, "incompatible bucket layout encountered for binary operator %s", op_symbol(n->binary.op));
-        return 0;
+        return BINARY_NOTED;
     }
-    if (notes & FHIST_MISMATCHED_BOUNDS)
+    if (notes & FHIST_MISMATCHED_BOUNDS && !(notes & FHIST_RESET_CONFLICT))
         INFO(env, n->pos.start, "mismatched custom buckets were reconciled during %s", what);
-    if (notes & FHIST_RESET_CONFLICT)
+    if (notes & FHIST_RESET_CONFLICT) { /* upstream treats this warning as it does the others: no result */
         WARN(env, n->pos.start, "conflicting counter resets during histogram %s", what);
+        return BINARY_NOTED;
+    }
     *ret = (struct value){.h = h};
     return 1;
 }
@@ -200,7 +202,7 @@ static bool scalar_column(struct scalar_op *s, struct batch *b, size_t slot)
         int got = s->scalar_left ? binary_values(env, b->mem, n, sc, vec, true, &out) : binary_values(env, b->mem, n, vec, sc, false, &out);
         if (got < 0)
             return false;
-        if (got == 0) {
+        if (got != BINARY_VALUE) {
             bit_clear(c->present, i);
             continue;
         }

@@ -90,13 +90,13 @@ static void math_column(int fn, double *v, size_t n)
 
 static double date_part(int fn, double seconds)
 {
-    if (isnan(seconds) || fabs(seconds) > 1e15)
-        return NAN;
+    /* What does not fit is the smallest integer on the machines that upstream runs on. */
+    bool fits = seconds >= -0x1p63 && seconds < 0x1p63;
     struct date_parts d;
-    date_parts_of((int64_t)seconds, &d);
+    date_parts_of(fits ? (int64_t)seconds : INT64_MIN, &d);
     switch (fn) {
     case PROMQL_FN_YEAR:
-        return d.year;
+        return (double)d.year;
     case PROMQL_FN_MONTH:
         return d.month;
     case PROMQL_FN_DAY_OF_MONTH:

@@ -35,10 +35,13 @@ struct vector_op {
 
     struct groups out_groups;
     struct columns outs;
+    uint64_t **met; /* an output: the steps at which two values met for it, whether a comparison kept the result or not */
+    size_t met_cap;
     struct op *out;
     struct batch *batch; /* streaming */
     struct batch *in;
     uint64_t *used, *both;
+    uint64_t *hit; /* of the last combine: the steps that count as met */
 };
 
 static bool open_one_side(struct vector_op *v)
@@ -54,7 +57,8 @@ static bool open_one_side(struct vector_op *v)
     v->used = ENV_ARRAY(env, uint64_t, words);
     v->twice = ENV_ARRAY(env, uint64_t, words);
     v->both = ENV_ARRAY(env, uint64_t, words);
-    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->twice || !v->both)
+    v->hit = ENV_ARRAY(env, uint64_t, words);
+    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->twice || !v->both || !v->hit)
         return false;
     /* From the back, so that each chain is in order. */
     for (size_t i = v->ones.n; i-- > 0;) {
@@ -175,21 +179,39 @@ static bool result_labels_of(struct vector_op *v, struct labels many, const stru
     return true;
 }
 
-static bool output_column(struct vector_op *v, struct labels l, bool drop_name, struct column **ret)
+static bool add_output(struct vector_op *v, struct labels l)
 {
     struct env *env = v->op.env;
+    struct column *c;
+    size_t i = v->outs.n;
+    if (i == v->met_cap) {
+        size_t cap = i ? i * 2 : 16;
+        uint64_t **met = ENV_ARRAY(env, uint64_t *, cap);
+        if (!met)
+            return false;
+        if (i)
+            memcpy(met, v->met, i * sizeof(*met));
+        v->met = met;
+        v->met_cap = cap;
+    }
+    if (!(v->met[i] = ENV_ARRAY(env, uint64_t, grid_words(&v->op.grid))) || !columns_push(env, &v->outs, &c) ||
+        !env_hold_samples(env, v->op.grid.n) || !column_alloc(env, env->root, &v->op.grid, false, c))
+        return false;
+    c->labels = l;
+    return true;
+}
+
+/* *ret_met: see vector_op.met. */
+static bool output_column(struct vector_op *v, struct labels l, bool drop_name, struct column **ret, uint64_t **ret_met)
+{
     uint32_t i;
     bool is_new;
-    if (!groups_get_labels(env, &v->out_groups, l, &i, &is_new))
+    if (!groups_get_labels(v->op.env, &v->out_groups, l, &i, &is_new))
         return false;
-    if (is_new) {
-        struct column *c;
-        if (!columns_push(env, &v->outs, &c) || !env_hold_samples(env, v->op.grid.n) ||
-            !column_alloc(env, env->root, &v->op.grid, false, c))
-            return false;
-        c->labels = v->out_groups.items[i].labels;
-    }
+    if (is_new && !add_output(v, v->out_groups.items[i].labels))
+        return false;
     *ret = &v->outs.cols[i];
+    *ret_met = v->met[i];
     (*ret)->drop_name |= drop_name;
     return true;
 }
@@ -206,29 +228,51 @@ static bool put_value(struct vector_op *v, struct column *out, struct arena *mem
     return true;
 }
 
-/* Combines the steps of `bits`. many or one may be NULL: then their fill value stands in. */
-static bool combine(struct vector_op *v, struct column *out, struct arena *mem, const struct column *many, const struct column *one,
-                    const uint64_t *bits)
+static bool fail_met_twice(struct vector_op *v, const struct column *out, const struct column *many, size_t step)
+{
+    if (v->match->card == CARD_ONE_TO_ONE && many)
+        return fail_duplicate(v, out->labels, true, step, many->labels, many->labels);
+    return env_fail(v->op.env, ERR_EXECUTION, "multiple matches for labels: grouping labels must ensure unique matches");
+}
+
+/*
+ * Combines the steps of `bits`, into v->hit those that count as met. many or one may be NULL: then their fill value stands in. met is NULL
+ * when streaming: nothing can meet twice then.
+ */
+static bool combine(struct vector_op *v, struct column *out, uint64_t *met, struct arena *mem, const struct column *many,
+                    const struct column *one, const uint64_t *bits)
 {
     const struct grid *g = &v->op.grid;
+    size_t words = grid_words(g);
     enum binary_op op = v->node->binary.op;
     struct column steps = {.present = (uint64_t *)bits};
     bool plain = op <= OP_ATAN2 && many && one && !many->h && !one->h && !out->h;
+    memcpy(v->hit, bits, words * sizeof(*bits));
     if (plain && column_empty(out, g)) {
         const struct column *l = v->swapped ? one : many, *r = v->swapped ? many : one;
         arith_columns(op, l->v, r->v, out->v, g->n);
-        memcpy(out->present, bits, grid_words(g) * sizeof(*bits));
+        memcpy(out->present, bits, words * sizeof(*bits));
+        if (met)
+            memcpy(met, bits, words * sizeof(*bits));
         return true;
     }
     FOR_PRESENT (i, &steps, g) {
-        if (bit_get(out->present, i))
-            return env_fail(v->op.env, ERR_EXECUTION, "multiple matches for labels: grouping labels must ensure unique matches");
         struct value m = many ? (struct value){many->v[i], many->h ? many->h[i] : NULL} : (struct value){v->fill_many_value, NULL};
         struct value o = one ? (struct value){one->v[i], one->h ? one->h[i] : NULL} : (struct value){v->fill_one_value, NULL};
         struct value res = {0};
         int got = v->swapped ? binary_values(v->op.env, mem, v->node, o, m, false, &res)
                              : binary_values(v->op.env, mem, v->node, m, o, false, &res);
-        if (got < 0 || (got > 0 && !put_value(v, out, mem, i, res)))
+        if (got == BINARY_ERROR)
+            return false;
+        if (got == BINARY_NOTED) {
+            bit_clear(v->hit, i);
+            continue;
+        }
+        if (met && bit_get(met, i))
+            return fail_met_twice(v, out, many, i);
+        if (met)
+            bit_set(met, i);
+        if (got == BINARY_VALUE && !put_value(v, out, mem, i, res))
             return false;
     }
     return true;
@@ -251,18 +295,16 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
             continue;
         for (size_t w = 0; w < words; w++)
             v->both[w] = many->present[w] & one->present[w];
-        size_t at = first_common(v->both, v->matched[g], words, &any);
-        if (any && v->match->card == CARD_ONE_TO_ONE)
-            return fail_duplicate(v, v->groups.items[g].labels, true, at, many->labels, many->labels);
         struct column *out = stream_out;
+        uint64_t *met = NULL;
         struct labels l;
-        if (!out && (!result_labels_of(v, many->labels, one, &l) || !output_column(v, l, many->drop_name || flag, &out)))
+        if (!out && (!result_labels_of(v, many->labels, one, &l) || !output_column(v, l, many->drop_name || flag, &out, &met)))
             return false;
-        if (!combine(v, out, mem, many, one, v->both))
+        if (!combine(v, out, met, mem, many, one, v->both))
             return false;
         for (size_t w = 0; w < words; w++) {
             v->used[w] |= v->both[w];
-            v->matched[g][w] |= v->both[w];
+            v->matched[g][w] |= v->hit[w];
         }
     }
     if (!v->fill_one)
@@ -272,8 +314,9 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
         any |= (v->both[w] = many->present[w] & ~v->used[w]) != 0;
     struct labels l;
     struct column *out;
-    return !any || (result_labels_of(v, many->labels, NULL, &l) && output_column(v, l, many->drop_name || flag, &out) &&
-                    combine(v, out, mem, many, NULL, v->both));
+    uint64_t *met;
+    return !any || (result_labels_of(v, many->labels, NULL, &l) && output_column(v, l, many->drop_name || flag, &out, &met) &&
+                    combine(v, out, met, mem, many, NULL, v->both));
 }
 
 /* fill on the many side: what of the one side has met nobody. */
@@ -288,8 +331,9 @@ static bool combine_unmatched(struct vector_op *v)
                 any |= (v->both[w] = one->present[w] & ~v->matched[g][w]) != 0;
             struct labels l;
             struct column *out;
-            if (any && (!result_labels_of(v, v->groups.items[g].labels, one, &l) || !output_column(v, l, false, &out) ||
-                        !combine(v, out, v->op.env->root, NULL, one, v->both)))
+            uint64_t *met;
+            if (any && (!result_labels_of(v, v->groups.items[g].labels, one, &l) || !output_column(v, l, false, &out, &met) ||
+                        !combine(v, out, met, v->op.env->root, NULL, one, v->both)))
                 return false;
         }
     return true;

@@ -83,6 +83,43 @@ bool interpolate(struct env *env, struct arena *mem, struct value p, struct valu
     return h || env_memory_error(env);
 }
 
+static double float_between(const struct samples *in, size_t i, int64_t t)
+{
+    double y1 = in->v[i], y2 = in->v[i + 1];
+    return y1 + (y2 - y1) * (double)(t - in->t[i]) / (double)(in->t[i + 1] - in->t[i]);
+}
+
+bool extend_floats(struct env *env, struct arena *mem, const struct samples *in, int64_t start, int64_t end, bool smoothed, struct samples *ret)
+{
+    size_t first = 0, last = in->n ? in->n - 1 : 0;
+    while (first < last && in->t[first] <= start)
+        first++;
+    first -= first > 0;
+    if (smoothed)
+        for (last = 0; last + 1 < in->n && in->t[last] < end;)
+            last++;
+    if (in->n == 0 || in->t[last] <= start) {
+        *ret = (struct samples){0};
+        return true;
+    }
+    int64_t *t = env_alloc(env, mem, (in->n + 2) * sizeof(*t));
+    double *v = env_alloc(env, mem, (in->n + 2) * sizeof(*v));
+    if (!t || !v)
+        return false;
+    size_t n = 0;
+    t[n] = start;
+    v[n++] = smoothed && in->t[first] < start ? float_between(in, first, start) : in->v[first];
+    for (size_t i = first; i <= last; i++)
+        if (in->t[i] > start && in->t[i] < end) {
+            t[n] = in->t[i];
+            v[n++] = in->v[i];
+        }
+    t[n] = end;
+    v[n++] = smoothed && last > 0 && in->t[last] > end ? float_between(in, last - 1, end) : in->v[last];
+    *ret = (struct samples){.n = n, .t = t, .v = v};
+    return true;
+}
+
 /* The value at time t between samples i and i + 1. */
 static bool value_between(const struct ext *x, size_t i, int64_t t, struct value *ret)
 {

@@ -161,6 +161,8 @@ static bool topk_column(struct topk_op *t, const struct column *c)
         return false;
     int64_t series = -1;
     FOR_PRESENT (i, c, &t->op.grid) {
+        if (t->param[i] < 1)
+            continue;
         if (column_is_hist(c, i))
             note_ignored_histogram(t->op.env, t->node);
         else if (!offer(t, &t->heaps[g][i], i, c->v[i], c, &series))

@@ -95,9 +95,10 @@ static inline double rate_factor_at(const struct rate_times *t, double to_start)
     return (t->sampled + to_start + t->to_end) / t->sampled;
 }
 
-/* Date parts of seconds since the epoch, UTC. */
+/* Date parts of seconds since the epoch, UTC. Past the year 292,277,026,596 they start again from the other end, as upstream's. */
 struct date_parts {
-    int year, month, day, weekday, yearday, hour, minute, days_in_month;
+    int64_t year;
+    int month, day, weekday, yearday, hour, minute, days_in_month;
 };
 void date_parts_of(int64_t seconds, struct date_parts *ret);
 

@@ -134,15 +134,14 @@ double rate_factor(const struct rate_window *w)
 /* Days since 1970-01-01 to a civil date, by counting 400-year eras that begin on the first of March. */
 void date_parts_of(int64_t seconds, struct date_parts *ret)
 {
-    int64_t days = seconds / 86400, rest = seconds % 86400;
-    if (rest < 0) {
-        rest += 86400;
-        days--;
-    }
+    /* Counted from 730,692,556 times 400 years before 1 March of year 0: 400 years are 146,097 days. */
+    const int64_t eras = 730692556, days_to_1970 = 719468;
+    uint64_t whole = (uint64_t)seconds + 86400 * (uint64_t)(eras * 146097 + days_to_1970);
+    int64_t rest = (int64_t)(whole % 86400), days = (int64_t)(whole / 86400) - eras * 146097 - days_to_1970;
     ret->hour = (int)(rest / 3600);
     ret->minute = (int)(rest % 3600 / 60);
     ret->weekday = (int)(((days + 4) % 7 + 7) % 7);
-    int64_t z = days + 719468;
+    int64_t z = days + days_to_1970;
     int64_t era = (z >= 0 ? z : z - 146096) / 146097;
     int64_t doe = z - era * 146097;
     int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
@@ -151,7 +150,7 @@ void date_parts_of(int64_t seconds, struct date_parts *ret)
     ret->day = (int)(doy - (153 * mp + 2) / 5 + 1);
     ret->month = (int)(mp < 10 ? mp + 3 : mp - 9);
     int64_t year = yoe + era * 400 + (ret->month <= 2);
-    ret->year = (int)year;
+    ret->year = year;
     bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     ret->days_in_month = lengths[ret->month - 1] + (ret->month == 2 && leap);

@@ -304,7 +304,7 @@ void fhist_print(const struct fhist *h, struct buf *out)
     for (size_t i = 0, n = native_n(h); i < n; i++) {
         struct native_bucket b = native_at(h, i);
         bool negative = i < h->neg.n;
-        buf_puts(out, negative || b.zero ? ", [" : ", (");
+        buf_puts(out, negative || b.zero || isinf(b.lower) ? ", [" : ", (");
         put_number(b.lower, out);
         buf_putc(out, ',');
         put_number(b.upper, out);
