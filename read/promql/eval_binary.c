@@ -187,6 +187,46 @@ struct scalar_op {
     bool scalar_left;
 };
 
+#define COMPARE(OP)                                                                                                    \
+    for (size_t i = 0; i < n; i++)                                                                                     \
+        keep |= (uint64_t)(l[i] OP r[i]) << i;                                                                         \
+    return keep
+
+/* Which of up to 64 comparisons hold. */
+static uint64_t compare_word(enum binary_op op, const double *l, const double *r, size_t n)
+{
+    uint64_t keep = 0;
+    switch (op) {
+    case OP_EQ:
+        COMPARE(==);
+    case OP_NEQ:
+        COMPARE(!=);
+    case OP_GTR:
+        COMPARE(>);
+    case OP_LSS:
+        COMPARE(<);
+    case OP_GTE:
+        COMPARE(>=);
+    default:
+        COMPARE(<=);
+    }
+}
+
+static void compare_column(const struct scalar_op *s, struct column *c)
+{
+    const struct grid *g = &s->op.grid;
+    for (size_t w = 0; w < grid_words(g); w++) {
+        const double *l = c->v + w * 64, *r = s->scalar + w * 64;
+        size_t n = g->n - w * 64 < 64 ? g->n - w * 64 : 64;
+        uint64_t keep = c->present[w] ? compare_word(s->node->binary.op, s->scalar_left ? r : l, s->scalar_left ? l : r, n) : 0;
+        if (!s->node->binary.return_bool)
+            c->present[w] &= keep;
+        else
+            for (size_t i = 0; i < n; i++)
+                c->v[w * 64 + i] = (double)(keep >> i & 1);
+    }
+}
+
 static bool scalar_column(struct scalar_op *s, struct batch *b, size_t slot)
 {
     struct env *env = s->op.env;
@@ -195,6 +235,10 @@ static bool scalar_column(struct scalar_op *s, struct batch *b, size_t slot)
     const struct node *n = s->node;
     if (!c->h && n->binary.op <= OP_ATAN2) {
         arith_columns(n->binary.op, s->scalar_left ? s->scalar : c->v, s->scalar_left ? c->v : s->scalar, c->v, g->n);
+        return true;
+    }
+    if (!c->h && op_is_comparison(n->binary.op)) {
+        compare_column(s, c);
         return true;
     }
     FOR_PRESENT (i, c, g) {

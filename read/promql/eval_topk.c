@@ -21,6 +21,8 @@ struct entry {
 struct heap {
     struct entry *e;
     uint32_t n, cap;
+    double gate; /* the root's value once there are k */
+    bool full;
 };
 
 struct topk_op {
@@ -130,10 +132,7 @@ static bool group_index(struct topk_op *t, struct labels l, uint32_t *ret)
 static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, const struct column *c, int64_t *series)
 {
     double k = t->param[step];
-    if (k < 1)
-        return true;
-    bool full = (double)h->n >= k - fmod(k, 1);
-    if (full && !topk_is_worse(t, h->e[0].v, v))
+    if (k < 1 || (h->full && !topk_is_worse(t, h->gate, v)))
         return true;
     if (*series < 0) {
         struct column *copy;
@@ -147,10 +146,15 @@ static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, cons
         *series = (int64_t)t->kept.n - 1;
     }
     struct entry e = {v, (uint32_t)*series};
-    if (!full)
-        return heap_push(t, h, e);
-    h->e[0] = e;
-    sift_down(t, h, 0);
+    if (h->full) {
+        h->e[0] = e;
+        sift_down(t, h, 0);
+    } else {
+        if (!heap_push(t, h, e))
+            return false;
+        h->full = (double)h->n + 1 > k; /* k need not be whole */
+    }
+    h->gate = h->e[0].v;
     return true;
 }
 
