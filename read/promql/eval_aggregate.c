@@ -15,7 +15,8 @@ struct agg_group {
     uint64_t *floats;  /* steps that have met a float */
     uint64_t *hists;   /* ... a histogram */
     uint64_t *bad;     /* ... histograms that cannot be added */
-    double *a, *b, *c; /* by operator: see accumulate */
+    double *a, *b, *c; /* by operator: see accumulate. Of sums b comes with the second series */
+    bool started;
     struct mean *means;
     struct hacc **accs; /* sum, avg of histograms: a step's accumulator when it has one */
     struct columns values; /* quantile: the members */
@@ -70,8 +71,8 @@ static bool init_group(struct agg_op *g, struct agg_group *it)
     case AGG_STDDEV:
     case AGG_STDVAR:
         return (it->a = ENV_ARRAY(env, double, n)) && (it->b = ENV_ARRAY(env, double, n)) && (it->c = ENV_ARRAY(env, double, n));
-    case AGG_SUM: /* what a first value writes needs no zeros */
-        return (it->a = env_alloc(env, env->root, n * sizeof(double))) && (it->b = env_alloc(env, env->root, n * sizeof(double)));
+    case AGG_SUM: /* a first value overwrites: no zeros are needed */
+        return (it->a = env_alloc(env, env->root, n * sizeof(double))) != NULL;
     default:
         return (it->a = ENV_ARRAY(env, double, n)) != NULL;
     }
@@ -132,7 +133,7 @@ static void accumulate_sum(struct agg_group *it, const struct column *c, const u
     for (size_t w = 0; w < words; w++) {
         uint64_t bits = c->present[w] & ~hists[w], seen = it->floats[w];
         const double *v = c->v + w * 64;
-        double *sum = it->a + w * 64, *comp = it->b + w * 64;
+        double *sum = it->a + w * 64, *comp = it->b ? it->b + w * 64 : NULL;
         it->floats[w] |= bits;
         if (bits == UINT64_MAX && seen == UINT64_MAX) {
             kahan_add_each(v, sum, comp, 64);
@@ -144,7 +145,6 @@ static void accumulate_sum(struct agg_group *it, const struct column *c, const u
                 kahan_add(v[i], &sum[i], &comp[i]);
             } else {
                 sum[i] = v[i];
-                comp[i] = 0;
             }
         }
     }
@@ -361,6 +361,9 @@ static bool add_column(struct agg_op *g, const struct column *c)
         return false;
     if (g->kind == AGG_QUANTILE)
         return keep_values(g, it, c, g->hists);
+    if (g->kind == AGG_SUM && it->started && !it->b && !(it->b = ENV_ARRAY(g->op.env, double, grid->n)))
+        return false;
+    it->started = true;
     accumulate(g->kind, it, c, g->hists, words);
     return true;
 }
@@ -369,7 +372,7 @@ static double finish_float(const struct agg_op *g, const struct agg_group *it, s
 {
     switch (g->kind) {
     case AGG_SUM:
-        return isinf(it->a[i]) ? it->a[i] : it->a[i] + it->b[i];
+        return isinf(it->a[i]) ? it->a[i] : it->a[i] + (it->b ? it->b[i] : 0);
     case AGG_AVG:
         return mean_result(&it->means[i]);
     case AGG_STDVAR:
