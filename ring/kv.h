@@ -71,6 +71,14 @@ void kv_codecs_add(struct kv_codecs *set, const struct kv_codec *codec);
 /* NULL when there is none of this id. */
 const struct kv_codec *kv_codecs_find(const struct kv_codecs *set, struct slice id);
 
+/*
+ * What the codecs share: documents are snappy blocks. Opening gives bytes that the caller frees with free(), at most KV_DOCUMENT_MAX of them; no bytes
+ * are an empty document. NULL and ERR_CORRUPT when damaged.
+ */
+#define KV_DOCUMENT_MAX ((size_t)64 << 20)
+char *kv_snappy_open(struct slice bytes, size_t *ret_n, struct err *err);
+void kv_snappy_put(const struct buf *document, struct buf *out);
+
 /* --- the store ------------------------------------------------------------------------------------------------------
  */
 
