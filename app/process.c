@@ -87,7 +87,8 @@ static bool log_start(struct process *p, struct err *err)
 {
     char dir[PATH_MAX];
     snprintf(dir, sizeof(dir), "%s/log", p->app.data_dir);
-    p->log = plog_open_embedded(&p->log_cfg, dir, err);
+    bool kafka = p->log_cfg.kafka_address.n > 0;
+    p->log = kafka ? plog_open_kafka(&p->log_cfg, err) : plog_open_embedded(&p->log_cfg, dir, err);
     return p->log != NULL;
 }
 
@@ -166,8 +167,8 @@ static bool wait_for_log(void *arg, struct ctx *ctx, struct err *err)
 {
     struct process *p = arg;
     for (size_t i = 0; i < p->n_ingesters; i++) {
-        int64_t first, next;
-        if (!plog_offsets(p->log, (int32_t)i, &first, &next, err) || !ingester_wait(p->ingesters[i], next, ctx, err))
+        int64_t next;
+        if (!plog_acknowledged(p->log, (int32_t)i, &next, err) || !ingester_wait(p->ingesters[i], next, ctx, err))
             return false;
     }
     return true;

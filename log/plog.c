@@ -103,6 +103,14 @@ bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64
     return check_partition(log, partition, err) && log->ops->offsets(log, partition, ret_first, ret_next, err);
 }
 
+bool plog_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err)
+{
+    int64_t first;
+    if (!log->ops->acknowledged)
+        return plog_offsets(log, partition, &first, ret_next, err);
+    return check_partition(log, partition, err) && log->ops->acknowledged(log, partition, ret_next, err);
+}
+
 bool plog_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err)
 {
     return check_partition(log, partition, err) && log->ops->offset_at(log, partition, t, ret_offset, err);

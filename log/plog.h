@@ -79,6 +79,11 @@ struct plog_record {
 
 /* dir: the log's own folder, made when absent. Errors name the folder and what is wrong with it. */
 struct plog *plog_open_embedded(const struct plog_config *cfg, const char *dir, struct err *err);
+/*
+ * The brokers at -ingest-storage.kafka.address. Waits up to a minute for them and the topic, which is made when that is
+ * wanted. cfg's strings outlive the log.
+ */
+struct plog *plog_open_kafka(const struct plog_config *cfg, struct err *err);
 /* Waits until queued produces are durable. */
 void plog_close(struct plog *log);               /* NULL is fine */
 int32_t plog_partitions(const struct plog *log); /* ids are 0 .. n-1 */
@@ -133,6 +138,11 @@ void plog_batch_release(struct plog_batch *b);
 
 /* First retained offset, and the one that the next record will get. first == next: empty. */
 bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
+/*
+ * An offset beyond every record whose produce by this process was acknowledged before the call. In the embedded log that
+ * is the end. With Kafka it costs no request and needs no broker; 0 when this process has produced nothing yet.
+ */
+bool plog_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err);
 /* First offset whose record has timestamp_ms >= t; next when none. */
 bool plog_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
 /*

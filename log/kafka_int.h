@@ -1,0 +1,101 @@
+/*
+ * Private to the Kafka back end: Apache Kafka behind plog.h, through librdkafka.
+ *
+ *   kafka.c           open, close, the vtable; the topic and its partitions
+ *   kafka_client.c    flags to librdkafka's properties; its errors to ours; its log lines to ours
+ *   kafka_produce.c   records out, delivery reports in, the poll thread
+ *   kafka_fetch.c     records in
+ *   kafka_offsets.c   watermarks, offsets by time, a group's committed offset
+ *
+ * Handles of librdkafka, each with threads and connections of its own:
+ *   producer    one. Replaced by the poll thread after a fatal error of the idempotent producer.
+ *   client      one, for questions: metadata, offsets, groups. Never waits behind a fetch or a produce.
+ *   consumers   one a partition that is fetched, made by the first fetch: a long poll of one partition does not hold up
+ *               another, and a process that fetches nothing has none.
+ *
+ * Locks: producer.lock (the handle; read-held while a request is handed over, written at a replacement), late_lock
+ * (list of requests that failed half-way), part.lock (a partition's consumer, held through a whole fetch: a partition
+ * has one reader). None is taken while another is held.
+ *
+ * Memory: records that wait to be acknowledged are the producers' own bytes, not copied (but for those that come
+ * compressed), at most -ingest-storage.kafka.producer-max-buffered-bytes. Each consumer holds at most
+ * -ingest-storage.kafka.max-buffered-bytes, never more than KAFKA_QUEUED_MAX_BYTES, and one fetch more.
+ */
+#pragma once
+
+#include <librdkafka/rdkafka.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "log/plog_int.h"
+
+#define KAFKA_QUEUED_MAX_BYTES ((uint64_t)64 << 20)
+#define KAFKA_MESSAGE_MAX_BYTES 16000000 /* Mimir's batch bound; its largest record is 16 KiB less */
+
+/* Requests of one plog_produce. Freed when the last of its records has its report. */
+struct kafka_request;
+
+struct kafka_producer {
+    pthread_rwlock_t lock;
+    rd_kafka_t *rk; /* NULL while it is being replaced; guarded by lock */
+    rd_kafka_topic_t *topic;
+    pthread_t poller;
+    _Atomic bool closing;
+    _Atomic uint64_t buffered_bytes;
+    pthread_mutex_t late_lock;
+    struct kafka_request *late; /* guarded by late_lock */
+};
+
+struct kafka_part {
+    pthread_mutex_t lock;
+    rd_kafka_t *rk; /* NULL until the first fetch; guarded by lock, as are the next three */
+    rd_kafka_topic_t *topic;
+    int64_t position;             /* of the next record that the consumer will give; -1 = not started */
+    bool at_end;                  /* the broker said that nothing is there from position on */
+    _Atomic int64_t acknowledged; /* beyond the newest record of this process whose offset the broker told */
+    _Atomic bool offset_unknown;  /* there is an acknowledged one whose offset it did not tell */
+};
+
+struct kafka_metrics {
+    struct metric *latency_ok, *latency_failed, *buffered_bytes, *enqueued, *input_bytes, *sent_bytes, *fetched,
+        *fetch_errors, *corrupt_records, *offset_requests, *offset_failures, *offset_seconds;
+};
+
+struct kafka {
+    struct plog base;
+    struct plog_config cfg; /* immutable; its strings live as long as the process's flags */
+    struct kafka_metrics m;
+    rd_kafka_t *client;
+    struct kafka_producer producer;
+    struct kafka_part *part; /* by partition */
+};
+
+/* kafka_client.c */
+enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT };
+bool kafka_config_check(const struct plog_config *cfg, struct err *err);
+/* opaque: what the handle's callbacks get. NULL: a property that librdkafka refuses, named. */
+rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, void *opaque, struct err *err);
+/* Sets err to what code means to a caller, "<what>: <text>"; returns false. */
+bool kafka_err(struct err *err, rd_kafka_resp_err_t code, const char *what);
+/* Errors of a moment: the same request may succeed when the cluster is well again. */
+bool kafka_err_is_passing(rd_kafka_resp_err_t code);
+void kafka_sleep_ms(int64_t ms);
+
+/* kafka_produce.c */
+bool kafka_producer_start(struct kafka *k, struct err *err);
+/* Waits for the reports of all records. */
+void kafka_producer_stop(struct kafka *k);
+bool kafka_produce(struct plog *log, struct plog_produce *p, struct err *err);
+void kafka_delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque);
+
+/* kafka_fetch.c */
+bool kafka_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
+                 struct plog_batch *ret, struct err *err);
+void kafka_consumers_stop(struct kafka *k);
+
+/* kafka_offsets.c */
+bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
+bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
+bool kafka_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
+bool kafka_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);
+bool kafka_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err);
