@@ -124,20 +124,12 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
 
 /* --- the operator -------------------------------------------------------------------------------------------------------------------------- */
 
-static bool ever_falls(const double *v, size_t n)
-{
-    uint64_t falls = 0;
-    for (size_t i = 1; i < n; i++)
-        falls |= v[i] < v[i - 1];
-    return falls != 0;
-}
-
 /* For each index the next sample that is below the one before it; n and n + 1 stop a loop. NULL when there is no such sample. */
 static bool find_resets(struct range_op *r, const struct samples *in, const uint32_t **ret)
 {
     struct env *env = r->op.env;
     *ret = NULL;
-    if (!ever_falls(in->v, in->n))
+    if (!floats_ever_fall(in->v, in->n))
         return true;
     if (in->n + 2 > r->resets_cap) {
         r->resets_cap = (in->n + 2) * 2;

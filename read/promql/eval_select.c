@@ -215,6 +215,8 @@ bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_
 void strip_stale(struct reader *r, struct samples *s)
 {
     size_t k = 0;
+    if (!s->h && !floats_any_nan(s->v, s->n))
+        return;
     for (size_t i = 0; i < s->n; i++) {
         bool stale = s->h && s->h[i] ? s->h[i]->stale : is_stale_nan(s->v[i]);
         if (stale)

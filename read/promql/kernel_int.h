@@ -34,6 +34,10 @@ static inline void kahan_add(double inc, double *sum, double *comp)
 /* The same n times: adds v[i] to sum[i] and comp[i]. */
 void kahan_add_each(const double *v, double *sum, double *comp, size_t n);
 
+bool floats_any_nan(const double *v, size_t n);
+/* Is a value below the one before it? */
+bool floats_ever_fall(const double *v, size_t n);
+
 /* The mean of n values whose sum may overflow: a compensated sum as long as it is finite, then an incremental mean. */
 struct mean {
     double sum;

@@ -41,6 +41,32 @@ void kahan_add_each(const double *v, double *sum, double *comp, size_t n)
         kahan_add(v[i], &sum[i], &comp[i]);
 }
 
+bool floats_any_nan(const double *v, size_t n)
+{
+    pair_bits any = {0, 0};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        pair a = pair_load(v + i), b = pair_load(v + i + 2);
+        any |= (a != a) | (b != b);
+    }
+    bool found = (any[0] | any[1]) != 0;
+    for (; i < n; i++)
+        found |= isnan(v[i]);
+    return found;
+}
+
+bool floats_ever_fall(const double *v, size_t n)
+{
+    pair_bits any = {0, 0};
+    size_t i = 1;
+    for (; i + 4 <= n; i += 4)
+        any |= (pair_load(v + i) < pair_load(v + i - 1)) | (pair_load(v + i + 2) < pair_load(v + i + 1));
+    bool found = (any[0] | any[1]) != 0;
+    for (; i < n; i++)
+        found |= v[i] < v[i - 1];
+    return found;
+}
+
 /* The sum is, or would become, infinite. */
 void mean_add_slowly(struct mean *m, double v)
 {
@@ -114,12 +140,15 @@ void linear_regression(const int64_t *t, const double *v, size_t n, int64_t inte
 
 void rate_times_of(int64_t before, int64_t span, int64_t after, size_t n, struct rate_times *ret)
 {
-    double sampled = (double)span / 1e3;
-    double average = sampled / (double)(n - 1);
+    double sampled = (double)span / 1e3, gaps = (double)(n - 1);
     double to_start = (double)before / 1e3;
     double to_end = (double)after / 1e3;
-    /* A gap much longer than the usual distance means that the series begins or ends inside the range. */
-    double threshold = average * 1.1;
+    /* A gap much longer than the usual distance means that the series begins or ends inside the range. Mostly that is out of the question. */
+    if (to_start * gaps < sampled * 1.09 && to_end * gaps < sampled * 1.09) {
+        *ret = (struct rate_times){sampled, to_start, to_end};
+        return;
+    }
+    double average = sampled / gaps, threshold = average * 1.1;
     *ret = (struct rate_times){sampled, to_start >= threshold ? average / 2 : to_start, to_end >= threshold ? average / 2 : to_end};
 }
 
