@@ -31,7 +31,7 @@ static double bound(const struct histogram *h, int64_t idx)
         int64_t per_power = (int64_t)1 << h->schema;
         int64_t rest = idx & (per_power - 1);
         exponent = (double)((idx - rest) / per_power);
-        fraction = exp2((double)rest / (double)per_power);
+        fraction = h->schema > 8 ? exp2((double)rest / (double)per_power) : bucket_fraction_bound(h->schema, (int32_t)rest);
     }
     if (exponent == 1024 && fraction == 1)
         return DBL_MAX; /* the bucket after it is the one of infinity */

@@ -212,6 +212,7 @@ static bool exec_matrix(struct env *env, const struct node *n, const struct grid
     struct grid inner;
     if (!subquery_grid(env, n, g, &inner))
         return false;
+    env->hist_buckets = true;
     return inner.n == 0 || exec_vector(env, n->subquery.expr, &inner, r);
 }
 

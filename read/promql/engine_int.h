@@ -143,7 +143,8 @@ struct env {
     struct matcher_ref *matchers;
     struct annotation *annotations;
     size_t n_annotations, cap_annotations;
-    bool hist_stats; /* while planning: below histogram_count, _sum or _avg, see mark_resets */
+    /* While planning: below histogram_count, _sum or _avg; and below what needs buckets, wherever between the two. See mark_resets. */
+    bool hist_stats, hist_buckets;
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t n_series, n_chunks, chunk_bytes;
@@ -276,7 +277,8 @@ bool absent_labels(struct env *env, const struct node *arg, struct labels *ret);
  * One binary operation on two values, float or histogram: a value in *ret, none since a comparison filtered it out, none since the values do not go
  * together (which was annotated, and to upstream is as if the two had never met), or an error.
  */
-enum { BINARY_ERROR = -1, BINARY_FILTERED = 0, BINARY_VALUE = 1, BINARY_NOTED = 2 };
+enum { BINARY_ERROR = -1, BINARY_FILTERED = 0, BINARY_VALUE = 1, BINARY_NOTED = 2 /* and more: what to note */ };
+void binary_note(struct env *env, const struct node *n, int noted);
 struct value {
     double f;
     const struct fhist *h;
@@ -345,7 +347,8 @@ bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_
 void strip_stale(struct reader *r, struct samples *s);
 /*
  * Where only count and sum of histograms are asked for upstream decodes chunks with an iterator that finds counter resets on the fly, and with that the
- * hints of a sum may conflict and be warned of. This gives the samples of a series the hints that iterator would.
+ * hints of a sum may conflict and be warned of. This gives the samples of a series the hints that iterator would, and takes the buckets away as it
+ * does: what they would be warned of is not, and resets of gauges show in their counts only.
  */
 void mark_resets(struct samples *s, struct arena *scratch);
 /* The samples of m[range] anchored or smoothed over [start, end], values at both ends included. false: out of memory. */

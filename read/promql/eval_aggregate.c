@@ -330,7 +330,7 @@ static bool count_values(struct agg_op *g, const struct column *c)
             struct slice value;
             struct labels l;
             if (!value_text(g, c, i, &value) || !labels_set(env, env->root, one.items[0].labels, g->label, value, &l) ||
-                !group_of(g, NULL, l, &it))
+                !group_of(g, g->key.exclude ? &g->key : NULL, l, &it)) /* without() may take the new label away again */
                 return false;
         }
         last = column_is_hist(c, i) ? ~bits : bits;

@@ -82,11 +82,25 @@ void arith_columns(enum binary_op op, const double *l, const double *r, double *
 
 /* --- two values --------------------------------------------------------------------------------------------------------------------- */
 
-static int note_types(struct env *env, const struct node *n, struct value l, struct value r)
+/* What is noted, from BINARY_NOTED on: the types of both sides as two bits, then what else there is. */
+enum { NOTE_LEFT_HIST = 1, NOTE_RIGHT_HIST = 2, NOTE_LAYOUT = 4, NOTE_RESETS = 5 };
+
+static int note_types(struct value l, struct value r)
 {
-    const char *op = op_symbol(n->binary.op), *lt = l.h ? "histogram" : "float", *rt = r.h ? "histogram" : "float";
-    INFO(env, n->pos.start, "incompatible sample types encountered for binary operator \"%s\": %s %s %s", op, lt, op, rt);
-    return BINARY_NOTED;
+    return BINARY_NOTED + (l.h ? NOTE_LEFT_HIST : 0) + (r.h ? NOTE_RIGHT_HIST : 0);
+}
+
+void binary_note(struct env *env, const struct node *n, int noted)
+{
+    const char *op = op_symbol(n->binary.op);
+    int note = noted - BINARY_NOTED;
+    if (note == NOTE_LAYOUT)
+        WARN(env, n->pos.start, "incompatible bucket layout encountered for binary operator %s", op);
+    else if (note == NOTE_RESETS)
+        WARN(env, n->pos.start, "conflicting counter resets during histogram %s", n->binary.op == OP_ADD ? "addition" : "subtraction");
+    else
+        INFO(env, n->pos.start, "incompatible sample types encountered for binary operator \"%s\": %s %s %s", op,
+             note & NOTE_LEFT_HIST ? "histogram" : "float", op, note & NOTE_RIGHT_HIST ? "histogram" : "float");
 }
 
 static int hist_sum(struct env *env, struct arena *mem, const struct node *n, struct value l, struct value r, struct value *ret)
@@ -100,16 +114,12 @@ static int hist_sum(struct env *env, struct arena *mem, const struct node *n, st
         env_memory_error(env);
         return -1;
     }
-    if (st == FHIST_INCOMPATIBLE) {
-        WARN(env, n->pos.start, "incompatible bucket layout encountered for binary operator %s", op_symbol(n->binary.op));
-        return BINARY_NOTED;
-    }
-    if (notes & FHIST_MISMATCHED_BOUNDS && !(notes & FHIST_RESET_CONFLICT))
+    if (st == FHIST_INCOMPATIBLE)
+        return BINARY_NOTED + NOTE_LAYOUT;
+    if (notes & FHIST_RESET_CONFLICT) /* upstream treats this warning as it does the others: no result */
+        return BINARY_NOTED + NOTE_RESETS;
+    if (notes & FHIST_MISMATCHED_BOUNDS)
         INFO(env, n->pos.start, "mismatched custom buckets were reconciled during %s", what);
-    if (notes & FHIST_RESET_CONFLICT) { /* upstream treats this warning as it does the others: no result */
-        WARN(env, n->pos.start, "conflicting counter resets during histogram %s", what);
-        return BINARY_NOTED;
-    }
     *ret = (struct value){.h = h};
     return 1;
 }
@@ -143,7 +153,7 @@ static int with_hists(struct env *env, struct arena *mem, const struct node *n, 
             return hist_sum(env, mem, n, l, r, ret);
         if (op == OP_EQ || op == OP_NEQ)
             return compare_result(n, fhist_eq(l.h, r.h) == (op == OP_EQ), kept, ret);
-        return note_types(env, n, l, r);
+        return note_types(l, r);
     }
     if (op == OP_MUL)
         return hist_result(env, l.h ? fhist_scale(l.h, r.f, mem) : fhist_scale(r.h, l.f, mem), ret);
@@ -151,7 +161,7 @@ static int with_hists(struct env *env, struct arena *mem, const struct node *n, 
         return hist_result(env, fhist_div(l.h, r.f, mem), ret);
     if (l.h && (op == OP_TRIM_UPPER || op == OP_TRIM_LOWER))
         return hist_result(env, fhist_trim(l.h, r.f, op == OP_TRIM_UPPER, mem), ret);
-    return note_types(env, n, l, r);
+    return note_types(l, r);
 }
 
 int binary_values(struct env *env, struct arena *mem, const struct node *n, struct value l, struct value r, bool keep_right,
@@ -162,7 +172,7 @@ int binary_values(struct env *env, struct arena *mem, const struct node *n, stru
     if (l.h || r.h)
         return with_hists(env, mem, n, l, r, kept, ret);
     if (op == OP_TRIM_UPPER || op == OP_TRIM_LOWER)
-        return note_types(env, n, l, r);
+        return note_types(l, r);
     bool keep;
     double v = binary_float(op, l.f, r.f, &keep);
     if (op_is_comparison(op))
@@ -246,6 +256,8 @@ static bool scalar_column(struct scalar_op *s, struct batch *b, size_t slot)
         int got = s->scalar_left ? binary_values(env, b->mem, n, sc, vec, true, &out) : binary_values(env, b->mem, n, vec, sc, false, &out);
         if (got < 0)
             return false;
+        if (got >= BINARY_NOTED)
+            binary_note(env, n, got);
         if (got != BINARY_VALUE) {
             bit_clear(c->present, i);
             continue;
@@ -280,9 +292,12 @@ struct op *plan_vector_scalar(struct env *env, const struct node *n, const struc
         return NULL;
     s->node = n;
     s->scalar_left = n->binary.lhs->type == VALUE_SCALAR;
-    if (!eval_scalar(env, s->scalar_left ? n->binary.lhs : n->binary.rhs, g, &s->scalar))
-        return NULL;
-    if (!(s->child = plan_vector(env, s->scalar_left ? n->binary.rhs : n->binary.lhs, g)))
+    bool buckets = env->hist_buckets;
+    env->hist_buckets |= n->binary.op == OP_TRIM_UPPER || n->binary.op == OP_TRIM_LOWER;
+    bool ok = eval_scalar(env, s->scalar_left ? n->binary.lhs : n->binary.rhs, g, &s->scalar) &&
+              (s->child = plan_vector(env, s->scalar_left ? n->binary.rhs : n->binary.lhs, g));
+    env->hist_buckets = buckets;
+    if (!ok)
         return NULL;
     s->op.unique = s->child->unique;
     return drops_name(n) ? op_merge_names(&s->op) : &s->op;

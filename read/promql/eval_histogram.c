@@ -331,10 +331,10 @@ struct op *plan_histogram_quantile(struct env *env, const struct node *call, con
     if (!h)
         return NULL;
     h->call = call;
-    bool stats = env->hist_stats;
-    env->hist_stats = false;
+    bool buckets = env->hist_buckets;
+    env->hist_buckets = true;
     bool ok = plan_args(h) && (h->child = plan_vector(env, h->arg, g));
-    env->hist_stats = stats;
+    env->hist_buckets = buckets;
     if (!ok)
         return NULL;
     return h->q_label.n ? op_merge(&h->op) : op_merge_names(&h->op);

@@ -17,15 +17,6 @@ static inline double sgn(double v)
 {
     return v < 0 ? -1 : v > 0 ? 1 : v;
 }
-/* As Go's math.Min and math.Max: NaN wins, where C's ignore it. */
-static inline double go_min(double a, double b)
-{
-    return isnan(a) || isnan(b) ? NAN : fmin(a, b);
-}
-static inline double go_max(double a, double b)
-{
-    return isnan(a) || isnan(b) ? NAN : fmax(a, b);
-}
 static inline double deg(double v)
 {
     return v * 180 / M_PI;
@@ -310,13 +301,14 @@ struct op *plan_map_call(struct env *env, const struct node *call, const struct 
         env_fail(env, ERR_EXECUTION, "function %s is not supported yet", call->call.fn->name);
         return NULL;
     }
-    bool stats = env->hist_stats;
+    bool stats = env->hist_stats, buckets = env->hist_buckets;
     if (fn == PROMQL_FN_HISTOGRAM_COUNT || fn == PROMQL_FN_HISTOGRAM_SUM || fn == PROMQL_FN_HISTOGRAM_AVG)
         env->hist_stats = true;
     else if (fn == PROMQL_FN_HISTOGRAM_STDDEV || fn == PROMQL_FN_HISTOGRAM_STDVAR)
-        env->hist_stats = false;
+        env->hist_buckets = true;
     struct op *child = n ? plan_vector(env, args[0], g) : eval_times(env, g);
     env->hist_stats = stats;
+    env->hist_buckets = buckets;
     double *p1 = NULL, *p2 = NULL;
     if (!child || (n > 1 && !eval_scalar(env, args[1], g, &p1)) || (n > 2 && !eval_scalar(env, args[2], g, &p2)))
         return NULL;

@@ -42,6 +42,7 @@ struct vector_op {
     struct batch *in;
     uint64_t *used, *both;
     uint64_t *hit; /* of the last combine: the steps that count as met */
+    uint8_t *note; /* a step: what is to be noted of it; upstream keeps the last */
 };
 
 static bool open_one_side(struct vector_op *v)
@@ -58,7 +59,8 @@ static bool open_one_side(struct vector_op *v)
     v->twice = ENV_ARRAY(env, uint64_t, words);
     v->both = ENV_ARRAY(env, uint64_t, words);
     v->hit = ENV_ARRAY(env, uint64_t, words);
-    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->twice || !v->both || !v->hit)
+    v->note = ENV_ARRAY(env, uint8_t, v->op.grid.n);
+    if (!v->next_of || !v->first_of || !v->matched || !v->used || !v->twice || !v->both || !v->hit || !v->note)
         return false;
     /* From the back, so that each chain is in order. */
     for (size_t i = v->ones.n; i-- > 0;) {
@@ -264,7 +266,8 @@ static bool combine(struct vector_op *v, struct column *out, uint64_t *met, stru
                              : binary_values(v->op.env, mem, v->node, m, o, false, &res);
         if (got == BINARY_ERROR)
             return false;
-        if (got == BINARY_NOTED) {
+        if (got >= BINARY_NOTED) {
+            v->note[i] = (uint8_t)got;
             bit_clear(v->hit, i);
             continue;
         }
@@ -339,6 +342,13 @@ static bool combine_unmatched(struct vector_op *v)
     return true;
 }
 
+static void annotate_steps(struct vector_op *v)
+{
+    for (size_t i = 0; i < v->op.grid.n; i++)
+        if (v->note[i])
+            binary_note(v->op.env, v->node, v->note[i]);
+}
+
 static bool table_run(struct vector_op *v)
 {
     for (;;) {
@@ -352,6 +362,7 @@ static bool table_run(struct vector_op *v)
     }
     if (v->fill_many && !combine_unmatched(v))
         return false;
+    annotate_steps(v);
     return (v->out = op_columns(v->op.env, &v->op.grid, v->outs)) != NULL;
 }
 
@@ -366,8 +377,10 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
     do {
         if (!op_next(v->many, &v->in) || !batch_begin(env, v->batch))
             return false;
-        if (!v->in || v->in->n == 0)
+        if (!v->in || v->in->n == 0) {
+            annotate_steps(v);
             break;
+        }
         ASSERT(v->in->n <= v->batch->cap);
         for (size_t i = 0; i < v->in->n; i++) {
             const struct column *many = &v->in->cols[i];
@@ -432,8 +445,12 @@ struct op *plan_binary(struct env *env, const struct node *n, const struct grid 
     v->fill_many = m->has_fill_left;
     v->fill_one_value = m->fill_right;
     v->fill_many_value = m->fill_left;
-    if (!(v->many = plan_vector(env, v->swapped ? n->binary.rhs : n->binary.lhs, g)) ||
-        !(v->one = plan_vector(env, v->swapped ? n->binary.lhs : n->binary.rhs, g)))
+    bool buckets = env->hist_buckets;
+    env->hist_buckets |= n->binary.op == OP_TRIM_UPPER || n->binary.op == OP_TRIM_LOWER;
+    bool ok = (v->many = plan_vector(env, v->swapped ? n->binary.rhs : n->binary.lhs, g)) &&
+              (v->one = plan_vector(env, v->swapped ? n->binary.lhs : n->binary.rhs, g));
+    env->hist_buckets = buckets;
+    if (!ok)
         return NULL;
     bool same_labels = m->card == CARD_ONE_TO_ONE ? !m->on && m->n_labels == 0 : m->n_include == 0;
     v->stream = same_labels && v->many->unique && !v->fill_one && !v->fill_many;

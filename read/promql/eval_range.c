@@ -282,7 +282,7 @@ static bool plan_source(struct range_op *r)
         r->selector = sel;
         r->anchored = sel->selector.anchored;
         r->smoothed = sel->selector.smoothed;
-        r->stats = env->hist_stats;
+        r->stats = env->hist_stats && !env->hist_buckets;
         if (!check_extended(r))
             return false;
         r->range_ms = sane_ms(n->matrix.range_ms);
@@ -300,10 +300,10 @@ static bool plan_source(struct range_op *r)
     r->source_unique = true;
     if (inner.n == 0)
         return true;
-    bool stats = env->hist_stats;
-    env->hist_stats = false; /* resets are looked for anew, in the buckets */
+    bool buckets = env->hist_buckets;
+    env->hist_buckets = true; /* resets are looked for anew, in the buckets */
     r->child = plan_vector(env, n->subquery.expr, &inner);
-    env->hist_stats = stats;
+    env->hist_buckets = buckets;
     if (!r->child)
         return false;
     r->source_unique = r->child->unique;

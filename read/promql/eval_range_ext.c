@@ -247,11 +247,28 @@ static bool eval_smoothed(const struct ext *x)
     return add(x, &sum, value_at(x, x->hi - 1), 1) && put_increase(x, left, sum, prev, first);
 }
 
+/* Are there floats and histograms in the range or in the lookback beside it? Rates then have no result, whatever of it they would look at. */
+static bool is_mixed(const struct ext *x, int64_t lookback)
+{
+    const struct samples *in = x->in;
+    size_t floats = 0, hists = 0;
+    for (size_t i = x->hi; i-- > 0 && in->t[i] > x->start - lookback;) {
+        floats += !in->h[i];
+        hists += in->h[i] != NULL;
+    }
+    for (size_t i = x->hi; x->r->smoothed && i < in->n && in->t[i] <= x->end + lookback; i++) {
+        floats += !in->h[i];
+        hists += in->h[i] != NULL;
+    }
+    return floats && hists;
+}
+
 bool sweep_extended(struct range_op *r, const struct samples *in, struct column *out)
 {
     struct ext x = {.r = r, .in = in, .out = out, .name = metric_name(out->labels)};
     const struct grid *g = &r->op.grid;
     int64_t lookback = r->op.env->lookback_ms;
+    bool counts = r->fn == PROMQL_FN_CHANGES || r->fn == PROMQL_FN_RESETS;
     for (x.step = 0; x.step < g->n; x.step++) {
         x.end = time_shift_apply(&r->shift, grid_t(g, x.step));
         x.start = x.end - r->range_ms;
@@ -262,6 +279,10 @@ bool sweep_extended(struct range_op *r, const struct samples *in, struct column 
         x.prev = x.lo > 0 && in->t[x.lo - 1] > x.start - lookback;
         x.next = x.hi < in->n && in->t[x.hi] <= x.end + lookback;
         arena_clear(r->window_mem);
+        if (!counts && in->h && is_mixed(&x, lookback)) {
+            WARN(r->op.env, range_pos(r), "encountered a mix of histograms and floats for metric name %s", quoted(r->op.env, x.name));
+            continue;
+        }
         if (!(r->smoothed ? eval_smoothed(&x) : eval_anchored(&x)))
             return false;
     }

@@ -48,18 +48,13 @@ static void fill(double *out, const struct grid *g, double v)
         out[i] = v;
 }
 
-/* min_of and max_of: NaN wins. */
 static bool extreme_of(struct env *env, const struct node *call, const struct grid *g, bool max, double *out)
 {
     double *a, *b;
     if (!eval_scalar(env, call->call.args[0], g, &a) || !eval_scalar(env, call->call.args[1], g, &b))
         return false;
-    for (size_t i = 0; i < g->n; i++) {
-        if (isnan(a[i]) || isnan(b[i]))
-            out[i] = NAN;
-        else
-            out[i] = (a[i] > b[i]) == max ? a[i] : b[i];
-    }
+    for (size_t i = 0; i < g->n; i++)
+        out[i] = max ? go_max(a[i], b[i]) : go_min(a[i], b[i]);
     return true;
 }
 

@@ -234,12 +234,23 @@ void strip_stale(struct reader *r, struct samples *s)
 
 void mark_resets(struct samples *s, struct arena *scratch)
 {
+    const struct fhist *last = NULL;
     for (size_t i = 0; s->h && i < s->n; i++) {
         struct fhist *h = (struct fhist *)s->h[i]; /* made by the decode this follows */
-        if (!h || !i || !s->h[i - 1] || h->hint != HISTOGRAM_HINT_UNKNOWN)
+        if (!h || h->stale)
             continue;
         arena_clear(scratch);
-        h->hint = fhist_is_reset(h, s->h[i - 1], scratch) ? HISTOGRAM_HINT_RESET : HISTOGRAM_HINT_NOT_RESET;
+        if (last && h->hint == HISTOGRAM_HINT_UNKNOWN)
+            h->hint = fhist_is_reset(h, last, scratch) ? HISTOGRAM_HINT_RESET : HISTOGRAM_HINT_NOT_RESET;
+        last = h;
+    }
+    for (size_t i = 0; s->h && i < s->n; i++) {
+        struct fhist *h = (struct fhist *)s->h[i];
+        if (!h)
+            continue;
+        h->pos.n = h->neg.n = 0;
+        h->zero_count = h->zero_threshold = 0;
+        h->n_custom = 0;
     }
 }
 
@@ -449,7 +460,7 @@ struct op *plan_selector(struct env *env, const struct node *n, const struct gri
     s->node = n;
     s->shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
     s->timestamps = timestamps;
-    s->stats = env->hist_stats;
+    s->stats = env->hist_stats && !env->hist_buckets;
     s->op.unique = one_name(sel);
     return (struct op *)s;
 }

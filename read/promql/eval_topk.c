@@ -316,31 +316,39 @@ static const struct op_ops limit_ops = {limit_next};
 
 /* --- plan ---------------------------------------------------------------------------------------------------------------------------------------- */
 
-static void cap_ratio(struct topk_op *t, double *r, double to)
+static void note_ratio(struct topk_op *t, double r, double to)
 {
     char text[DTOA_MAX];
-    int n = (int)dtoa_g(*r, text);
+    int n = (int)dtoa_g(r, text);
     WARN(t->op.env, t->node->aggregate.param->pos.start, "ratio value should be between -1 and 1, got %.*s, capping to %g", n, text, to);
-    *r = to;
 }
 
+/* Upstream looks at the least and the greatest value that the parameter has at any step. */
 static bool check_params(struct topk_op *t)
 {
+    struct env *env = t->op.env;
+    bool ratio = t->kind == AGG_LIMIT_RATIO, any_nan = false;
+    double least = t->param[0], most = t->param[0];
     for (size_t i = 0; i < t->op.grid.n; i++) {
-        double *p = &t->param[i];
-        if (isnan(*p))
-            return env_fail(t->op.env, ERR_EXECUTION, "%s value is NaN", t->kind == AGG_LIMIT_RATIO ? "Ratio" : "Parameter");
-        if (t->kind == AGG_LIMIT_RATIO) {
-            if (*p > 1)
-                cap_ratio(t, p, 1);
-            else if (*p < -1)
-                cap_ratio(t, p, -1);
-        } else if (*p >= 9223372036854775808.0 || *p < -9223372036854775808.0) {
-            char text[DTOA_MAX];
-            int n = (int)dtoa_g(*p, text);
-            return env_fail(t->op.env, ERR_EXECUTION, "Scalar value %.*s overflows int64", n, text);
-        }
+        least = go_min(least, t->param[i]);
+        most = go_max(most, t->param[i]);
+        any_nan |= isnan(t->param[i]);
     }
+    if (ratio ? least == 0 && most == 0 : most < 1)
+        return true; /* nothing is chosen, whatever else is wrong */
+    if (any_nan)
+        return env_fail(env, ERR_EXECUTION, "%s value is NaN", ratio ? "Ratio" : "Parameter");
+    char text[DTOA_MAX];
+    if (!ratio && least < -0x1p63)
+        return env_fail(env, ERR_EXECUTION, "Scalar value %.*s underflows int64", (int)dtoa_g(least, text), text);
+    if (!ratio && most >= 0x1p63)
+        return env_fail(env, ERR_EXECUTION, "Scalar value %.*s overflows int64", (int)dtoa_g(most, text), text);
+    if (ratio && most > 1)
+        note_ratio(t, most, 1);
+    if (ratio && least < -1)
+        note_ratio(t, least, -1);
+    for (size_t i = 0; ratio && i < t->op.grid.n; i++)
+        t->param[i] = fmax(fmin(t->param[i], 1), -1);
     return true;
 }
 

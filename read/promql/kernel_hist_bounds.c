@@ -4,6 +4,8 @@
  * These are Prometheus's values, which lie up to four units of the last place beside the exact ones. They are seen in answers and compared
  * with numbers in queries, so they have to be the same to the last bit.
  */
+#include "base/assert.h"
+#include "read/promql/engine.h"
 #include "read/promql/kernel_hist_int.h"
 
 const double fhist_fractions[256] = {
@@ -51,3 +53,9 @@ const double fhist_fractions[256] = {
     0.9732872087896164, 0.9759260581154889, 0.9785720620876999, 0.9812252401044634, 0.9838856116165875, 0.9865531961276168,
     0.9892280131939752, 0.9919100824251095, 0.9945994234836328, 0.9972960560854698,
 };
+
+double bucket_fraction_bound(int32_t schema, int32_t i)
+{
+    ASSERT(schema >= 0 && schema <= 8 && i >= 0 && i < 1 << schema);
+    return 2 * fhist_fractions[i << (8 - schema)];
+}

@@ -99,6 +99,24 @@ static inline double rate_factor_at(const struct rate_times *t, double to_start)
     return (t->sampled + to_start + t->to_end) / t->sampled;
 }
 
+/* As Go's math.Min and math.Max: the infinity on the function's side wins, then NaN, and -0 is less than 0. */
+static inline double go_min(double a, double b)
+{
+    if (a == -INFINITY || b == -INFINITY)
+        return -INFINITY;
+    if (isnan(a) || isnan(b))
+        return NAN;
+    return a == b ? (signbit(a) ? a : b) : a < b ? a : b;
+}
+static inline double go_max(double a, double b)
+{
+    if (a == INFINITY || b == INFINITY)
+        return INFINITY;
+    if (isnan(a) || isnan(b))
+        return NAN;
+    return a == b ? (signbit(a) ? b : a) : a > b ? a : b;
+}
+
 /* Date parts of seconds since the epoch, UTC. Past the year 292,277,026,596 they start again from the other end, as upstream's. */
 struct date_parts {
     int64_t year;

@@ -143,9 +143,14 @@ static size_t native_n(const struct fhist *h)
 
 static struct native_bucket native_at(const struct fhist *h, size_t k)
 {
+    double zero = fhist_is_custom(h) ? 0 : h->zero_threshold;
+    struct native_bucket b = {0};
     if (k < h->neg.n) {
         uint32_t i = h->neg.n - 1 - (uint32_t)k;
-        return (struct native_bucket){-fhist_bound(h->neg.idx[i], h), -fhist_bound(h->neg.idx[i] - 1, h), h->neg.c[i], false};
+        b = (struct native_bucket){-fhist_bound(h->neg.idx[i], h), -fhist_bound(h->neg.idx[i] - 1, h), h->neg.c[i], false};
+        if (b.upper > -zero)
+            b.upper = -zero; /* it begins where the zero bucket ends */
+        return b;
     }
     k -= h->neg.n;
     if (h->zero_count > 0) {
@@ -153,7 +158,10 @@ static struct native_bucket native_at(const struct fhist *h, size_t k)
             return (struct native_bucket){-h->zero_threshold, h->zero_threshold, h->zero_count, true};
         k--;
     }
-    return (struct native_bucket){fhist_bound(h->pos.idx[k] - 1, h), fhist_bound(h->pos.idx[k], h), h->pos.c[k], false};
+    b = (struct native_bucket){fhist_bound(h->pos.idx[k] - 1, h), fhist_bound(h->pos.idx[k], h), h->pos.c[k], false};
+    if (b.lower > 0 && b.lower < zero)
+        b.lower = zero;
+    return b;
 }
 
 /* The zero bucket of a histogram that is populated on one side only is taken to lie on that side. */
@@ -217,7 +225,7 @@ double fhist_quantile(const struct fhist *h, double q, struct arena *a, bool *re
             *ret_nan_result = true;
             return NAN;
         }
-        return forward ? b.upper : b.lower;
+        return b.upper; /* of the bucket looked at last, whichever way it went */
     }
     if (isnan(h->sum))
         *ret_nan_skew = true;

@@ -112,22 +112,30 @@ class Data:
     # --- histograms ---
 
     def exponential(self, times, schema, gauge=False, floats=False, negative=True, reset=0.03, rescale=0.0):
-        """Buckets around 1; a reset clears them, a rescale changes the schema."""
-        buckets, zero, total = {}, 0, 0.0
+        """Buckets around 1, chosen anew at a reset and at a change of the schema, all of them populated.
+
+        They stay populated until then: Prometheus gives older samples of a chunk the buckets that newer ones filled, empty, and their being there
+        is seen in places (equality, NaN times a histogram, the zero bucket's bounds), so that answers would depend on where its chunks end.
+        """
+        sides = (1, -1) if negative else (1,)
+        keys, buckets, zero, total = [], {}, 0, 0.0
         for t in times:
-            if self.random.random() < rescale:
-                schema, buckets, zero, total = self.random.randrange(-1, 4), {}, 0, 0.0
-            if gauge or self.random.random() < reset:
-                buckets, zero, total = {}, 0, 0.0
-            for _ in range(self.random.randrange(5)):
-                side = -1 if negative and self.random.random() < 0.3 else 1
-                key = side, self.random.randrange(-4, 8)
-                buckets[key] = buckets.get(key, 0) + self.random.randrange(1, 4)
+            rescaled = self.random.random() < rescale
+            if rescaled:
+                schema = self.random.randrange(-1, 4)
+            if not keys or rescaled or not gauge and self.random.random() < reset:
+                keys = [(s, i) for s in sides for i in sorted(self.random.sample(range(-4, 8), self.random.randrange(1, 7)))]
+                buckets, zero, total = {k: self.random.randrange(1, 3) for k in keys}, self.random.randrange(3), 0.0
+            if gauge:
+                buckets, total = {k: self.random.randrange(1, 9) for k in keys}, 0.0
+            for _ in range(self.random.randrange(1, 6)):
+                side, i = self.random.choice(keys)
+                buckets[side, i] += self.random.randrange(1, 4)
                 total += side * self.random.randrange(1, 32) / 8
             zero += self.random.randrange(2)
             scale = 0.5 if floats else 1
-            sides = [{i: n * scale for (s, i), n in sorted(buckets.items()) if s == side} for side in (1, -1)]
-            yield t, rw.histogram(self.base_ms + t, total, schema, sides[0], sides[1], zero * scale, 0.001, floats=floats, hint=3 if gauge else 0)
+            positive, negatives = ({i: n * scale for (s, i), n in sorted(buckets.items()) if s == side} for side in (1, -1))
+            yield t, rw.histogram(self.base_ms + t, total, schema, positive, negatives, zero * scale, 0.001, floats=floats, hint=3 if gauge else 0)
             if self.random.random() < 0.02:
                 yield t + 5_000, rw.histogram(self.base_ms + t + 5_000, STALE, 0, {}, {}, 0, 0.0)
 
@@ -140,16 +148,15 @@ class Data:
             self.add("native_gauge", self.exponential(self.times(30_000), 1, gauge=True), job=job)
 
     def custom(self, times, layouts):
-        bounds, counts, total = layouts[0], [0] * (len(layouts[0]) + 1), 0.0
+        bounds, counts, total = (), [], 0.0
         for t in times:
-            if self.random.random() < 0.05:
-                bounds = self.random.choice(layouts)
-                counts, total = [0] * (len(bounds) + 1), 0.0
-            for _ in range(self.random.randrange(5)):
+            if not bounds or self.random.random() < 0.05:
+                bounds = self.random.choice(layouts) if bounds else layouts[0]
+                counts, total = [self.random.randrange(1, 3) for _ in range(len(bounds) + 1)], 0.0
+            for _ in range(self.random.randrange(1, 6)):
                 counts[self.random.randrange(len(counts))] += 1
                 total += self.random.randrange(1, 80) / 8
-            filled = {i: n for i, n in enumerate(counts) if n}
-            yield t, rw.histogram(self.base_ms + t, total, -53, filled, {}, 0, 0.0, custom=bounds)
+            yield t, rw.histogram(self.base_ms + t, total, -53, dict(enumerate(counts)), {}, 0, 0.0, custom=bounds)
 
     def custom_histograms(self):
         self.add("custom", self.custom(self.times(30_000), [(1.0, 2.5, 5.0)]), job="api")
