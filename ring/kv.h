@@ -23,7 +23,7 @@
 /* --- codecs ---------------------------------------------------------------------------------------------------------
  */
 
-/* Called once for each name; the bytes live as long as the value they came from. */
+/* Called once for each name; the bytes live during the call. */
 typedef void kv_name_fn(void *arg, struct slice name);
 
 /*
