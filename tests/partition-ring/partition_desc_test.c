@@ -109,7 +109,7 @@ Test(partition_desc, refuses_damaged_bytes)
 static void put(struct partition_desc *d, int32_t id, int64_t state_s, enum partition_state state, int64_t locked_s)
 {
     struct partition *p = partition_desc_add(d, id);
-    p->state = state;
+    p->state = (int32_t)state;
     p->state_s = state_s;
     p->locked_s = locked_s;
     p->locked = locked_s % 2 == 1;
@@ -122,7 +122,7 @@ static void put_owner(struct partition_desc *d, const char *id, int32_t partitio
     struct partition_owner *o = partition_desc_add_owner(d, slice_of(id));
     o->partition = partition;
     o->updated_s = updated_s;
-    o->state = state;
+    o->state = (int32_t)state;
 }
 
 Test(partition_merge, takes_the_newer_state_and_deleted_at_the_same_second)

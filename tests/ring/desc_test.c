@@ -152,7 +152,7 @@ static void put(struct ring_desc *d, const char *id, int64_t time_s, enum ring_s
 {
     struct ring_instance *in = ring_desc_add(d, slice_of(id));
     in->timestamp_s = time_s;
-    in->state = state;
+    in->state = (int32_t)state;
     uint32_t tokens[16];
     for (uint32_t i = 0; i < n; i++)
         tokens[i] = first + i;
