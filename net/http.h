@@ -26,6 +26,7 @@
 #include "base/ctx.h"
 #include "base/err.h"
 #include "base/flags.h"
+#include "base/metrics.h"
 #include "base/slice.h"
 
 struct http_server;
@@ -159,3 +160,19 @@ void http_respond_text_error(struct http_request *req, int status, const char *t
 void http_respond_err(struct http_request *req, const struct err *err);
 /* A body that lives as long as the process (embedded pages); may be pre-compressed: gzip says so. */
 void http_respond_static(struct http_request *req, const char *content_type, struct slice body, bool gzip);
+
+/* --- for servers of other protocols (net/rpc) ------------------------------------------------------------------------------ */
+
+/* The listening socket, not blocking; address "" = all, port 0 = a free one. Errors as those of http_server_start. */
+bool http_listen(const char *address, int64_t port, int *ret_fd, uint16_t *ret_port, struct err *err);
+
+/* The families of requests, which all protocols count in. Registered by the first who asks. */
+struct http_families {
+    struct metric_family *duration;          /* method, route, status_code, ws */
+    struct metric_family *inflight;          /* method, route */
+    struct metric_family *received;          /* method, route */
+    struct metric_family *sent;              /* method, route */
+    struct metric_family *connections;       /* protocol */
+    struct metric_family *connections_limit; /* protocol */
+};
+struct http_families http_request_families(void);

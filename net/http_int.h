@@ -179,9 +179,6 @@ struct http_server {
     size_t n_lingers;
 };
 
-/* http_listen.c */
-bool http_listen(const char *address, int64_t port, int *ret_fd, uint16_t *ret_port, struct err *err);
-
 /* http_conn.c: MHD's callbacks; the I/O threads run them. */
 bool http_conn_start_io(struct http_server *s, struct err *err);
 void http_unref(struct http_request *req);

@@ -15,6 +15,17 @@
 
 static const char *const method_names[HTTP_METHODS] = {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "other"};
 
+struct http_families http_request_families(void)
+{
+    http_metrics_register();
+    return (struct http_families){.duration = http_metrics[HTTP_M_DURATION],
+                                  .inflight = http_metrics[HTTP_M_INFLIGHT],
+                                  .received = http_metrics[HTTP_M_RECEIVED],
+                                  .sent = http_metrics[HTTP_M_SENT],
+                                  .connections = http_metrics[HTTP_M_CONNECTIONS],
+                                  .connections_limit = http_metrics[HTTP_M_CONNECTIONS_LIMIT]};
+}
+
 static size_t method_index(enum http_method m)
 {
     return (size_t)__builtin_ctz((unsigned)m);
