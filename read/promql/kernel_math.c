@@ -5,7 +5,9 @@
 #include <string.h>
 
 typedef double pair __attribute__((vector_size(16)));
-typedef int64_t pair_bits __attribute__((vector_size(16)));
+/* Masks of comparisons are kept as 32-bit lanes: compilers for x86-64 without extensions take 64-bit ones apart. */
+typedef int32_t pair_bits __attribute__((vector_size(16)));
+typedef int64_t pair_of_int64 __attribute__((vector_size(16)));
 
 static inline pair pair_load(const double *p)
 {
@@ -21,7 +23,7 @@ static inline pair pair_choose(pair_bits mask, pair yes, pair no)
 
 static inline pair pair_abs(pair a)
 {
-    return (pair)((pair_bits)a & INT64_MAX);
+    return (pair)((pair_bits)a & (pair_bits)(pair_of_int64){INT64_MAX, INT64_MAX});
 }
 
 /* Which of the two is the greater is as good as random: choosing without a branch, two at a time, is thrice as fast. */
@@ -31,9 +33,9 @@ void kahan_add_each(const double *v, double *sum, double *comp, size_t n)
     size_t i = 0;
     for (; i + 2 <= n; i += 2) {
         pair a = pair_load(sum + i), b = pair_load(v + i), c = pair_load(comp + i), t = a + b;
-        pair_bits first = pair_abs(a) >= pair_abs(b);
+        pair_bits first = (pair_bits)(pair_abs(a) >= pair_abs(b));
         c += (pair_choose(first, a, b) - t) + pair_choose(first, b, a);
-        c = pair_choose(pair_abs(t) == infinity, (pair){0, 0}, c);
+        c = pair_choose((pair_bits)(pair_abs(t) == infinity), (pair){0, 0}, c);
         memcpy(sum + i, &t, sizeof(t));
         memcpy(comp + i, &c, sizeof(c));
     }
@@ -43,13 +45,13 @@ void kahan_add_each(const double *v, double *sum, double *comp, size_t n)
 
 bool floats_any_nan(const double *v, size_t n)
 {
-    pair_bits any = {0, 0};
+    pair_bits any = {0};
     size_t i = 0;
     for (; i + 4 <= n; i += 4) {
         pair a = pair_load(v + i), b = pair_load(v + i + 2);
-        any |= (a != a) | (b != b);
+        any |= (pair_bits)(a != a) | (pair_bits)(b != b);
     }
-    bool found = (any[0] | any[1]) != 0;
+    bool found = (any[0] | any[2]) != 0;
     for (; i < n; i++)
         found |= isnan(v[i]);
     return found;
@@ -57,11 +59,11 @@ bool floats_any_nan(const double *v, size_t n)
 
 bool floats_ever_fall(const double *v, size_t n)
 {
-    pair_bits any = {0, 0};
+    pair_bits any = {0};
     size_t i = 1;
     for (; i + 4 <= n; i += 4)
-        any |= (pair_load(v + i) < pair_load(v + i - 1)) | (pair_load(v + i + 2) < pair_load(v + i + 1));
-    bool found = (any[0] | any[1]) != 0;
+        any |= (pair_bits)(pair_load(v + i) < pair_load(v + i - 1)) | (pair_bits)(pair_load(v + i + 2) < pair_load(v + i + 1));
+    bool found = (any[0] | any[2]) != 0;
     for (; i < n; i++)
         found |= v[i] < v[i - 1];
     return found;
