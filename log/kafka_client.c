@@ -90,6 +90,8 @@ static void set_connection(struct props *p, const struct plog_config *cfg)
     set(p, "socket.nagle.disable", "true");
     set(p, "socket.keepalive.enable", "true");
     set(p, "reconnect.backoff.max.ms", "1000"); /* an outage heals within a second of its end */
+    /* As Mimir's: so soon a refusal (no right to the topic) is forgotten that the brokers do not repeat. */
+    set(p, "topic.metadata.refresh.interval.ms", "10000");
     set_i64(p, "message.max.bytes", KAFKA_MESSAGE_MAX_BYTES);
 }
 
