@@ -29,7 +29,8 @@ static bool new_value(struct label_op *l, const struct labels *labels, struct sl
     buf_init(&b, 1 << 20);
     *ret_change = true;
     if (l->regex) {
-        *ret_change = regex_expand(l->regex, labels_get(*labels, l->src), l->replacement, &b);
+        struct slice src = labels_get(*labels, l->src);
+        *ret_change = regex_expand(l->regex, src.n ? src : SL(""), l->replacement, &b); /* groups point into the text: it has an address */
     } else {
         for (size_t i = 0; i < l->n_parts; i++) {
             if (i)
