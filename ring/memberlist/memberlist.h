@@ -1,0 +1,113 @@
+/*
+ * Gossip: hashicorp/memberlist's protocol over dskit's TCP transport, and dskit's key-value store on top of it. A process that speaks it is a member
+ * of a cluster of Mimirs, Loki and the like (docs/formats.md section 5): it hears who is there and who died, and shares the documents of ring/kv.h.
+ *
+ * No broker, no leader: each process has all keys, changes are merged (the codec's merge) and told on. A change reaches everybody within a few gossip
+ * intervals; every 30 s two processes exchange all they have, which repairs what was lost.
+ *
+ * README.md tells the story, the threads and the locks.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "ring/kv.h"
+
+enum memberlist_role { MEMBERLIST_NO_ZONE, MEMBERLIST_MEMBER, MEMBERLIST_BRIDGE };
+
+/* Strings are copied by memberlist_new. Defaults are dskit's, from memberlist_config_default. */
+struct memberlist_config {
+    const char *node_name;      /* "" = host name */
+    bool randomize_node_name;   /* appends - and 8 hex digits, so that a restart is a new node */
+    const char *bind_addr;      /* an IP address; "" = all */
+    uint16_t bind_port;         /* 0 = any free one */
+    const char *advertise_addr; /* an IP address; "" = the bind address, which must then be a definite one */
+    uint16_t advertise_port;    /* 0 = the bind port */
+    const char *cluster_label;  /* at most 255 bytes */
+    bool cluster_label_verification_disabled;
+    bool compression_enabled;
+    const char *zone; /* at most 16 bytes; told to others with the role */
+    enum memberlist_role role;
+
+    const char *const *join; /* host:port, host (our bind port), dns+host:port */
+    size_t n_join;
+    int64_t min_join_backoff_ms;
+    int64_t max_join_backoff_ms;
+    int max_join_retries;
+    int64_t rejoin_interval_ms; /* 0 = never */
+
+    int64_t gossip_interval_ms;
+    size_t gossip_nodes;
+    int64_t gossip_to_dead_ms;
+    int64_t probe_interval_ms;
+    int64_t probe_timeout_ms;
+    int64_t push_pull_interval_ms; /* 0 = never */
+    int retransmit_factor;
+    int64_t stream_timeout_ms;
+    int64_t packet_timeout_ms; /* to connect and write */
+    int64_t leave_timeout_ms;
+    int64_t dead_node_reclaim_ms;        /* 0 = never */
+    int64_t left_ingesters_timeout_ms;   /* tombstones older than this go */
+    int64_t obsolete_entries_timeout_ms; /* deleted keys go after this */
+
+    /* Limits. What does not fit is dropped and counted; the next push/pull repairs it. */
+    size_t max_nodes;
+    size_t max_keys; /* at most MEMBERLIST_KEYS_MAX */
+    size_t max_queued_messages;
+    size_t max_queued_bytes;
+    size_t max_connections_in;
+    size_t max_connections_out;
+
+    /* For tests: whether a packet or stream to this port may leave. NULL = all may. */
+    bool (*may_reach)(void *arg, uint16_t port);
+    void *may_reach_arg;
+};
+
+#define MEMBERLIST_KEYS_MAX 256
+#define MEMBERLIST_WATCHES_MAX 256
+
+void memberlist_config_default(struct memberlist_config *cfg);
+
+struct memberlist;
+
+/* Binds and listens; nothing moves yet. The codecs are copied. NULL and ERR_CONFIG or ERR_IO otherwise. */
+struct memberlist *memberlist_new(const struct memberlist_config *cfg, const struct kv_codecs *codecs, struct err *err);
+/* Starts the threads; seeds are joined in the background. */
+bool memberlist_start(struct memberlist *m, struct err *err);
+/* Tells the others that we go and waits until that is sent (leave_timeout_ms at most). No traffic afterwards. */
+void memberlist_leave(struct memberlist *m);
+/* Stops the threads, without telling anybody if leave was not called, and frees. All watches must be gone. NULL is fine. */
+void memberlist_free(struct memberlist *m);
+
+uint16_t memberlist_port(const struct memberlist *m);
+const char *memberlist_node_name(const struct memberlist *m);
+/* True once a seed has answered; waits at most timeout_ms. */
+bool memberlist_wait_joined(struct memberlist *m, int64_t timeout_ms);
+
+/* The store; it lives as long as m, kv_free on it does nothing. */
+struct kv *memberlist_kv(struct memberlist *m);
+
+struct memberlist_member {
+    char name[256];
+    char addr[64]; /* ip:port */
+    const char *state; /* "alive", "suspect", "dead", "left" */
+    uint32_t incarnation;
+    int64_t state_age_ms;
+};
+/* At most max members, ourselves included; returns how many there are. */
+size_t memberlist_members(struct memberlist *m, struct memberlist_member *ret, size_t max);
+
+struct memberlist_stats {
+    uint64_t packets_in, packets_out, packets_dropped; /* dropped: malformed, wrong label or checksum, limits, failed connections */
+    uint64_t streams_in, streams_out, streams_failed;
+    uint64_t bytes_in, bytes_out;
+    uint64_t bad_digests; /* processed all the same */
+    uint64_t broadcasts_dropped;
+    uint64_t conflicts; /* two processes of one name */
+    uint64_t bad_values; /* keys or codecs that are unknown, values that are damaged */
+    size_t queued;
+    int awareness; /* 0 = we are well */
+};
+void memberlist_stats(struct memberlist *m, struct memberlist_stats *ret);
