@@ -1,13 +1,14 @@
 /*
  * Range functions over floats whose windows share their work: every sample costs the same, however many windows it lies in.
  *
- *   rate, increase, delta   The times of most windows look like those of the window before: what extrapolation makes of them is computed when they
- *                           change, and over a stretch of equally distant samples all windows are done in one plain loop. A reset costs only the
- *                           windows it lies in.
- *   min, max, and when      A window is a stack of two parts. The left one, [lo, mid), has the best of each of its tails; of the right one, [mid, hi),
- *                           only the best is known. When lo reaches mid, all there is becomes the left part: a sample is looked at three times.
- *   sum, avg                The same with compensated sums. Nothing is ever subtracted, so no digits get lost. Series with values that could overflow,
- *                           or that are not finite, go the long way (false from slide_floats).
+ *   rate, increase, delta   The times of most windows look like those of the window before: what extrapolation makes of them is computed when
+ *                           they change, and over a stretch of equally distant samples all windows are done in one plain loop. A reset costs
+ *                           only the windows it lies in.
+ *   min, max, and when      A window is a stack of two parts. The left one, [lo, mid), has the best of each of its tails; of the right one,
+ *                           [mid, hi), only the best is known. When lo reaches mid, all there is becomes the left part: a sample is looked at
+ *                           three times.
+ *   sum, avg                The same with compensated sums. Nothing is ever subtracted, so no digits get lost. Series with values that could
+ *                           overflow, or that are not finite, go the long way (false from slide_floats).
  *   changes, resets         Differences of running counts.
  */
 #include <string.h>
@@ -73,7 +74,8 @@ static size_t windows_alike(const struct windows *w, struct stretch *st, size_t 
         int64_t d = t[last] - t[w->lo];
         while (last + 1 < w->n && t[last + 1] - t[last] == d)
             last++;
-        *st = (struct stretch){w->lo, last, w->step % d == 0 ? (size_t)(w->step / d) : 0, d};
+        bool fits = d > 0 && w->step % d == 0; /* damaged chunks may have times that stand still */
+        *st = (struct stretch){w->lo, last, fits ? (size_t)(w->step / d) : 0, d};
     }
     if (st->shift == 0 || w->lo < st->first || w->hi > st->last + 1 || stop < w->hi)
         return 0;
