@@ -252,17 +252,22 @@ size_t ring_desc_forget(struct ring_desc *d, int64_t forget_after_ms, int64_t no
     return n;
 }
 
-static bool token_is_taken(const struct ring_desc *d, const uint32_t *mine, size_t n_mine, uint32_t token)
+bool ring_desc_has_token(const struct ring_desc *d, uint32_t token)
 {
-    for (size_t i = 0; i < n_mine; i++)
-        if (mine[i] == token)
-            return true;
     for (size_t i = 0; i < d->n; i++) {
         const struct ring_instance *in = &d->instances[i];
         if (in->n_tokens && bsearch(&token, in->tokens, in->n_tokens, sizeof(token), ring_compare_u32))
             return true;
     }
     return false;
+}
+
+static bool token_is_taken(const struct ring_desc *d, const uint32_t *mine, size_t n_mine, uint32_t token)
+{
+    for (size_t i = 0; i < n_mine; i++)
+        if (mine[i] == token)
+            return true;
+    return ring_desc_has_token(d, token);
 }
 
 void ring_desc_new_tokens(const struct ring_desc *d, uint32_t (*random_u32)(void *arg), void *arg, size_t n, uint32_t *ret)

@@ -10,6 +10,9 @@ void ring_instance_copy(struct ring_instance *to, const struct ring_instance *fr
 /* Room for n instances in all. */
 void ring_desc_reserve(struct ring_desc *d, size_t n);
 
+/* Some instance has it. */
+bool ring_desc_has_token(const struct ring_desc *d, uint32_t token);
+
 int ring_compare_u32(const void *a, const void *b);
 /* Ascending, without doubles; returns how many are left. */
 size_t ring_tokens_normalize(uint32_t *tokens, size_t n);

@@ -1,0 +1,314 @@
+/* This process's own entry in an instance ring. See lifecycler.h; lock: `lock` guards everything below it and is innermost. */
+#include "ring/lifecycler.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/logger.h"
+#include "ring/desc_int.h"
+
+struct lifecycler {
+    struct kv *kv;
+    struct lifecycler_env env;
+    char *key, *id, *addr, *zone; /* owned; immutable */
+    size_t n_tokens;              /* wanted; immutable */
+    int64_t heartbeat_period_ms;
+    int64_t forget_after_ms;
+    pthread_t thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool started, stopping;
+    bool unregister_on_stop;
+    enum ring_state state;
+    bool read_only;
+    int64_t read_only_updated_s;
+    int64_t registered_s; /* 0: not yet */
+    uint32_t *tokens;     /* n_known of them, as last written */
+    size_t n_known;
+};
+
+static int64_t system_now_ms(void *arg)
+{
+    (void)arg;
+    return clock_wall_ms();
+}
+
+static uint32_t system_random_u32(void *arg)
+{
+    (void)arg;
+    uint32_t v;
+    ssize_t n = getrandom(&v, sizeof(v), 0);
+    ASSERT(n == (ssize_t)sizeof(v)); /* so few bytes are never cut short */
+    return v;
+}
+
+const struct lifecycler_env lifecycler_env_system = {.now_ms = system_now_ms, .random_u32 = system_random_u32};
+
+static char *copy(const char *s)
+{
+    char *p = strdup(s ? s : "");
+    ASSERT(p);
+    return p;
+}
+
+struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config *config, const struct lifecycler_env *env)
+{
+    ASSERT(config->heartbeat_period_ms > 0 && config->n_tokens <= RING_TOKENS_MAX);
+    struct lifecycler *l = calloc(1, sizeof(*l));
+    ASSERT(l);
+    l->kv = kv;
+    l->env = *env;
+    l->key = copy(config->key);
+    l->id = copy(config->id);
+    l->addr = copy(config->addr);
+    l->zone = copy(config->zone);
+    l->n_tokens = config->n_tokens;
+    l->heartbeat_period_ms = config->heartbeat_period_ms;
+    l->forget_after_ms = config->forget_after_ms;
+    l->unregister_on_stop = config->unregister_on_stop;
+    l->state = RING_PENDING;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    return l;
+}
+
+void lifecycler_free(struct lifecycler *l)
+{
+    if (!l)
+        return;
+    ASSERT(!l->started);
+    pthread_cond_destroy(&l->wake);
+    pthread_mutex_destroy(&l->lock);
+    free(l->key);
+    free(l->id);
+    free(l->addr);
+    free(l->zone);
+    free(l->tokens);
+    free(l);
+}
+
+/* As many tokens as are wanted: those there are, and new ones. Under the lock; in is the entry within d. */
+static void complete_tokens(struct lifecycler *l, const struct ring_desc *d, struct ring_instance *in)
+{
+    if (in->n_tokens < l->n_tokens) {
+        uint32_t *all = malloc(l->n_tokens * sizeof(*all));
+        ASSERT(all);
+        size_t have = in->n_tokens, more = l->n_tokens - have;
+        if (have)
+            memcpy(all, in->tokens, have * sizeof(*all));
+        ring_desc_new_tokens(d, l->env.random_u32, l->env.arg, more, all + have);
+        ring_instance_set_tokens(in, all, l->n_tokens);
+        free(all);
+    }
+    if (in->n_tokens != l->n_known || (l->n_known && memcmp(in->tokens, l->tokens, l->n_known * sizeof(*l->tokens)) != 0)) {
+        free(l->tokens);
+        l->tokens = malloc((in->n_tokens + 1) * sizeof(*l->tokens));
+        ASSERT(l->tokens);
+        if (in->n_tokens)
+            memcpy(l->tokens, in->tokens, in->n_tokens * sizeof(*l->tokens));
+        l->n_known = in->n_tokens;
+    }
+}
+
+/* The entry as it was before it was forgotten, or brand new. Under the lock. */
+static struct ring_instance *add_entry(struct lifecycler *l, struct ring_desc *d, int64_t now_s)
+{
+    struct ring_instance *in = ring_desc_add(d, slice_of(l->id));
+    if (l->registered_s == 0)
+        l->registered_s = now_s;
+    in->registered_s = l->registered_s;
+    /* Others may have taken tokens of ours while we were away: those are theirs, complete_tokens finds new ones. */
+    size_t kept = 0;
+    for (size_t i = 0; i < l->n_known; i++)
+        if (!ring_desc_has_token(d, l->tokens[i]))
+            l->tokens[kept++] = l->tokens[i];
+    l->n_known = kept;
+    ring_instance_set_tokens(in, l->tokens, kept);
+    return in;
+}
+
+/* Writes all of the wish. */
+static enum kv_cas write_entry(void *arg, void **value, struct err *err)
+{
+    (void)err;
+    struct lifecycler *l = arg;
+    struct ring_desc *d = *value ? *value : ring_desc_new();
+    *value = d;
+    int64_t now_ms = l->env.now_ms(l->env.arg);
+    pthread_mutex_lock(&l->lock);
+    struct ring_instance *in = ring_desc_find(d, slice_of(l->id));
+    if (!in)
+        in = add_entry(l, d, now_ms / 1000);
+    in->timestamp_s = now_ms / 1000;
+    in->state = (int32_t)l->state;
+    in->read_only = l->read_only;
+    in->read_only_updated_s = l->read_only_updated_s;
+    ring_string_set(&in->addr, slice_of(l->addr));
+    ring_string_set(&in->zone, slice_of(l->zone));
+    ring_string_set(&in->name, slice_of(l->id));
+    complete_tokens(l, d, in);
+    l->registered_s = in->registered_s;
+    pthread_mutex_unlock(&l->lock);
+    if (l->forget_after_ms > 0)
+        ring_desc_forget(d, l->forget_after_ms, now_ms);
+    return KV_CAS_STORE;
+}
+
+/* Before the first write: what an earlier life left in the ring. */
+static void adopt(struct lifecycler *l, const struct ring_desc *d)
+{
+    const struct ring_instance *in = ring_desc_find(d, slice_of(l->id));
+    if (!in)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->read_only = in->read_only;
+    l->read_only_updated_s = in->read_only_updated_s;
+    pthread_mutex_unlock(&l->lock);
+}
+
+bool lifecycler_heartbeat(struct lifecycler *l, struct err *err)
+{
+    return kv_cas(l->kv, slice_of(l->key), &ring_desc_codec, write_entry, l, err);
+}
+
+bool lifecycler_register(struct lifecycler *l, enum ring_state state, struct err *err)
+{
+    ASSERT(state == RING_PENDING || state == RING_JOINING || state == RING_ACTIVE);
+    void *before;
+    if (!kv_get(l->kv, slice_of(l->key), &ring_desc_codec, &before, err))
+        return false;
+    if (before)
+        adopt(l, before);
+    ring_desc_free(before);
+    pthread_mutex_lock(&l->lock);
+    l->state = state;
+    pthread_mutex_unlock(&l->lock);
+    return lifecycler_heartbeat(l, err);
+}
+
+bool lifecycler_set_state(struct lifecycler *l, enum ring_state state, struct err *err)
+{
+    pthread_mutex_lock(&l->lock);
+    enum ring_state from = l->state;
+    bool ok = state != RING_LEFT && ring_state_may_change((int32_t)from, (int32_t)state);
+    if (ok)
+        l->state = state;
+    pthread_mutex_unlock(&l->lock);
+    if (!ok)
+        return err_set(err, ERR_CONFLICT, "changing the instance state from %s to %s is disallowed",
+                       ring_state_name((int32_t)from), ring_state_name((int32_t)state));
+    return lifecycler_heartbeat(l, err);
+}
+
+bool lifecycler_set_read_only(struct lifecycler *l, bool read_only, struct err *err)
+{
+    int64_t now_s = l->env.now_ms(l->env.arg) / 1000;
+    pthread_mutex_lock(&l->lock);
+    bool changed = l->read_only != read_only;
+    if (changed) {
+        l->read_only = read_only;
+        l->read_only_updated_s = now_s;
+    }
+    pthread_mutex_unlock(&l->lock);
+    return !changed || lifecycler_heartbeat(l, err);
+}
+
+static enum kv_cas remove_entry(void *arg, void **value, struct err *err)
+{
+    (void)err;
+    struct lifecycler *l = arg;
+    struct ring_instance *in = *value ? ring_desc_find(*value, slice_of(l->id)) : NULL;
+    if (!in)
+        return KV_CAS_KEEP;
+    ring_desc_remove(*value, in);
+    return KV_CAS_STORE;
+}
+
+bool lifecycler_unregister(struct lifecycler *l, struct err *err)
+{
+    return kv_cas(l->kv, slice_of(l->key), &ring_desc_codec, remove_entry, l, err);
+}
+
+enum ring_state lifecycler_state(struct lifecycler *l)
+{
+    pthread_mutex_lock(&l->lock);
+    enum ring_state state = l->state;
+    pthread_mutex_unlock(&l->lock);
+    return state;
+}
+
+bool lifecycler_read_only(struct lifecycler *l, int64_t *ret_updated_s)
+{
+    pthread_mutex_lock(&l->lock);
+    bool read_only = l->read_only;
+    *ret_updated_s = l->read_only_updated_s;
+    pthread_mutex_unlock(&l->lock);
+    return read_only;
+}
+
+void lifecycler_set_unregister_on_stop(struct lifecycler *l, bool unregister)
+{
+    pthread_mutex_lock(&l->lock);
+    l->unregister_on_stop = unregister;
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Sleeps a period or until it shall stop. Under the lock. */
+static void wait_period(struct lifecycler *l)
+{
+    int64_t until_ns = clock_mono_ns() + l->heartbeat_period_ms * 1000000;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    while (!l->stopping && pthread_cond_timedwait(&l->wake, &l->lock, &until) == 0)
+        ;
+}
+
+static void *beat(void *arg)
+{
+    struct lifecycler *l = arg;
+    pthread_mutex_lock(&l->lock);
+    for (wait_period(l); !l->stopping; wait_period(l)) {
+        pthread_mutex_unlock(&l->lock);
+        struct err err = ERR_NONE;
+        if (!lifecycler_heartbeat(l, &err))
+            LOG_WARN("the heartbeat could not be written", {"key", LOG_STR(l->key)}, {"err", LOG_ERR(&err)});
+        pthread_mutex_lock(&l->lock);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+void lifecycler_start(struct lifecycler *l)
+{
+    ASSERT(!l->started);
+    l->started = true;
+    l->stopping = false;
+    int failed = pthread_create(&l->thread, NULL, beat, l);
+    ASSERT(!failed);
+}
+
+bool lifecycler_stop(struct lifecycler *l, struct err *err)
+{
+    pthread_mutex_lock(&l->lock);
+    bool started = l->started;
+    bool unregister = l->unregister_on_stop;
+    l->stopping = true;
+    pthread_cond_broadcast(&l->wake);
+    pthread_mutex_unlock(&l->lock);
+    if (started)
+        pthread_join(l->thread, NULL);
+    l->started = false;
+    if (unregister)
+        return lifecycler_unregister(l, err);
+    return ring_state_may_change((int32_t)lifecycler_state(l), RING_LEAVING) ? lifecycler_set_state(l, RING_LEAVING, err)
+                                                                            : lifecycler_heartbeat(l, err);
+}
