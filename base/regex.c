@@ -259,7 +259,7 @@ static void expand_into(const struct regex *r, struct slice text, struct slice t
             continue;
         }
         int g = group_of(r, name, n_groups);
-        if (g >= 0 && groups[2 * g] >= 0)
+        if (g >= 0 && groups[2 * g] >= 0 && text.n > 0)
             buf_put(out, text.p + groups[2 * g], (size_t)(groups[2 * g + 1] - groups[2 * g]));
         i += n;
     }
