@@ -21,13 +21,14 @@ static void fuzz_count(struct rpc_request *req, void *arg)
 
 static const struct rpc_method methods[] = {{"/t/E", echo}, {"/t/C", fuzz_count}, {"/t/R", refuse}, {"/t/M", tenant}};
 
+static struct flag_set *flags;
 static struct rpc_config cfg;
 static struct rpc_server *server;
 static struct rpc_loop *loop;
 
 static void set_up(void)
 {
-    struct flag_set *flags = flag_set_new();
+    flags = flag_set_new();
     flag_set_add(flags, "gRPC server", rpc_flags, rpc_flags_n, &cfg);
     cfg.grpc_max_recv_msg_bytes = 4096;
     server = rpc_server_new(&cfg);
