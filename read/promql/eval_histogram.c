@@ -285,7 +285,7 @@ static bool plan_q(struct hist_op *h, size_t k, const struct node *arg)
 static bool quantile_text(struct hist_op *h, size_t k)
 {
     char text[DTOA_MAX + 2];
-    double q = h->q[k][0];
+    double q = h->q[k][0] + 0.0; /* -0 is written 0.0 */
     size_t n = dtoa_g(q, text);
     bool plain = !isnan(q) && !isinf(q);
     for (size_t i = 0; i < n; i++)

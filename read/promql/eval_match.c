@@ -218,9 +218,12 @@ static bool output_column(struct vector_op *v, struct labels l, bool drop_name, 
     return true;
 }
 
-static bool put_value(struct vector_op *v, struct column *out, struct arena *mem, size_t i, struct value val)
+/* A comparison gives the many side's own histogram, which lives no longer than its batch. */
+static bool put_value(struct vector_op *v, struct column *out, const struct column *many, size_t i, struct value val)
 {
-    (void)mem;
+    bool theirs = val.h && many && many->h && val.h == many->h[i];
+    if (theirs && !v->stream && !(val.h = fhist_dup(val.h, v->op.env->root)))
+        return env_memory_error(v->op.env);
     out->v[i] = val.f;
     if (val.h && !out->h && !(out->h = env_zalloc(v->op.env, v->op.env->root, v->op.grid.n, sizeof(*out->h))))
         return false;
@@ -275,7 +278,7 @@ static bool combine(struct vector_op *v, struct column *out, uint64_t *met, stru
             return fail_met_twice(v, out, many, i);
         if (met)
             bit_set(met, i);
-        if (got == BINARY_VALUE && !put_value(v, out, mem, i, res))
+        if (got == BINARY_VALUE && !put_value(v, out, many, i, res))
             return false;
     }
     return true;

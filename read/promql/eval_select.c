@@ -414,6 +414,8 @@ static bool select_next(struct op *op, struct batch **ret)
             return false;
         if (!series)
             break;
+        if (s->node->selector.anchored) /* an error only where there is a series, as upstream */
+            return env_fail(op->env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
         if (!reader_decode(&s->reader, series, s->out->mem, &in))
             return false;
         struct column *c = batch_slot(op->env, s->out, &op->grid);
@@ -450,10 +452,6 @@ bool selector_is_unique(const struct node *n)
 struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps)
 {
     const struct vector_selector *sel = &n->selector;
-    if (sel->anchored) {
-        env_fail(env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
-        return NULL;
-    }
     struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), &select_ops, g);
     if (!s)
         return NULL;

@@ -291,8 +291,9 @@ bool fhist_is_reset(const struct fhist *cur, const struct fhist *prev, struct ar
     if (!fhist_is_custom(cur)) {
         if (cur->schema > prev->schema || cur->zero_threshold < prev->zero_threshold)
             return true;
-        /* The new zero bucket must not end inside a populated old bucket. */
-        if (fhist_zero_target(&prev->pos, &prev->neg, prev, cur->zero_threshold) != cur->zero_threshold)
+        /* A wider zero bucket must not end inside a populated old bucket. */
+        if (cur->zero_threshold > prev->zero_threshold &&
+            fhist_zero_target(&prev->pos, &prev->neg, prev, cur->zero_threshold) != cur->zero_threshold)
             return true;
     }
     unsigned notes = 0;

@@ -78,6 +78,8 @@ double fhist_zero_target(const struct blist *pos, const struct blist *neg, const
 double fhist_common_zero_threshold(const struct fhist *l, const struct fhist *r)
 {
     double t = fmax(l->zero_threshold, r->zero_threshold);
+    if (l->zero_threshold == r->zero_threshold)
+        return t; /* even inside a populated bucket */
     for (;;) {
         double next = fhist_zero_target(&l->pos, &l->neg, l, t);
         next = fhist_zero_target(&r->pos, &r->neg, r, next);

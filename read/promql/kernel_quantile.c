@@ -303,21 +303,30 @@ static void put_number(double v, struct buf *out)
     buf_put(out, text, dtoa_g(v, text));
 }
 
+static void print_bucket(double lower, double upper, double count, bool with_lower, bool with_upper, struct buf *out)
+{
+    buf_puts(out, with_lower ? ", [" : ", (");
+    put_number(lower, out);
+    buf_putc(out, ',');
+    put_number(upper, out);
+    buf_puts(out, with_upper ? "]:" : "):");
+    put_number(count, out);
+}
+
+/* The layout's own bounds, the zero bucket whatever its sign. */
 void fhist_print(const struct fhist *h, struct buf *out)
 {
     buf_puts(out, "{count:");
     put_number(h->count, out);
     buf_puts(out, ", sum:");
     put_number(h->sum, out);
-    for (size_t i = 0, n = native_n(h); i < n; i++) {
-        struct native_bucket b = native_at(h, i);
-        bool negative = i < h->neg.n;
-        buf_puts(out, negative || b.zero || isinf(b.lower) ? ", [" : ", (");
-        put_number(b.lower, out);
-        buf_putc(out, ',');
-        put_number(b.upper, out);
-        buf_puts(out, negative ? "):" : "]:");
-        put_number(b.count, out);
+    for (uint32_t i = h->neg.n; i-- > 0;)
+        print_bucket(-fhist_bound(h->neg.idx[i], h), -fhist_bound(h->neg.idx[i] - 1, h), h->neg.c[i], true, false, out);
+    if (h->zero_count != 0)
+        print_bucket(-h->zero_threshold, h->zero_threshold, h->zero_count, true, true, out);
+    for (uint32_t i = 0; i < h->pos.n; i++) {
+        double lower = fhist_bound(h->pos.idx[i] - 1, h);
+        print_bucket(lower, fhist_bound(h->pos.idx[i], h), h->pos.c[i], isinf(lower), true, out);
     }
     buf_putc(out, '}');
 }

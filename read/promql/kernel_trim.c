@@ -101,6 +101,11 @@ struct fhist *fhist_trim(const struct fhist *h, double bound, bool keep_lower, s
     struct fhist *f = fhist_dup(h, a);
     if (!f)
         return NULL;
+    if (isnan(bound)) { /* upstream: buckets are neither kept nor cut, the zero bucket is cut at an unknown place */
+        f->pos.n = f->neg.n = 0;
+        f->count = f->sum = f->zero_count = h->zero_count > 0 ? NAN : 0;
+        return f;
+    }
     if (isinf(bound)) {
         if ((bound > 0) == keep_lower)
             return f;
@@ -111,7 +116,7 @@ struct fhist *fhist_trim(const struct fhist *h, double bound, bool keep_lower, s
     struct cut c = {.x = bound, .keep_lower = keep_lower, .custom = fhist_is_custom(h)};
     cut_list(&c, &f->pos, h, false);
     cut_list(&c, &f->neg, h, true);
-    if (h->zero_count != 0) {
+    if (h->zero_count > 0) {
         double lo = h->neg.n || !h->pos.n ? -h->zero_threshold : 0, up = h->pos.n || !h->neg.n ? h->zero_threshold : 0;
         struct part p = cut_bounded(&c, lo, up, h->zero_count, true);
         keep(&c, p, h->zero_count);

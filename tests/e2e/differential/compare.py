@@ -117,8 +117,9 @@ def difference(ours, theirs, open_="", exact=False):
     if a["resultType"] != b["resultType"]:
         return f"result types {a['resultType']} and {b['resultType']}"
     if a["resultType"] in ("scalar", "string"):
-        same = a["result"][0] == b["result"][0] and (same_number if a["resultType"] == "scalar" else str.__eq__)(a["result"][1], b["result"][1])
-        return "" if same else f"{a['result']} and {b['result']}"
+        (at, ours_value), (their_at, their_value) = a["result"], b["result"]
+        same = same_number(ours_value, their_value, exact) if a["resultType"] == "scalar" else ours_value == their_value
+        return "" if same and at == their_at else f"{a['result']} and {b['result']}"
     if open_ in ("topk", "bottomk", "limitk"):
         return same_chosen(a["result"], b["result"], open_)
     found = difference_of_series(a["result"], b["result"], exact)

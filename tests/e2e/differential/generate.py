@@ -137,7 +137,8 @@ class Generator:
             inner = self.vector(depth - 1, hint)
             range_ = self.pick(("1m", "5m", "10m", "2m30s", "7m", "30s", "15m", "step()", "range()"))
             shift = self.shift()
-            return Node(MATRIX, self.parens(inner), f"[{range_}:{step}]", shift, simpler=(Node(MATRIX, self.parens(inner), f"[{range_}:{step}]"),) if shift else ())
+            return Node(MATRIX, self.parens(inner), f"[{range_}:{step}]", shift,
+                        simpler=(Node(MATRIX, self.parens(inner), f"[{range_}:{step}]"),) if shift else ())
         bare, duration, shift = self.bare_selector(hint), self.duration(), self.shift()
         extended = ""
         if self.chance(0.12):
@@ -204,6 +205,8 @@ class Generator:
     def map_call(self, depth, hint):
         f = self.pick(MAPS + ("clamp", "clamp_min", "clamp_max"))
         v = self.vector(depth - 1, hint)
+        if f == "timestamp" and v.simpler and " @ " in str(v):
+            v = v.simpler[0]  # upstream forgets the offset of a selector that has an @ too
         if f == "clamp":
             return Node(VECTOR, "clamp(", v, ", ", self.number(NUMBERS, depth), ", ", self.number(NUMBERS, depth), ")")
         if f.startswith("clamp"):
@@ -217,8 +220,7 @@ class Generator:
     def date(self, depth, hint):
         if self.chance(0.1):
             return Node(VECTOR, self.pick(DATES), "()")
-        v = self.vector(depth - 1, hint)
-        return Node(VECTOR, self.pick(DATES), "(", Node(VECTOR, "timestamp(", v, ")") if self.chance(0.5) else v, ")")
+        return Node(VECTOR, self.pick(DATES), "(", self.vector(depth - 1, hint), ")")
 
     def histogram_call(self, depth, hint):
         f = self.pick(HISTOGRAM_MAPS + ("histogram_quantile", "histogram_quantile", "histogram_fraction", "histogram_quantiles"))
