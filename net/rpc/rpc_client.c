@@ -1,11 +1,9 @@
 /*
- * The client's end: connections, calls and streams.
+ * The client's end: its connections. Calls are in rpc_call.c.
  *
  * A connection is made by the thread that needs it first (look-up, connect; others wait for it up to their deadline), then handed to the I/O thread. States of a client:
  * IDLE -> CONNECTING (one caller connects) -> READY (the I/O thread has the connection) -> IDLE (it was lost, or the server says GOAWAY). After a
  * failed attempt calls fail at once until the back-off is over.
- *
- * A call is a stream: the caller makes it and kicks it; the I/O thread submits it and fills `got`, `status` and `closed`; the caller waits for these.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -17,56 +15,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "net/rpc/rpc_int.h"
+#include "net/rpc/rpc_client_int.h"
 
 #define CANCEL_POLL_MS 20 /* ctx.canceled is a flag that nobody signals */
-#define ATTEMPTS 2
-
-struct rpc_clients {
-    struct rpc_client_config cfg; /* immutable, as all */
-    struct rpc_loop *loop;
-};
-
-enum client_state { CLIENT_IDLE, CLIENT_CONNECTING, CLIENT_READY };
-
-struct rpc_client {
-    struct rpc_clients *owner;
-    atomic_int refs; /* the owner, its connections, its streams */
-    char *address, *host, *port;
-
-    pthread_mutex_t lock;
-    pthread_cond_t changed; /* lock */
-    enum client_state state;
-    int64_t backoff_ms;  /* the last one; 0 after a success */
-    int64_t retry_at_ms; /* calls before fail with `why` */
-    struct err why;
-    bool gone; /* rpc_client_free was called */
-
-    struct rpc_conn *conn; /* owned by the I/O thread; NULL: none that takes calls */
-};
-
-struct client_stream {
-    struct rpc_stream stream;
-    struct rpc_client *client; /* counted */
-    const struct ctx *ctx;
-    int64_t deadline_ms;
-    char *method;
-    struct rpc_kv *metadata; /* names and values in `bytes` */
-    size_t n_metadata;
-    char *bytes;
-    /* Owned by the I/O thread. */
-    int http_status;
-    bool submitted;
-    /* Guarded by stream.lock. */
-    bool unprocessed; /* the server has certainly not begun it */
-};
-
-static const struct rpc_role client_role;
-
-static struct client_stream *client_of(struct rpc_stream *st)
-{
-    return CONTAINER_OF(st, struct client_stream, stream);
-}
 
 /* --- life cycle ------------------------------------------------------------------------------------------------ */
 
@@ -126,7 +77,7 @@ struct rpc_client *rpc_client_new(struct rpc_clients *cs, const char *address)
     return c;
 }
 
-static void client_unref(struct rpc_client *c)
+void rpc_client_unref(struct rpc_client *c)
 {
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
@@ -138,7 +89,7 @@ static void client_unref(struct rpc_client *c)
     free(c);
 }
 
-static void client_ref(struct rpc_client *c)
+void rpc_client_ref(struct rpc_client *c)
 {
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
 }
@@ -153,7 +104,7 @@ static void close_conns(void *arg)
             rpc_conn_close(conn);
         conn = next;
     }
-    client_unref(c);
+    rpc_client_unref(c);
 }
 
 void rpc_client_free(struct rpc_client *c)
@@ -164,7 +115,7 @@ void rpc_client_free(struct rpc_client *c)
     c->gone = true;
     pthread_mutex_unlock(&c->lock);
     if (!rpc_loop_post(c->owner->loop, close_conns, c)) /* takes the owner's reference along */
-        client_unref(c);
+        rpc_client_unref(c);
 }
 
 /* --- connecting (a caller's thread) ---------------------------------------------------------------------------- */
@@ -240,7 +191,7 @@ struct connected {
     int fd;
 };
 
-static void set_idle(struct rpc_client *c)
+void rpc_client_set_idle(struct rpc_client *c)
 {
     pthread_mutex_lock(&c->lock);
     if (c->state == CLIENT_READY)
@@ -260,11 +211,11 @@ static void adopt(void *arg)
     if (gone)
         close(d->fd);
     else
-        conn = rpc_conn_new(c->owner->loop, &client_role, c, d->fd, 0);
+        conn = rpc_conn_new(c->owner->loop, &rpc_client_role, c, d->fd, 0);
     free(d);
     if (!conn) {
-        set_idle(c);
-        client_unref(c);
+        rpc_client_set_idle(c);
+        rpc_client_unref(c);
         return;
     }
     c->conn = conn;
@@ -285,7 +236,7 @@ static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *e
         struct connected *d = calloc(1, sizeof *d);
         ASSERT(d);
         *d = (struct connected){.client = c, .fd = fd};
-        client_ref(c);
+        rpc_client_ref(c);
         pthread_mutex_lock(&c->lock); /* READY before the I/O thread may say IDLE */
         c->state = CLIENT_READY;
         pthread_mutex_unlock(&c->lock);
@@ -293,7 +244,7 @@ static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *e
         if (!ready) {
             free(d);
             close(fd);
-            client_unref(c);
+            rpc_client_unref(c);
             err_set(&why, ERR_UNAVAILABLE, "the client is closed");
         }
     }
@@ -312,28 +263,27 @@ static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *e
     return ready;
 }
 
-static int64_t next_look_ms(int64_t deadline_ms, const struct ctx *ctx)
+int64_t rpc_client_next_look_ms(int64_t deadline_ms, const struct ctx *ctx)
 {
     return ctx && ctx->canceled ? MIN(deadline_ms, clock_mono_ms() + CANCEL_POLL_MS) : deadline_ms;
 }
 
-/* ERR_CANCELED or ERR_TIMEOUT. */
-static bool may_wait(const struct ctx *ctx, int64_t deadline_ms, struct err *err)
+bool rpc_client_may_wait(const struct ctx *ctx, int64_t deadline_ms, struct err *err)
 {
     if (ctx && !ctx_check(ctx, err))
         return false;
     return clock_mono_ms() < deadline_ms || err_set(err, ERR_TIMEOUT, "context deadline exceeded");
 }
 
-static bool ensure_connection(struct rpc_client *c, const struct ctx *ctx, int64_t deadline_ms, struct err *err)
+bool rpc_client_connect(struct rpc_client *c, const struct ctx *ctx, int64_t deadline_ms, struct err *err)
 {
     pthread_mutex_lock(&c->lock);
-    bool fine = may_wait(ctx, deadline_ms, err);
+    bool fine = rpc_client_may_wait(ctx, deadline_ms, err);
     while (fine && c->state == CLIENT_CONNECTING) {
-        int64_t until_ms = next_look_ms(deadline_ms, ctx);
+        int64_t until_ms = rpc_client_next_look_ms(deadline_ms, ctx);
         struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
         pthread_cond_timedwait(&c->changed, &c->lock, &ts);
-        fine = may_wait(ctx, deadline_ms, err);
+        fine = rpc_client_may_wait(ctx, deadline_ms, err);
     }
     bool connect_here = false;
     if (fine && c->state == CLIENT_IDLE) {
@@ -348,382 +298,19 @@ static bool ensure_connection(struct rpc_client *c, const struct ctx *ctx, int64
     return connect_here ? connect_now(c, deadline_ms, err) : fine;
 }
 
-/* --- the I/O thread -------------------------------------------------------------------------------------------- */
+/* --- the connection's end (I/O thread) --------------------------------------------------------------------------------------- */
 
-/* The first end counts. */
-static void end_stream(struct rpc_stream *st, int code, struct slice text, bool unprocessed)
-{
-    pthread_mutex_lock(&st->lock);
-    if (!st->has_status) {
-        st->has_status = true;
-        st->status.code = code;
-        snprintf(st->status.text, sizeof st->status.text, "%.*s", SL_FMT(text));
-    }
-    if (!st->closed) {
-        st->closed = true;
-        client_of(st)->unprocessed = unprocessed;
-    }
-    pthread_cond_broadcast(&st->changed);
-    pthread_mutex_unlock(&st->lock);
-}
-
-static void reset(struct rpc_stream *st)
-{
-    st->failed = true;
-    if (st->conn)
-        nghttp2_submit_rst_stream(st->conn->session, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_CANCEL);
-}
-
-static void submit(struct rpc_stream *st)
-{
-    struct client_stream *cs = client_of(st);
-    struct rpc_client *c = cs->client;
-    if (!c->conn) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection was lost before the call was sent"), true);
-        return;
-    }
-    char timeout[16];
-    rpc_timeout_format(cs->deadline_ms - clock_mono_ms(), timeout);
-    nghttp2_nv *nv = calloc(8 + cs->n_metadata, sizeof *nv);
-    ASSERT(nv);
-    size_t n = 0;
-    nv[n++] = rpc_nv(SL(":method"), SL("POST"));
-    nv[n++] = rpc_nv(SL(":scheme"), SL("http"));
-    nv[n++] = rpc_nv(SL(":path"), slice_of(cs->method));
-    nv[n++] = rpc_nv(SL(":authority"), slice_of(c->address));
-    nv[n++] = rpc_nv(SL("te"), SL("trailers"));
-    nv[n++] = rpc_nv(SL("content-type"), SL("application/grpc"));
-    nv[n++] = rpc_nv(SL("user-agent"), SL("brunn-grpc/" BRUNN_VERSION));
-    nv[n++] = rpc_nv(SL("grpc-timeout"), slice_of(timeout));
-    for (size_t i = 0; i < cs->n_metadata; i++)
-        nv[n++] = rpc_nv(cs->metadata[i].name, cs->metadata[i].value);
-    nghttp2_data_provider body = rpc_conn_body(st);
-    int32_t id = nghttp2_submit_request(c->conn->session, NULL, nv, n, &body, st);
-    free(nv);
-    if (id < 0) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection takes no more calls"), true);
-        c->conn->going_away = true; /* out of stream ids */
-        c->conn = NULL;
-        set_idle(c);
-        return;
-    }
-    rpc_conn_link(c->conn, st, id);
-}
-
-static void client_kick(struct rpc_stream *st)
-{
-    pthread_mutex_lock(&st->lock);
-    bool wants_reset = st->reset;
-    pthread_mutex_unlock(&st->lock);
-    struct client_stream *cs = client_of(st);
-    if (!cs->submitted && !wants_reset) {
-        cs->submitted = true;
-        submit(st);
-    } else if (wants_reset && !st->failed) {
-        reset(st);
-    } else {
-        rpc_conn_consume(st);
-    }
-}
-
-static void take_status(struct rpc_stream *st, struct slice value)
-{
-    int code = 0;
-    bool fine = value.n > 0 && value.n <= 9;
-    for (size_t i = 0; fine && i < value.n; i++) {
-        fine = value.p[i] >= '0' && value.p[i] <= '9';
-        code = code * 10 + (value.p[i] - '0');
-    }
-    st->status.code = fine ? code : RPC_UNKNOWN;
-    st->has_status = true;
-}
-
-static bool client_header(struct rpc_stream *st, struct slice name, struct slice value)
-{
-    struct client_stream *cs = client_of(st);
-    pthread_mutex_lock(&st->lock);
-    if (slice_eq(name, SL(":status"))) {
-        cs->http_status = value.n == 3 ? (value.p[0] - '0') * 100 + (value.p[1] - '0') * 10 + (value.p[2] - '0') : 0;
-    } else if (slice_eq(name, SL("grpc-status"))) {
-        take_status(st, value);
-    } else if (slice_eq(name, SL("grpc-message"))) {
-        struct buf text = {.max = sizeof st->status.text - 1};
-        rpc_percent_decode(slice_make(value.p, MIN(value.n, text.max)), &text);
-        snprintf(st->status.text, sizeof st->status.text, "%.*s", SL_FMT(buf_slice(&text)));
-        buf_release(&text);
-    } else if (slice_eq(name, SL("grpc-status-details-bin"))) {
-        buf_clear(&st->status.details);
-        if (!rpc_base64_decode(value, &st->status.details))
-            buf_clear(&st->status.details);
-    }
-    pthread_mutex_unlock(&st->lock);
-    if (slice_eq(name, SL("grpc-encoding")))
-        st->in.gzip = slice_eq(value, SL("gzip"));
-    return true;
-}
-
-static void client_headers_done(struct rpc_stream *st)
-{
-    (void)st; /* what they say is used when the stream closes */
-}
-
-static void client_message(struct rpc_stream *st, struct buf *msg)
-{
-    pthread_mutex_lock(&st->lock);
-    if (!st->closed)
-        rpc_queue_push(&st->got, msg);
-    pthread_cond_broadcast(&st->changed);
-    pthread_mutex_unlock(&st->lock);
-}
-
-static void client_broken(struct rpc_stream *st, int code, struct slice text)
-{
-    end_stream(st, code, text, false);
-    reset(st);
-}
-
-static void client_end(struct rpc_stream *st)
-{
-    if (!rpc_frames_between(&st->in))
-        client_broken(st, RPC_INTERNAL, SL("the answer ended in the middle of a message"));
-}
-
-/* The codes that gRPC gives to HTTP statuses without grpc-status. */
-static int code_of_http(int status)
-{
-    switch (status) {
-    case 400:
-        return RPC_INTERNAL;
-    case 401:
-        return RPC_UNAUTHENTICATED;
-    case 403:
-        return RPC_PERMISSION_DENIED;
-    case 404:
-        return RPC_UNIMPLEMENTED;
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return RPC_UNAVAILABLE;
-    default:
-        return RPC_UNKNOWN;
-    }
-}
-
-static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lost)
-{
-    struct client_stream *cs = client_of(st);
-    char text[96];
-    if (conn_lost) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection was lost"), false);
-    } else if (h2_error == NGHTTP2_NO_ERROR) {
-        snprintf(text, sizeof text, "unexpected HTTP status code received from server: %d", cs->http_status);
-        end_stream(st, cs->http_status == 200 ? RPC_INTERNAL : code_of_http(cs->http_status),
-                   cs->http_status == 200 ? SL("server closed the stream without sending trailers") : slice_of(text), false);
-    } else {
-        snprintf(text, sizeof text, "stream terminated by RST_STREAM with error code: %s", nghttp2_http2_strerror(h2_error));
-        int code = h2_error == NGHTTP2_REFUSED_STREAM       ? RPC_UNAVAILABLE
-                   : h2_error == NGHTTP2_CANCEL             ? RPC_CANCELED
-                   : h2_error == NGHTTP2_ENHANCE_YOUR_CALM  ? RPC_RESOURCE_EXHAUSTED
-                   : h2_error == NGHTTP2_INADEQUATE_SECURITY ? RPC_PERMISSION_DENIED
-                                                            : RPC_INTERNAL;
-        end_stream(st, code, slice_of(text), h2_error == NGHTTP2_REFUSED_STREAM);
-    }
-}
-
-static void client_going_away(struct rpc_conn *conn)
+void rpc_client_going_away(struct rpc_conn *conn)
 {
     struct rpc_client *c = conn->owner;
     if (c->conn == conn) {
         c->conn = NULL;
-        set_idle(c);
+        rpc_client_set_idle(c);
     }
 }
 
-static void client_conn_closed(struct rpc_conn *conn)
+void rpc_client_conn_closed(struct rpc_conn *conn)
 {
-    client_going_away(conn);
-    client_unref(conn->owner);
-}
-
-static void client_free(struct rpc_stream *st)
-{
-    struct client_stream *cs = client_of(st);
-    struct rpc_client *c = cs->client;
-    rpc_stream_release(st);
-    free(cs->method);
-    free(cs->metadata);
-    free(cs->bytes);
-    free(cs);
-    client_unref(c);
-}
-
-static const struct rpc_role client_role = {
-    .server = false,
-    .header = client_header,
-    .headers_done = client_headers_done,
-    .message = client_message,
-    .end = client_end,
-    .broken = client_broken,
-    .closed = client_closed,
-    .kick = client_kick,
-    .conn_closed = client_conn_closed,
-    .going_away = client_going_away,
-    .free = client_free,
-};
-
-/* --- calls (a caller's thread) --------------------------------------------------------------------------------- */
-
-static void copy_metadata(struct client_stream *cs, const struct rpc_args *args)
-{
-    size_t n = 1;
-    for (size_t i = 0; i < args->n_metadata; i++)
-        n += args->metadata[i].name.n + args->metadata[i].value.n;
-    cs->bytes = malloc(n);
-    cs->metadata = calloc(args->n_metadata + 1, sizeof *cs->metadata);
-    ASSERT(cs->bytes && cs->metadata);
-    cs->n_metadata = args->n_metadata;
-    char *p = cs->bytes;
-    for (size_t i = 0; i < 2 * args->n_metadata; i++) {
-        struct slice from = i % 2 ? args->metadata[i / 2].value : args->metadata[i / 2].name;
-        if (from.n)
-            memcpy(p, from.p, from.n);
-        *(i % 2 ? &cs->metadata[i / 2].value : &cs->metadata[i / 2].name) = slice_make(p, from.n);
-        p += from.n;
-    }
-}
-
-static int64_t call_deadline_ms(const struct rpc_client *c, const struct ctx *ctx)
-{
-    return ctx && ctx->deadline_ms ? ctx->deadline_ms : clock_mono_ms() + c->owner->cfg.call_timeout_ms;
-}
-
-static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_args *args, int64_t deadline_ms)
-{
-    struct client_stream *cs = calloc(1, sizeof *cs);
-    ASSERT(cs);
-    struct rpc_stream *st = &cs->stream;
-    rpc_stream_init(st, &client_role, c->owner->loop);
-    client_ref(c);
-    cs->client = c;
-    cs->ctx = args->ctx;
-    cs->deadline_ms = deadline_ms;
-    cs->method = strdup(args->method);
-    ASSERT(cs->method);
-    copy_metadata(cs, args);
-    st->in.max_bytes = c->owner->cfg.max_recv_msg_bytes;
-    struct buf body = {0};
-    struct err err = ERR_NONE;
-    if (!ensure_connection(c, args->ctx, cs->deadline_ms, &err)) {
-        end_stream(st, (int)rpc_code_of_err(err.code), slice_of(err.text), false);
-        return st;
-    }
-    buf_put_slice(&body, args->request);
-    if (body.failed) {
-        end_stream(st, RPC_RESOURCE_EXHAUSTED, SL("no memory for the request"), false);
-        return st;
-    }
-    rpc_queue_push(&st->out, &body);
-    st->out_end = true;
-    rpc_loop_kick(st);
-    return st;
-}
-
-struct rpc_stream *rpc_stream_open(struct rpc_client *c, const struct rpc_args *args)
-{
-    return open_stream(c, args, call_deadline_ms(c, args->ctx));
-}
-
-/* Ends the stream from here. Needs st->lock. */
-static void give_up_locked(struct rpc_stream *st, const struct err *err)
-{
-    st->closed = true;
-    st->reset = true;
-    rpc_status_release(&st->status);
-    st->has_status = true;
-    st->status.code = (int)rpc_code_of_err(err->code);
-    snprintf(st->status.text, sizeof st->status.text, "%s", err->text);
-    rpc_queue_clear(&st->got);
-}
-
-enum rpc_next rpc_stream_next(struct rpc_stream *st, struct buf *ret_msg, struct rpc_status *ret_status)
-{
-    struct client_stream *cs = client_of(st);
-    struct err err = ERR_NONE;
-    bool gave_up = false;
-    pthread_mutex_lock(&st->lock);
-    while (!st->got.first && !st->closed) {
-        if (may_wait(cs->ctx, cs->deadline_ms, &err)) {
-            rpc_stream_wait(st, next_look_ms(cs->deadline_ms, cs->ctx));
-        } else {
-            give_up_locked(st, &err);
-            gave_up = true;
-        }
-    }
-    enum rpc_next next = st->got.first ? RPC_NEXT_MESSAGE : RPC_NEXT_END;
-    bool room_again = false;
-    if (next == RPC_NEXT_MESSAGE) {
-        bool full = st->got.bytes > RPC_RECV_BUFFER_BYTES;
-        *ret_msg = rpc_queue_pop(&st->got);
-        room_again = full && st->got.bytes <= RPC_RECV_BUFFER_BYTES;
-    } else {
-        rpc_status_release(ret_status);
-        ret_status->code = st->status.code;
-        memcpy(ret_status->text, st->status.text, sizeof ret_status->text);
-        buf_put_slice(&ret_status->details, buf_slice(&st->status.details));
-    }
-    pthread_mutex_unlock(&st->lock);
-    if (gave_up || room_again)
-        rpc_loop_kick(st);
-    return next;
-}
-
-void rpc_stream_close(struct rpc_stream *st)
-{
-    if (!st)
-        return;
-    pthread_mutex_lock(&st->lock);
-    bool running = !st->closed;
-    if (running)
-        give_up_locked(st, &(struct err){.code = ERR_CANCELED, .text = "context canceled"});
-    pthread_mutex_unlock(&st->lock);
-    if (running)
-        rpc_loop_kick(st);
-    rpc_stream_unref(st);
-}
-
-/* *ret_again: the server has certainly not begun it. */
-static bool try_call(struct rpc_client *c, const struct rpc_args *args, int64_t deadline_ms, struct buf *ret_answer,
-                     struct rpc_status *ret_status, bool *ret_again)
-{
-    struct rpc_stream *st = open_stream(c, args, deadline_ms);
-    struct buf answer = {0};
-    struct buf extra = {0};
-    bool has_answer = rpc_stream_next(st, &answer, ret_status) == RPC_NEXT_MESSAGE;
-    bool more = has_answer && rpc_stream_next(st, &extra, ret_status) == RPC_NEXT_MESSAGE;
-    buf_release(&extra);
-    if (more || (!has_answer && ret_status->code == RPC_OK)) {
-        rpc_status_release(ret_status);
-        ret_status->code = RPC_INTERNAL;
-        snprintf(ret_status->text, sizeof ret_status->text, "%s answer to a unary call", more ? "a second" : "no");
-    }
-    pthread_mutex_lock(&st->lock);
-    *ret_again = client_of(st)->unprocessed;
-    pthread_mutex_unlock(&st->lock);
-    rpc_stream_close(st);
-    if (ret_status->code == RPC_OK)
-        *ret_answer = answer;
-    else
-        buf_release(&answer);
-    return ret_status->code == RPC_OK;
-}
-
-bool rpc_call(struct rpc_client *c, const struct rpc_args *args, struct buf *ret_answer, struct rpc_status *ret_status)
-{
-    int64_t deadline_ms = call_deadline_ms(c, args->ctx);
-    bool again = true;
-    bool fine = false;
-    for (int i = 0; i < ATTEMPTS && again && !fine; i++)
-        fine = try_call(c, args, deadline_ms, ret_answer, ret_status, &again);
-    return fine;
+    rpc_client_going_away(conn);
+    rpc_client_unref(conn->owner);
 }
