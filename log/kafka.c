@@ -31,6 +31,7 @@ static void kafka_free(struct kafka *k)
         pthread_mutex_destroy(&k->part[i].lock);
     pthread_rwlock_destroy(&k->producer.lock);
     pthread_mutex_destroy(&k->producer.late_lock);
+    pthread_mutex_destroy(&k->groups_lock);
     if (k->client)
         rd_kafka_destroy(k->client);
     free(k->part);
@@ -42,6 +43,7 @@ static void kafka_close(struct plog *log)
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);
     kafka_producer_stop(k);
     kafka_consumers_stop(k);
+    kafka_groups_stop(k);
     kafka_free(k);
 }
 
@@ -109,21 +111,31 @@ static rd_kafka_resp_err_t ask_partitions(const struct kafka *k, int32_t *ret_n)
     return !code && *ret_n <= 0 ? RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC : code;
 }
 
+static bool is_missing(rd_kafka_resp_err_t code)
+{
+    return code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC;
+}
+
+/* Creates only when brokers have answered that there is no such topic. */
 static bool find_topic(struct kafka *k, struct err *err)
 {
     int64_t end_ms = clock_mono_ms() + OPEN_TIMEOUT_MS;
     bool create = k->cfg.kafka_auto_create_topic_enabled;
     rd_kafka_resp_err_t code;
-    do {
-        code = create ? create_topic(k) : RD_KAFKA_RESP_ERR_NO_ERROR;
-        if (code && !kafka_err_is_passing(code)) /* not allowed, say: the topic may be there nevertheless */
-            LOG_WARN("the Kafka topic could not be created", {"topic", LOG_STR(k->cfg.kafka_topic)},
-                     {"err", LOG_STR(rd_kafka_err2str(code))});
-        create = code && kafka_err_is_passing(code);
-        if (!create && !(code = ask_partitions(k, &k->base.n_partitions)))
+    for (;;) {
+        code = ask_partitions(k, &k->base.n_partitions);
+        if (!code)
             return true;
+        if (is_missing(code) && create) {
+            code = create_topic(k);
+            create = code && kafka_err_is_passing(code);
+        } else if (is_missing(code) && !k->cfg.kafka_auto_create_topic_enabled) {
+            break;
+        }
+        if ((code && !kafka_err_is_passing(code)) || clock_mono_ms() > end_ms)
+            break;
         kafka_sleep_ms(RETRY_MS);
-    } while (kafka_err_is_passing(code) && clock_mono_ms() < end_ms);
+    }
     kafka_err(err, code, k->cfg.kafka_topic);
     return err_prefix(err, "Kafka topic ");
 }
@@ -170,8 +182,9 @@ struct plog *plog_open_kafka(const struct plog_config *cfg, struct err *err)
     k->cfg = *cfg;
     pthread_rwlock_init(&k->producer.lock, NULL);
     pthread_mutex_init(&k->producer.late_lock, NULL);
+    pthread_mutex_init(&k->groups_lock, NULL);
     get_metrics(k);
-    k->client = kafka_handle_new(cfg, KAFKA_CLIENT, k, err);
+    k->client = kafka_handle_new(cfg, KAFKA_CLIENT, NULL, k, err);
     if (!k->client || !find_topic(k, err)) {
         kafka_free(k);
         return NULL;

@@ -165,7 +165,8 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
         LOG_DEBUG("kafka client", {"what", LOG_STR(facility)}, {"detail", LOG_STR(text)});
 }
 
-rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, void *opaque, struct err *err)
+rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,
+                             struct err *err)
 {
     struct props p = {.conf = rd_kafka_conf_new(), .err = err, .ok = true};
     set_connection(&p, cfg);
@@ -174,6 +175,10 @@ rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role
         set_producer(&p, cfg);
     else
         set_consumer(&p, cfg);
+    if (role == KAFKA_GROUP) {
+        set(&p, "group.id", group);
+        set(&p, "session.timeout.ms", "10000"); /* so long a commit waits for the coordinator */
+    }
     rd_kafka_conf_set_opaque(p.conf, opaque);
     rd_kafka_conf_set_log_cb(p.conf, log_line);
     char text[512];

@@ -55,7 +55,7 @@ static void consumer_halt(struct kafka_part *part, int32_t partition)
 
 static bool consumer_make(struct kafka *k, struct kafka_part *part, struct err *err)
 {
-    part->rk = kafka_handle_new(&k->cfg, KAFKA_CONSUMER, k, err);
+    part->rk = kafka_handle_new(&k->cfg, KAFKA_CONSUMER, NULL, k, err);
     if (!part->rk)
         return false;
     part->topic = rd_kafka_topic_new(part->rk, k->cfg.kafka_topic, NULL);

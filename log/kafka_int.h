@@ -9,7 +9,8 @@
  *
  * Handles of librdkafka, each with threads and connections of its own:
  *   producer    one. Replaced by the poll thread after a fatal error of the idempotent producer.
- *   client      one, for questions: metadata, offsets, groups. Never waits behind a fetch or a produce.
+ *   client      one, for questions: metadata, offsets. Never waits behind a fetch or a produce.
+ *   groups      one a consumer group whose committed offset is used.
  *   consumers   one a partition that is fetched, made by the first fetch: a long poll of one partition does not hold up
  *               another, and a process that fetches nothing has none.
  *
@@ -56,6 +57,14 @@ struct kafka_part {
     _Atomic bool offset_unknown;  /* there is an acknowledged one whose offset it did not tell */
 };
 
+/* A consumer group whose offset is asked for or committed; its handle lives until the log is closed. */
+struct kafka_group {
+    struct kafka_group *next;
+    rd_kafka_t *rk;
+    char name[PLOG_GROUP_NAME_MAX + 1];
+};
+#define KAFKA_GROUPS_MAX 1024 /* no process uses more than one a partition */
+
 struct kafka_metrics {
     struct metric *latency_ok, *latency_failed, *buffered_bytes, *enqueued, *input_bytes, *sent_bytes, *fetched,
         *fetch_errors, *corrupt_records, *offset_requests, *offset_failures, *offset_seconds;
@@ -68,13 +77,17 @@ struct kafka {
     rd_kafka_t *client;
     struct kafka_producer producer;
     struct kafka_part *part; /* by partition */
+    pthread_mutex_t groups_lock;
+    struct kafka_group *groups; /* guarded by groups_lock; only added to while open */
 };
 
 /* kafka_client.c */
-enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT };
+enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT, KAFKA_GROUP };
 bool kafka_config_check(const struct plog_config *cfg, struct err *err);
-/* opaque: what the handle's callbacks get. NULL: a property that librdkafka refuses, named. */
-rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, void *opaque, struct err *err);
+/* group: of KAFKA_GROUP, else NULL. opaque: what the handle's callbacks get. NULL: a property that librdkafka refuses,
+ * named. */
+rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,
+                             struct err *err);
 /* Sets err to what code means to a caller, "<what>: <text>"; returns false. */
 bool kafka_err(struct err *err, rd_kafka_resp_err_t code, const char *what);
 /* Errors of a moment: the same request may succeed when the cluster is well again. */
@@ -98,4 +111,5 @@ bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int6
 bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
 bool kafka_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
 bool kafka_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);
+void kafka_groups_stop(struct kafka *k);
 bool kafka_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err);

@@ -2,7 +2,8 @@
  * Questions to Kafka: ends of a partition, offset by time, and a consumer group's committed offset.
  *
  * Nobody joins the groups. As in Mimir a group is a name under which one number a partition is kept, and the number is
- * the last consumed offset, not the next one.
+ * the last consumed offset, not the next one. librdkafka binds a handle to its group, so each name has one. (Its admin
+ * calls for groups need none, but those of 2.0 abort the process when a broker goes away at the wrong moment.)
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -76,134 +77,132 @@ bool kafka_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, 
 
 /* --- groups --- */
 
+/* The handle of a group; NULL: none can be made. */
+static rd_kafka_t *group_handle(struct kafka *k, const char *name, struct err *err)
+{
+    pthread_mutex_lock(&k->groups_lock);
+    size_t n = 0;
+    struct kafka_group *g = k->groups;
+    for (; g && strcmp(g->name, name) != 0; g = g->next)
+        n++;
+    if (!g && n >= KAFKA_GROUPS_MAX) {
+        err_set(err, ERR_UNAVAILABLE, "more than %d consumer groups are in use", KAFKA_GROUPS_MAX);
+    } else if (!g) {
+        rd_kafka_t *rk = kafka_handle_new(&k->cfg, KAFKA_GROUP, name, k, err);
+        if (rk) {
+            g = calloc(1, sizeof(*g));
+            ASSERT(g);
+            g->rk = rk;
+            snprintf(g->name, sizeof(g->name), "%s", name);
+            g->next = k->groups;
+            k->groups = g;
+        }
+    }
+    pthread_mutex_unlock(&k->groups_lock);
+    return g ? g->rk : NULL;
+}
+
+void kafka_groups_stop(struct kafka *k)
+{
+    while (k->groups) {
+        struct kafka_group *g = k->groups;
+        k->groups = g->next;
+        rd_kafka_destroy(g->rk);
+        free(g);
+    }
+}
+
 struct group_call {
-    struct kafka *k;
-    char group[PLOG_GROUP_NAME_MAX + 1];
-    rd_kafka_topic_partition_list_t *list;
-    int64_t offset; /* the answer of a question */
+    rd_kafka_t *rk;
+    rd_kafka_topic_partition_list_t *list; /* of one partition */
 };
 
-/* Sends one request and gives the event that answers it. */
-typedef rd_kafka_resp_err_t group_fn(struct group_call *c, rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *queue);
-
-static rd_kafka_resp_err_t group_answer(struct group_call *c, rd_kafka_event_t *event,
-                                        const rd_kafka_group_result_t **groups, size_t n)
+static bool group_call_init(struct group_call *c, struct kafka *k, struct slice group, int32_t partition,
+                            int64_t offset, struct err *err)
 {
-    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-    if (code)
-        return code;
-    if (n != 1)
-        return RD_KAFKA_RESP_ERR__BAD_MSG;
-    const rd_kafka_error_t *error = rd_kafka_group_result_error(groups[0]);
-    if (error)
-        return rd_kafka_error_code(error);
-    const rd_kafka_topic_partition_list_t *list = rd_kafka_group_result_partitions(groups[0]);
-    if (!list || list->cnt != 1)
-        return RD_KAFKA_RESP_ERR__BAD_MSG;
-    c->offset = list->elems[0].offset;
-    return list->elems[0].err;
+    char name[PLOG_GROUP_NAME_MAX + 1];
+    ASSERT(group.n < sizeof(name));
+    memcpy(name, group.p, group.n);
+    name[group.n] = 0;
+    c->rk = group_handle(k, name, err);
+    if (!c->rk)
+        return false;
+    c->list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(c->list, k->cfg.kafka_topic, partition)->offset = offset;
+    return true;
 }
 
-static rd_kafka_resp_err_t send_alter(struct group_call *c, rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *queue)
+static rd_kafka_resp_err_t send_commit(const struct group_call *c, int64_t timeout_ms)
 {
-    rd_kafka_AlterConsumerGroupOffsets_t *request = rd_kafka_AlterConsumerGroupOffsets_new(c->group, c->list);
-    rd_kafka_AlterConsumerGroupOffsets(c->k->client, &request, 1, options, queue);
-    rd_kafka_AlterConsumerGroupOffsets_destroy(request);
-    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * GROUP_TIMEOUT_MS);
-    if (!event)
-        return RD_KAFKA_RESP_ERR__TIMED_OUT;
-    size_t n = 0;
-    const rd_kafka_AlterConsumerGroupOffsets_result_t *result = rd_kafka_event_AlterConsumerGroupOffsets_result(event);
-    const rd_kafka_group_result_t **groups =
-        result ? rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &n) : NULL;
-    rd_kafka_resp_err_t code = group_answer(c, event, groups, n);
-    rd_kafka_event_destroy(event);
-    return code;
-}
-
-static rd_kafka_resp_err_t send_delete(struct group_call *c, rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *queue)
-{
-    rd_kafka_DeleteConsumerGroupOffsets_t *request = rd_kafka_DeleteConsumerGroupOffsets_new(c->group, c->list);
-    rd_kafka_DeleteConsumerGroupOffsets(c->k->client, &request, 1, options, queue);
-    rd_kafka_DeleteConsumerGroupOffsets_destroy(request);
-    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * GROUP_TIMEOUT_MS);
-    if (!event)
-        return RD_KAFKA_RESP_ERR__TIMED_OUT;
-    size_t n = 0;
-    const rd_kafka_DeleteConsumerGroupOffsets_result_t *result =
-        rd_kafka_event_DeleteConsumerGroupOffsets_result(event);
-    const rd_kafka_group_result_t **groups =
-        result ? rd_kafka_DeleteConsumerGroupOffsets_result_groups(result, &n) : NULL;
-    rd_kafka_resp_err_t code = group_answer(c, event, groups, n);
-    rd_kafka_event_destroy(event);
-    return code == RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND ? RD_KAFKA_RESP_ERR_NO_ERROR : code;
-}
-
-static rd_kafka_resp_err_t send_list(struct group_call *c, rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *queue)
-{
-    rd_kafka_ListConsumerGroupOffsets_t *request = rd_kafka_ListConsumerGroupOffsets_new(c->group, c->list);
-    rd_kafka_ListConsumerGroupOffsets(c->k->client, &request, 1, options, queue);
-    rd_kafka_ListConsumerGroupOffsets_destroy(request);
-    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, 2 * GROUP_TIMEOUT_MS);
-    if (!event)
-        return RD_KAFKA_RESP_ERR__TIMED_OUT;
-    size_t n = 0;
-    const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(event);
-    const rd_kafka_group_result_t **groups =
-        result ? rd_kafka_ListConsumerGroupOffsets_result_groups(result, &n) : NULL;
-    rd_kafka_resp_err_t code = group_answer(c, event, groups, n);
-    rd_kafka_event_destroy(event);
-    if (code == RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND) {
-        c->offset = -1;
-        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(c->rk);
+    rd_kafka_resp_err_t code = rd_kafka_commit_queue(c->rk, c->list, queue, NULL, NULL);
+    rd_kafka_event_t *event = code ? NULL : rd_kafka_queue_poll(queue, (int)timeout_ms);
+    if (!code && !event)
+        code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    if (event) {
+        const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+        code = rd_kafka_event_error(event);
+        if (!code && list && list->cnt == 1)
+            code = list->elems[0].err;
+        rd_kafka_event_destroy(event);
     }
+    rd_kafka_queue_destroy(queue);
     return code;
+}
+
+static rd_kafka_resp_err_t send_question(const struct group_call *c, int64_t timeout_ms)
+{
+    rd_kafka_resp_err_t code = rd_kafka_committed(c->rk, c->list, (int)timeout_ms);
+    return code ? code : c->list->elems[0].err;
 }
 
 /* A coordinator that is just being found or loaded (the first commit ever makes its topic) is waited for. */
-static bool group_run(struct group_call *c, rd_kafka_admin_op_t op, group_fn *send, const char *what, struct err *err)
+static bool group_run(const struct group_call *c, rd_kafka_resp_err_t (*send)(const struct group_call *, int64_t),
+                      const char *what, struct err *err)
 {
-    char text[256];
-    int64_t end_ms = clock_mono_ms() + GROUP_TIMEOUT_MS;
-    rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(c->k->client, op);
-    rd_kafka_queue_t *queue = rd_kafka_queue_new(c->k->client);
-    rd_kafka_AdminOptions_set_request_timeout(options, GROUP_TIMEOUT_MS, text, sizeof(text));
-    rd_kafka_resp_err_t code;
-    while ((code = send(c, options, queue)) && kafka_err_is_passing(code) && clock_mono_ms() < end_ms)
+    int64_t end_ms = clock_mono_ms() + GROUP_TIMEOUT_MS, left_ms;
+    rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    while ((left_ms = end_ms - clock_mono_ms()) > 0) {
+        code = send(c, left_ms);
+        if (!code || !kafka_err_is_passing(code))
+            break;
         kafka_sleep_ms(RETRY_MS);
-    rd_kafka_queue_destroy(queue);
-    rd_kafka_AdminOptions_destroy(options);
+    }
     return code ? kafka_err(err, code, what) : true;
-}
-
-static void group_call_init(struct group_call *c, struct kafka *k, struct slice group, int32_t partition,
-                            int64_t offset)
-{
-    *c = (struct group_call){.k = k, .list = rd_kafka_topic_partition_list_new(1), .offset = -1};
-    ASSERT(group.n < sizeof(c->group));
-    memcpy(c->group, group.p, group.n);
-    rd_kafka_topic_partition_list_add(c->list, k->cfg.kafka_topic, partition)->offset = offset;
-}
-
-bool kafka_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err)
-{
-    struct group_call c;
-    group_call_init(&c, CONTAINER_OF(log, struct kafka, base), group, partition, offset);
-    bool ok = offset >= 0 ? group_run(&c, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, send_alter,
-                                      "committing an offset in Kafka", err)
-                          : group_run(&c, RD_KAFKA_ADMIN_OP_DELETECONSUMERGROUPOFFSETS, send_delete,
-                                      "deleting a committed offset in Kafka", err);
-    rd_kafka_topic_partition_list_destroy(c.list);
-    return ok;
 }
 
 bool kafka_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err)
 {
+    struct kafka *k = CONTAINER_OF(log, struct kafka, base);
     struct group_call c;
-    group_call_init(&c, CONTAINER_OF(log, struct kafka, base), group, partition, RD_KAFKA_OFFSET_INVALID);
-    bool ok = group_run(&c, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, send_list,
-                        "asking Kafka for a committed offset", err);
+    if (!group_call_init(&c, k, group, partition, RD_KAFKA_OFFSET_INVALID, err))
+        return false;
+    bool ok = group_run(&c, send_question, "asking Kafka for a committed offset", err);
+    *ret_offset = MAX(c.list->elems[0].offset, -1);
     rd_kafka_topic_partition_list_destroy(c.list);
-    *ret_offset = MAX(c.offset, -1);
+    return ok;
+}
+
+/* What was committed cannot be taken back in Kafka by a client that is no member: -1 is only possible before the first.
+ */
+static bool commit_nothing(struct plog *log, struct slice group, int32_t partition, struct err *err)
+{
+    int64_t offset;
+    if (!kafka_committed(log, group, partition, &offset, err))
+        return false;
+    return offset < 0 ||
+           err_set(err, ERR_BAD_DATA, "the group has committed offset %" PRId64 " in Kafka already", offset);
+}
+
+bool kafka_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err)
+{
+    struct kafka *k = CONTAINER_OF(log, struct kafka, base);
+    struct group_call c;
+    if (offset < 0)
+        return commit_nothing(log, group, partition, err);
+    if (!group_call_init(&c, k, group, partition, offset, err))
+        return false;
+    bool ok = group_run(&c, send_commit, "committing an offset in Kafka", err);
+    rd_kafka_topic_partition_list_destroy(c.list);
     return ok;
 }
