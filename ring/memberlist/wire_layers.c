@@ -91,7 +91,7 @@ void wire_put_compressed(struct buf *out, struct slice plain)
 static bool unsnappy(struct slice in, struct buf *plain)
 {
     size_t n;
-    if (snappy_uncompressed_length(in.p, in.n, &n) != SNAPPY_OK || n > WIRE_PLAIN_MAX_BYTES || !buf_reserve(plain, n))
+    if (snappy_uncompressed_length(in.p, in.n, &n) != SNAPPY_OK || n > WIRE_PLAIN_MAX_BYTES || !buf_reserve(plain, n + 1))
         return false;
     if (snappy_uncompress(in.p, in.n, plain->p + plain->n, &n) != SNAPPY_OK)
         return false;
