@@ -53,8 +53,8 @@ Test(api_result, spans_with_gaps_from_the_most_negative_up)
     static const double counts[] = {1, 2, 3};
     struct histogram h = {.schema = 1, .is_float = true, .count = 6, .sum = NAN, .negative_spans = spans, .n_negative_spans = 2, .negative_counts = counts, .n_negative = 3};
     put_histogram(&out, &h);
-    cr_assert_str_eq(buf_cstr(&out), "{\"count\":\"6\",\"sum\":\"NaN\",\"buckets\":[[1,\"-2.8284271247461903\",\"-2\",\"3\"],[1,\"-2\",\"-1.4142135623730951\","
-                                     "\"2\"],[1,\"-0.7071067811865476\",\"-0.5\",\"1\"]]}");
+    cr_assert_str_eq(buf_cstr(&out), "{\"count\":\"6\",\"sum\":\"NaN\",\"buckets\":[[1,\"-2.82842712474619\",\"-2\",\"3\"],[1,\"-2\",\"-1.414213562373095\","
+                                     "\"2\"],[1,\"-0.7071067811865475\",\"-0.5\",\"1\"]]}");
 }
 
 Test(api_result, custom_buckets_and_none_at_all)
