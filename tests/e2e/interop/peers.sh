@@ -3,9 +3,20 @@
 
 peer_cache=${XDG_CACHE_HOME:-$HOME/.cache}/brunn-check
 
+# In a copy: go writes beside the sources.
+build_dskit_node() { # folder
+  local copy
+  copy=$(mktemp -d)
+  cp -r "$1/." "$copy"
+  chmod -R u+w "$copy"
+  (cd "$copy" && go build -o "$peer_cache/dskit-node" .)
+  rm -rf "$copy"
+}
+
 build_peers() {
   local tools=../shared/tools
   mkdir -p "$peer_cache"
   [ -x "$peer_cache/prometheus/prometheus" ] || bash "$tools/prometheus/build.sh" "$peer_cache/prometheus"
   [ -x "$peer_cache/mimir" ] || bash "$tools/mimir/build.sh" "$peer_cache/mimir"
+  [ -x "$peer_cache/dskit-node" ] || build_dskit_node "$tools/dskit-node"
 }
