@@ -60,6 +60,7 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     p->flags = flag_set_new();
     flag_set_add(p->flags, "Process", app_flags, ARRAY_LEN(app_flags), &p->app);
     flag_set_add(p->flags, "HTTP server", http_flags, http_flags_n, &p->http);
+    flag_set_add(p->flags, "gRPC server", rpc_flags, rpc_flags_n, &p->rpc);
     flag_set_add(p->flags, "Distributor", write_flags, write_flags_n, &p->write);
     flag_set_add(p->flags, "Log", plog_flags, plog_flags_n, &p->log_cfg);
     flag_set_add(p->flags, "Ingester", ingest_flags, ingest_flags_n, &p->ingest);
@@ -226,6 +227,20 @@ static void server_stop(struct process *p)
     p->server = NULL;
 }
 
+static bool rpc_start(struct process *p, struct err *err)
+{
+    p->rpc_server = rpc_server_new(&p->rpc);
+    return rpc_server_start(p->rpc_server, err);
+}
+
+static void rpc_stop(struct process *p)
+{
+    if (p->rpc_server)
+        rpc_server_stop(p->rpc_server, p->app.graceful_shutdown_timeout);
+    rpc_server_free(p->rpc_server);
+    p->rpc_server = NULL;
+}
+
 struct module {
     const char *name; /* as /services and /ready show it */
     bool (*start)(struct process *p, struct err *err);
@@ -233,7 +248,7 @@ struct module {
 };
 
 /*
- * The server is last: it stops first, so that no request meets a module that is gone. The log outlives the ingesters, who at their stop consume
+ * The servers are last: they stop first, so that no request meets a module that is gone. The log outlives the ingesters, who at their stop consume
  * what is durable and commit.
  */
 static const struct module modules[] = {
@@ -244,6 +259,7 @@ static const struct module modules[] = {
     {"distributor-service", distributor_start, distributor_stop},
     {"querier", querier_start, querier_stop},
     {"server", server_start, server_stop},
+    {"grpc-server", rpc_start, rpc_stop},
 };
 #define INGESTER_MODULE 3
 _Static_assert(ARRAY_LEN(modules) <= PROCESS_MAX_MODULES, "PROCESS_MAX_MODULES is too small");

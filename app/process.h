@@ -15,6 +15,7 @@
 #include "log/plog.h"
 #include "model/limits.h"
 #include "net/http.h"
+#include "net/rpc/rpc.h"
 #include "partition-ring/partition_ring.h"
 #include "read/api/api.h"
 #include "storage/queryable.h"
@@ -37,6 +38,7 @@ struct process {
     struct flag_set *flags;
     struct app_config app;
     struct http_config http;
+    struct rpc_config rpc;
     struct plog_config log_cfg;
     struct ingest_config ingest;
     struct write_config write;
@@ -54,6 +56,7 @@ struct process {
     struct distributor *distributor;
     struct query_api *api;
     struct http_server *server;
+    struct rpc_server *rpc_server;
 
     _Atomic int states[PROCESS_MAX_MODULES]; /* enum module_state; writer: main thread, readers any, relaxed */
     atomic_bool stopping;                    /* SIGTERM was received */

@@ -108,6 +108,13 @@ def test_many_at_once(channel):
     assert [call.result() for call in calls] == [b"%d" % i for i in range(150)]
 
 
+def test_the_process_serves_health(brunn):
+    with grpc.insecure_channel(f"127.0.0.1:{brunn.grpc_port}") as own:
+        assert own.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+    metrics = brunn.get("/metrics")[1]
+    assert 'route="/grpc.health.v1.Health/Check",status_code="OK",ws="false"} 1' in metrics
+
+
 def test_many_connections(address):
     failed = []
 

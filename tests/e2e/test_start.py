@@ -62,6 +62,17 @@ def test_a_taken_port_is_told(tmp_path):
     assert last.startswith("brunn: ") and str(port) in last and "in use" in last
 
 
+def test_a_taken_grpc_port_is_told(tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        result = run(f"-data-dir={tmp_path}/d", f"-server.http-listen-port={free_port()}", "-server.http-listen-address=127.0.0.1",
+                     "-server.grpc-listen-address=127.0.0.1", f"-server.grpc-listen-port={port}")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == f"brunn: listen tcp 127.0.0.1:{port}: address already in use"
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     result = run(f"-data-dir={tmp_path}/file/data", f"-server.http-listen-port={free_port()}")
