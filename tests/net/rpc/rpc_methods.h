@@ -44,8 +44,10 @@ static void count(struct rpc_request *req, void *arg)
     for (int i = 0; i < n; i++) {
         struct buf msg = {0};
         buf_printf(&msg, "%d ", i);
-        while (msg.n < (size_t)size)
-            buf_putc(&msg, 'x');
+        if (msg.n < (size_t)size && buf_reserve(&msg, (size_t)size - msg.n)) {
+            memset(msg.p + msg.n, 'x', (size_t)size - msg.n);
+            msg.n = (size_t)size;
+        }
         if (!rpc_send(req, &msg, &err)) {
             atomic_fetch_add(&seen->canceled, 1);
             rpc_finish_err(req, &err);
