@@ -87,7 +87,7 @@ Test(kernel, dates_hold_before_the_epoch_and_in_leap_years)
         date_parts_of(cases[i].s, &d);
         cr_assert(d.year == cases[i].year && d.month == cases[i].month && d.day == cases[i].day && d.weekday == cases[i].weekday &&
                       d.yearday == cases[i].yearday && d.hour == cases[i].hour && d.minute == cases[i].minute && d.days_in_month == cases[i].days,
-                  "%lld: %d-%d-%d weekday %d day %d %d:%d of %d", (long long)cases[i].s, d.year, d.month, d.day, d.weekday, d.yearday, d.hour,
+                  "%lld: %ld-%d-%d weekday %d day %d %d:%d of %d", (long long)cases[i].s, d.year, d.month, d.day, d.weekday, d.yearday, d.hour,
                   d.minute, d.days_in_month);
     }
 }
