@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "partition-ring/go_rand.h"
+#include "partition-ring/partition_desc.h"
 #include "partition-ring/partition_ring_int.h"
 
 struct ring_token {
@@ -63,8 +64,8 @@ static struct partition_ring *ring_alloc(int32_t n, size_t n_tokens)
     atomic_init(&r->refs, 1);
     r->n = n;
     r->n_tokens = n_tokens;
-    r->members = malloc((size_t)n * sizeof(*r->members));
-    r->tokens = malloc(n_tokens * sizeof(*r->tokens));
+    r->members = malloc(((size_t)n + 1) * sizeof(*r->members)); /* + 1: there may be none */
+    r->tokens = malloc((n_tokens + 1) * sizeof(*r->tokens));
     ASSERT(r->members && r->tokens);
     return r;
 }
@@ -82,6 +83,34 @@ struct partition_ring *partition_ring_new_static(int32_t n_partitions)
     for (size_t i = 0; i < n_tokens; i++)
         r->tokens[i] = (struct ring_token){all[i], (int32_t)(i / PARTITION_TOKENS)};
     free(all);
+    qsort(r->tokens, n_tokens, sizeof(*r->tokens), compare_tokens);
+    build_index(r);
+    return r;
+}
+
+static bool is_written(const struct partition *p)
+{
+    return p->state == PARTITION_ACTIVE && p->n_tokens;
+}
+
+struct partition_ring *partition_ring_new_active(const struct partition_desc *d)
+{
+    int32_t n = 0;
+    size_t n_tokens = 0;
+    for (size_t i = 0; i < d->n_partitions; i++) {
+        n += is_written(&d->partitions[i]);
+        n_tokens += is_written(&d->partitions[i]) ? d->partitions[i].n_tokens : 0;
+    }
+    struct partition_ring *r = ring_alloc(n, n_tokens);
+    size_t member = 0, at = 0;
+    for (size_t i = 0; i < d->n_partitions; i++) {
+        const struct partition *p = &d->partitions[i];
+        if (!is_written(p))
+            continue;
+        r->members[member++] = p->id;
+        for (size_t t = 0; t < p->n_tokens; t++)
+            r->tokens[at++] = (struct ring_token){p->tokens[t], p->id};
+    }
     qsort(r->tokens, n_tokens, sizeof(*r->tokens), compare_tokens);
     build_index(r);
     return r;
@@ -133,8 +162,8 @@ static size_t ring_search(const struct partition_ring *r, uint32_t key)
 
 int32_t partition_ring_lookup(const struct partition_ring *r, uint32_t token)
 {
-    if (r->n == 1)
-        return r->members[0];
+    if (r->n <= 1)
+        return r->n ? r->members[0] : -1;
     return r->tokens[ring_search(r, token)].owner;
 }
 
@@ -181,14 +210,20 @@ struct partition_ring *partition_ring_tenant(struct partition_ring *r, struct sl
     if (shard_size <= 0 || shard_size >= r->n)
         return partition_ring_ref(r);
     int32_t n = (int32_t)shard_size;
-    struct partition_ring *sub = ring_alloc(n, (size_t)n * PARTITION_TOKENS);
-    partition_shuffle_shard(r, tenant, n, sub->members);
-    qsort(sub->members, (size_t)n, sizeof(*sub->members), compare_i32);
-    size_t at = 0;
+    int32_t *members = malloc((size_t)n * sizeof(*members));
+    ASSERT(members);
+    partition_shuffle_shard(r, tenant, n, members);
+    qsort(members, (size_t)n, sizeof(*members), compare_i32);
+    /* 512 each, but for partitions that another program gave fewer or more. */
+    size_t n_tokens = 0, at = 0;
     for (size_t i = 0; i < r->n_tokens; i++)
-        if (bsearch(&r->tokens[i].owner, sub->members, (size_t)n, sizeof(*sub->members), compare_i32))
+        n_tokens += bsearch(&r->tokens[i].owner, members, (size_t)n, sizeof(*members), compare_i32) != NULL;
+    struct partition_ring *sub = ring_alloc(n, n_tokens);
+    memcpy(sub->members, members, (size_t)n * sizeof(*members));
+    for (size_t i = 0; i < r->n_tokens; i++)
+        if (bsearch(&r->tokens[i].owner, members, (size_t)n, sizeof(*members), compare_i32))
             sub->tokens[at++] = r->tokens[i];
-    ASSERT(at == sub->n_tokens);
+    free(members);
     build_index(sub);
     return sub;
 }

@@ -23,6 +23,12 @@ struct partition_ring;
 struct partition_ring *partition_ring_new(int32_t n_partitions, struct err *err);
 /* The same for callers who know that the number is good. */
 struct partition_ring *partition_ring_new_static(int32_t n_partitions);
+/*
+ * The ACTIVE partitions of a document that have tokens, for writers; there may be none. All that partition_ring_lookup and partition_ring_tenant answer
+ * is what a ring of all states answers, for the others are passed over there.
+ */
+struct partition_desc;
+struct partition_ring *partition_ring_new_active(const struct partition_desc *d);
 /* One more reference to the same ring; each is given back with partition_ring_free. Returns r. */
 struct partition_ring *partition_ring_ref(struct partition_ring *r);
 /* Gives one reference back; the last one frees. NULL is fine. */
