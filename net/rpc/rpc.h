@@ -1,14 +1,18 @@
 /*
- * gRPC over HTTP/2 (nghttp2): a server and a client, for calls with one request message and one answer (unary) or many (server streaming).
- * Messages are bytes here; the rooms above encode them. README.md in this folder tells the story of one call.
+ * gRPC over HTTP/2 (nghttp2): a server and a client, for calls with one request message and one answer (unary) or many
+ * (server streaming). Messages are bytes here; the rooms above encode them. README.md in this folder tells the story of
+ * one call.
  *
- * Server: I/O threads own the connections and collect the request (never past -server.grpc-max-recv-msg-size-bytes); the handler runs on a pool and
- * answers, at once or later from any thread, with rpc_respond or rpc_send... and rpc_finish. A request stays valid until it is finished, also when
- * its client has gone (ctx.canceled is true then) or the server has stopped; it must be finished exactly once and not be touched afterwards.
+ * Server: I/O threads own the connections and collect the request (never past -server.grpc-max-recv-msg-size-bytes);
+ * the handler runs on a pool and answers, at once or later from any thread, with rpc_respond or rpc_send... and
+ * rpc_finish. A request stays valid until it is finished, also when its client has gone (ctx.canceled is true then) or
+ * the server has stopped; it must be finished exactly once and not be touched afterwards.
  *
- * Client: calls block the calling thread, never longer than the deadline; one connection to an address carries many calls.
+ * Client: calls block the calling thread, never longer than the deadline; one connection to an address carries many
+ * calls.
  *
- * Answers are counted in the families of net/http.h with method="gRPC", route="/pkg.Service/Method" and status_code = the name of the code.
+ * Answers are counted in the families of net/http.h with method="gRPC", route="/pkg.Service/Method" and status_code =
+ * the name of the code.
  */
 #pragma once
 
@@ -93,8 +97,9 @@ uint16_t rpc_server_port(const struct rpc_server *s);
 /* What Health/Check answers; serving from the start. Any thread. */
 void rpc_server_set_serving(struct rpc_server *s, bool serving);
 /*
- * Takes no new connections and calls (GOAWAY), waits for running calls up to timeout_ms, cancels and answers (UNAVAILABLE) those that are left,
- * closes the connections and joins I/O threads and pool. A handler's other threads may finish a request later: that answer is dropped.
+ * Takes no new connections and calls (GOAWAY), waits for running calls up to timeout_ms, cancels and answers
+ * (UNAVAILABLE) those that are left, closes the connections and joins I/O threads and pool. A handler's other threads
+ * may finish a request later: that answer is dropped.
  */
 void rpc_server_stop(struct rpc_server *s, int64_t timeout_ms);
 void rpc_server_free(struct rpc_server *s);
@@ -106,26 +111,27 @@ struct slice rpc_body(const struct rpc_request *req);
 struct slice rpc_metadata(const struct rpc_request *req, const char *name);
 
 /*
- * One message of a streamed answer. Takes over msg's bytes. Waits while more than a mebibyte is not sent yet; false (the message is dropped, the request still
- * to be finished) when the client has gone, the deadline has passed or the server gave up: ERR_CANCELED or ERR_TIMEOUT.
- * One thread at a time.
+ * One message of a streamed answer. Takes over msg's bytes. Waits while more than a mebibyte is not sent yet; false
+ * (the message is dropped, the request still to be finished) when the client has gone, the deadline has passed or the
+ * server gave up: ERR_CANCELED or ERR_TIMEOUT. One thread at a time.
  */
 bool rpc_send(struct rpc_request *req, struct buf *msg, struct err *err);
 /* The one message of a unary answer, and OK. Takes over msg's bytes. */
 void rpc_respond(struct rpc_request *req, struct buf *msg);
-/* The end of a stream (RPC_OK), or an error. text is percent-encoded as needed; details: bytes of a google.rpc.Status, or empty. */
+/* The end of a stream (RPC_OK), or an error. text is percent-encoded as needed; details: bytes of a google.rpc.Status,
+ * or empty. */
 void rpc_finish(struct rpc_request *req, int code, struct slice text, struct slice details);
 void rpc_finish_err(struct rpc_request *req, const struct err *err);
 
 /* --- client ---------------------------------------------------------------------------------------------------- */
 
 struct rpc_client_config {
-    uint64_t max_recv_msg_bytes; /* 0: 100 MiB */
-    int64_t connect_timeout_ms;  /* 0: 5 s */
-    int64_t call_timeout_ms;     /* of calls without a deadline; 0: 2 min */
-    int64_t backoff_min_ms;      /* after a failed connection attempt calls fail at once for so long; 0: 100 ms */
-    int64_t backoff_max_ms;      /* ... doubled with each failure up to this; 0: 10 s */
-    int64_t keepalive_time_ms;   /* a ping when nothing came for so long while calls run; 0: 20 s */
+    uint64_t max_recv_msg_bytes;  /* 0: 100 MiB */
+    int64_t connect_timeout_ms;   /* 0: 5 s */
+    int64_t call_timeout_ms;      /* of calls without a deadline; 0: 2 min */
+    int64_t backoff_min_ms;       /* after a failed connection attempt calls fail at once for so long; 0: 100 ms */
+    int64_t backoff_max_ms;       /* ... doubled with each failure up to this; 0: 10 s */
+    int64_t keepalive_time_ms;    /* a ping when nothing came for so long while calls run; 0: 20 s */
     int64_t keepalive_timeout_ms; /* 0: 10 s */
 };
 
@@ -134,7 +140,8 @@ struct rpc_clients;
 struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg); /* cfg is copied */
 void rpc_clients_free(struct rpc_clients *cs);                            /* after all its clients and streams */
 
-/* Calls to one address "host:port". Connects with the first call, and again when the connection has gone. Any thread. */
+/* Calls to one address "host:port". Connects with the first call, and again when the connection has gone. Any thread.
+ */
 struct rpc_client;
 struct rpc_client *rpc_client_new(struct rpc_clients *cs, const char *address);
 void rpc_client_free(struct rpc_client *c); /* running calls end with UNAVAILABLE */
@@ -148,20 +155,23 @@ struct rpc_args {
 };
 
 /*
- * A unary call. True: code RPC_OK and the answer's bytes in ret_answer (the caller's, buf_release). A refused connection is RPC_UNAVAILABLE. Blocks until
- * the answer, the deadline or the cancellation; looking up a host name that is not a number takes as long as the system's resolver does.
- * A call that the server certainly did not begin is tried a second time. ret_status is released first and then set.
+ * A unary call. True: code RPC_OK and the answer's bytes in ret_answer (the caller's, buf_release). A refused
+ * connection is RPC_UNAVAILABLE. Blocks until the answer, the deadline or the cancellation; looking up a host name that
+ * is not a number takes as long as the system's resolver does. A call that the server certainly did not begin is tried
+ * a second time. ret_status is released first and then set.
  */
 bool rpc_call(struct rpc_client *c, const struct rpc_args *args, struct buf *ret_answer, struct rpc_status *ret_status);
 
 /*
- * A call with many answers. Never NULL: what goes wrong is told by rpc_stream_next. The request is copied. ctx must live as long as the stream.
- * A reader that does not come keeps at most about 2 MiB (and one message) waiting here; then the server waits.
+ * A call with many answers. Never NULL: what goes wrong is told by rpc_stream_next. The request is copied. ctx must
+ * live as long as the stream. A reader that does not come keeps at most about 2 MiB (and one message) waiting here;
+ * then the server waits.
  */
 struct rpc_stream;
 struct rpc_stream *rpc_stream_open(struct rpc_client *c, const struct rpc_args *args);
 enum rpc_next { RPC_NEXT_MESSAGE, RPC_NEXT_END };
-/* The next message (ret_msg is the caller's), or the end with ret_status: RPC_OK or what went wrong. One thread at a time. */
+/* The next message (ret_msg is the caller's), or the end with ret_status: RPC_OK or what went wrong. One thread at a
+ * time. */
 enum rpc_next rpc_stream_next(struct rpc_stream *st, struct buf *ret_msg, struct rpc_status *ret_status);
 /* Cancels what still runs. NULL is fine. */
 void rpc_stream_close(struct rpc_stream *st);

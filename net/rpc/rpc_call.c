@@ -1,6 +1,6 @@
 /*
- * Calls of the client. A call is a stream: the caller makes it and kicks it; the I/O thread submits it and fills `got`, `status` and `closed`; the caller waits
- * for these.
+ * Calls of the client. A call is a stream: the caller makes it and kicks it; the I/O thread submits it and fills `got`,
+ * `status` and `closed`; the caller waits for these.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,14 +186,16 @@ static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lo
     } else if (h2_error == NGHTTP2_NO_ERROR) {
         snprintf(text, sizeof text, "unexpected HTTP status code received from server: %d", cs->http_status);
         end_stream(st, cs->http_status == 200 ? RPC_INTERNAL : code_of_http(cs->http_status),
-                   cs->http_status == 200 ? SL("server closed the stream without sending trailers") : slice_of(text), false);
+                   cs->http_status == 200 ? SL("server closed the stream without sending trailers") : slice_of(text),
+                   false);
     } else {
-        snprintf(text, sizeof text, "stream terminated by RST_STREAM with error code: %s", nghttp2_http2_strerror(h2_error));
-        int code = h2_error == NGHTTP2_REFUSED_STREAM       ? RPC_UNAVAILABLE
-                   : h2_error == NGHTTP2_CANCEL             ? RPC_CANCELED
-                   : h2_error == NGHTTP2_ENHANCE_YOUR_CALM  ? RPC_RESOURCE_EXHAUSTED
+        snprintf(text, sizeof text, "stream terminated by RST_STREAM with error code: %s",
+                 nghttp2_http2_strerror(h2_error));
+        int code = h2_error == NGHTTP2_REFUSED_STREAM        ? RPC_UNAVAILABLE
+                   : h2_error == NGHTTP2_CANCEL              ? RPC_CANCELED
+                   : h2_error == NGHTTP2_ENHANCE_YOUR_CALM   ? RPC_RESOURCE_EXHAUSTED
                    : h2_error == NGHTTP2_INADEQUATE_SECURITY ? RPC_PERMISSION_DENIED
-                                                            : RPC_INTERNAL;
+                                                             : RPC_INTERNAL;
         end_stream(st, code, slice_of(text), h2_error == NGHTTP2_REFUSED_STREAM);
     }
 }

@@ -1,9 +1,10 @@
 /*
  * The client's end: its connections. Calls are in rpc_call.c.
  *
- * A connection is made by the thread that needs it first (look-up, connect; others wait for it up to their deadline), then handed to the I/O thread. States of a client:
- * IDLE -> CONNECTING (one caller connects) -> READY (the I/O thread has the connection) -> IDLE (it was lost, or the server says GOAWAY). After a
- * failed attempt calls fail at once until the back-off is over.
+ * A connection is made by the thread that needs it first (look-up, connect; others wait for it up to their deadline),
+ * then handed to the I/O thread. States of a client: IDLE -> CONNECTING (one caller connects) -> READY (the I/O thread
+ * has the connection) -> IDLE (it was lost, or the server says GOAWAY). After a failed attempt calls fail at once until
+ * the back-off is over.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -31,7 +32,8 @@ struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg)
     struct rpc_clients *cs = calloc(1, sizeof *cs);
     ASSERT(cs);
     cs->cfg = (struct rpc_client_config){
-        .max_recv_msg_bytes = cfg->max_recv_msg_bytes ? MIN(cfg->max_recv_msg_bytes, (uint64_t)BUF_MAX_DEFAULT) : 100 << 20,
+        .max_recv_msg_bytes =
+            cfg->max_recv_msg_bytes ? MIN(cfg->max_recv_msg_bytes, (uint64_t)BUF_MAX_DEFAULT) : 100 << 20,
         .connect_timeout_ms = or_default(cfg->connect_timeout_ms, 5000),
         .call_timeout_ms = or_default(cfg->call_timeout_ms, 120000),
         .backoff_min_ms = or_default(cfg->backoff_min_ms, 100),
@@ -298,7 +300,8 @@ bool rpc_client_connect(struct rpc_client *c, const struct ctx *ctx, int64_t dea
     return connect_here ? connect_now(c, deadline_ms, err) : fine;
 }
 
-/* --- the connection's end (I/O thread) --------------------------------------------------------------------------------------- */
+/* --- the connection's end (I/O thread)
+ * --------------------------------------------------------------------------------------- */
 
 void rpc_client_going_away(struct rpc_conn *conn)
 {

@@ -1,10 +1,12 @@
 /*
  * One HTTP/2 connection and its nghttp2 session, of either end. All on the connection's I/O thread.
  *
- * nghttp2 is used in memory: bytes read from the socket are fed to it, and the frames it makes are collected into `out`, which goes to the socket. No frame is
- * made while `out` is not written, so that a peer that does not read costs RPC_WRITE_BYTES and what its streams have queued.
+ * nghttp2 is used in memory: bytes read from the socket are fed to it, and the frames it makes are collected into
+ * `out`, which goes to the socket. No frame is made while `out` is not written, so that a peer that does not read costs
+ * RPC_WRITE_BYTES and what its streams have queued.
  *
- * The session opens the peer's windows only as we consume: the connection's at once, a stream's as its messages find readers (rpc_conn_consume).
+ * The session opens the peer's windows only as we consume: the connection's at once, a stream's as its messages find
+ * readers (rpc_conn_consume).
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -118,8 +120,8 @@ static int submit_trailers(struct rpc_conn *c, struct rpc_stream *st)
     return rc;
 }
 
-static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *to, size_t cap, uint32_t *flags, nghttp2_data_source *source,
-                         void *arg)
+static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *to, size_t cap, uint32_t *flags,
+                         nghttp2_data_source *source, void *arg)
 {
     (void)session;
     (void)id;
@@ -164,8 +166,8 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n_name, const uint8_t *value,
-                     size_t n_value, uint8_t flags, void *arg)
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n_name,
+                     const uint8_t *value, size_t n_value, uint8_t flags, void *arg)
 {
     (void)flags;
     (void)arg;
@@ -173,7 +175,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     if (!st || st->failed)
         return 0;
     st->n_headers_bytes += n_name + n_value + 32;
-    if (st->n_headers_bytes > RPC_MAX_METADATA_BYTES || !st->role->header(st, slice_make(name, n_name), slice_make(value, n_value)))
+    if (st->n_headers_bytes > RPC_MAX_METADATA_BYTES ||
+        !st->role->header(st, slice_make(name, n_name), slice_make(value, n_value)))
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     return 0;
 }
@@ -382,12 +385,14 @@ static void ready(struct rpc_watch *w, uint32_t events)
         rpc_conn_close(c);
 }
 
-struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd, uint32_t max_streams)
+struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd,
+                              uint32_t max_streams)
 {
     struct rpc_conn *c = calloc(1, sizeof *c);
     ASSERT(c);
     int64_t now = clock_mono_ms();
-    *c = (struct rpc_conn){.watch.ready = ready, .loop = loop, .role = role, .owner = owner, .fd = fd, .born_ms = now, .heard_ms = now};
+    *c = (struct rpc_conn){
+        .watch.ready = ready, .loop = loop, .role = role, .owner = owner, .fd = fd, .born_ms = now, .heard_ms = now};
     int on = 1;
     if (fd >= 0)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -428,7 +433,8 @@ void rpc_conn_go_away(struct rpc_conn *c)
     if (c->going_away)
         return;
     c->going_away = true;
-    nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->session), NGHTTP2_NO_ERROR, NULL, 0);
+    nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->session),
+                          NGHTTP2_NO_ERROR, NULL, 0);
 }
 
 void rpc_conn_tick(struct rpc_conn *c, int64_t now_ms)
@@ -439,7 +445,8 @@ void rpc_conn_tick(struct rpc_conn *c, int64_t now_ms)
     }
     if (c->max_age_ms && now_ms - c->born_ms > c->max_age_ms)
         rpc_conn_go_away(c);
-    if (!c->ping_ms && c->keepalive_time_ms && now_ms - c->heard_ms > c->keepalive_time_ms && (c->ping_idle || c->n_streams)) {
+    if (!c->ping_ms && c->keepalive_time_ms && now_ms - c->heard_ms > c->keepalive_time_ms &&
+        (c->ping_idle || c->n_streams)) {
         c->ping_ms = now_ms;
         nghttp2_submit_ping(c->session, NGHTTP2_FLAG_NONE, NULL);
     }

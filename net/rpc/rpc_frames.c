@@ -1,6 +1,6 @@
 /*
- * Messages out of the bytes of DATA frames. A message: one byte (1 = compressed), its length as 4 bytes big-endian, its bytes. Memory grows with what has
- * come, not with what the length promises.
+ * Messages out of the bytes of DATA frames. A message: one byte (1 = compressed), its length as 4 bytes big-endian, its
+ * bytes. Memory grows with what has come, not with what the length promises.
  */
 #include <zlib.h>
 
@@ -70,7 +70,8 @@ static bool inflate_body(struct rpc_frames *f, int *ret_code, struct err *err)
     if (!may)
         return false;
     if (large) {
-        err_set(err, ERR_TOO_LARGE, "grpc: received message after decompression larger than max (%llu)", (unsigned long long)f->max_bytes);
+        err_set(err, ERR_TOO_LARGE, "grpc: received message after decompression larger than max (%llu)",
+                (unsigned long long)f->max_bytes);
         return fail(ret_code, RPC_RESOURCE_EXHAUSTED);
     }
     err_set(err, ERR_BAD_DATA, "grpc: failed to decompress the received message");

@@ -1,6 +1,7 @@
 /*
- * grpc.health.v1.Health: Check answers SERVING (1) or NOT_SERVING (2) for the server as a whole ("") and for each service that it has; NOT_FOUND for others.
- * HealthCheckRequest {1 service string}, HealthCheckResponse {1 status enum}. Watch is not served.
+ * grpc.health.v1.Health: Check answers SERVING (1) or NOT_SERVING (2) for the server as a whole ("") and for each
+ * service that it has; NOT_FOUND for others. HealthCheckRequest {1 service string}, HealthCheckResponse {1 status
+ * enum}. Watch is not served.
  */
 #include "net/rpc/rpc_int.h"
 

@@ -11,11 +11,11 @@
 #include "base/pool.h"
 #include "net/rpc/rpc.h"
 
-#define RPC_HEAD_BYTES 5                    /* of a message on the wire: compressed flag, length (big-endian) */
-#define RPC_WINDOW_BYTES (1 << 20)          /* flow control of one stream */
-#define RPC_CONN_WINDOW_BYTES (16 << 20)    /* ... of one connection */
-#define RPC_SEND_BUFFER_BYTES (1u << 20)    /* rpc_send waits above */
-#define RPC_RECV_BUFFER_BYTES (1u << 20)    /* the peer's window is not opened further above */
+#define RPC_HEAD_BYTES 5                 /* of a message on the wire: compressed flag, length (big-endian) */
+#define RPC_WINDOW_BYTES (1 << 20)       /* flow control of one stream */
+#define RPC_CONN_WINDOW_BYTES (16 << 20) /* ... of one connection */
+#define RPC_SEND_BUFFER_BYTES (1u << 20) /* rpc_send waits above */
+#define RPC_RECV_BUFFER_BYTES (1u << 20) /* the peer's window is not opened further above */
 #define RPC_MAX_METADATA_BYTES (64u << 10)
 #define RPC_MAX_IO_THREADS 16
 #define RPC_WRITE_BYTES (128u << 10) /* frames are collected up to this before a write */
@@ -49,8 +49,8 @@ struct rpc_frames {
     uint64_t charged_bytes;
 };
 /*
- * Takes bytes from the front of in. True: *ret_done says whether f->body is a whole message now (take it with rpc_frames_take before the next call), else in is
- * used up. False: the stream is broken, *ret_code and err say why.
+ * Takes bytes from the front of in. True: *ret_done says whether f->body is a whole message now (take it with
+ * rpc_frames_take before the next call), else in is used up. False: the stream is broken, *ret_code and err say why.
  */
 bool rpc_frames_feed(struct rpc_frames *f, struct slice *in, bool *ret_done, int *ret_code, struct err *err);
 struct buf rpc_frames_take(struct rpc_frames *f);
@@ -116,11 +116,11 @@ struct rpc_queue {
 /* What differs between the server's end and the client's. All run on the I/O thread. */
 struct rpc_role {
     bool server;
-    void (*begin)(struct rpc_conn *conn, int32_t id); /* the peer opened a stream */
+    void (*begin)(struct rpc_conn *conn, int32_t id);                             /* the peer opened a stream */
     bool (*header)(struct rpc_stream *st, struct slice name, struct slice value); /* false: reset the stream */
     void (*headers_done)(struct rpc_stream *st);
     void (*message)(struct rpc_stream *st, struct buf *msg);
-    void (*end)(struct rpc_stream *st);                           /* the peer has sent all */
+    void (*end)(struct rpc_stream *st);                                 /* the peer has sent all */
     void (*broken)(struct rpc_stream *st, int code, struct slice text); /* its bytes are no messages */
     void (*closed)(struct rpc_stream *st, uint32_t h2_error, bool conn_lost);
     void (*kick)(struct rpc_stream *st);
@@ -153,7 +153,7 @@ struct rpc_stream {
     pthread_cond_t changed; /* lock */
     /* Guarded by lock. */
     struct rpc_queue out;
-    bool out_end; /* nothing follows; on the server's end status is set */
+    bool out_end;         /* nothing follows; on the server's end status is set */
     struct rpc_queue got; /* client: messages that wait for the reader */
     bool closed;
     bool reset; /* the I/O thread shall reset it */
@@ -185,7 +185,7 @@ struct rpc_conn {
     size_t n_streams;
     struct buf out;
     size_t out_sent;
-    bool wants_out; /* epoll waits for EPOLLOUT */
+    bool wants_out;  /* epoll waits for EPOLLOUT */
     bool going_away; /* we sent GOAWAY, or got it */
     int64_t born_ms;
     int64_t heard_ms;
@@ -197,7 +197,8 @@ struct rpc_conn {
 };
 
 /* Settings and defaults are the role's; fd is the connection's from now on. NULL: closed again. */
-struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd, uint32_t max_streams);
+struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd,
+                              uint32_t max_streams);
 void rpc_conn_close(struct rpc_conn *c);
 void rpc_conn_link(struct rpc_conn *c, struct rpc_stream *st, int32_t id);
 void rpc_conn_unlink(struct rpc_stream *st, uint32_t h2_error, bool conn_lost);
@@ -225,7 +226,7 @@ struct rpc_entry {
 
 struct rpc_server {
     const struct rpc_config *cfg;
-    atomic_int refs; /* the owner, and each request */
+    atomic_int refs;           /* the owner, and each request */
     struct rpc_entry *entries; /* immutable after start */
     size_t n_entries;
     struct rpc_entry other;

@@ -1,6 +1,7 @@
 /*
- * The I/O thread: waits in epoll for its connections and for its eventfd, by which other threads hand it tasks and streams to look at. Tasks run before kicks, so
- * that a connection handed over by a task is there for the calls that were made after it.
+ * The I/O thread: waits in epoll for its connections and for its eventfd, by which other threads hand it tasks and
+ * streams to look at. Tasks run before kicks, so that a connection handed over by a task is there for the calls that
+ * were made after it.
  */
 #include <errno.h>
 #include <stdlib.h>

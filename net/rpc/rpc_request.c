@@ -1,6 +1,7 @@
 /*
- * A call on the server's end. READING (the I/O thread takes in headers and message) -> dispatched (the handler has a reference) -> finished (a status is set, by the
- * handler, or by the server in its place) -> closed (the HTTP/2 stream has ended; the connection's reference goes). Freed by the last owner.
+ * A call on the server's end. READING (the I/O thread takes in headers and message) -> dispatched (the handler has a
+ * reference) -> finished (a status is set, by the handler, or by the server in its place) -> closed (the HTTP/2 stream
+ * has ended; the connection's reference goes). Freed by the last owner.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,7 +49,8 @@ static void record(struct rpc_request *req, int code, uint64_t sent_bytes)
     metric_observe(e->sent, (double)sent_bytes);
     metric_add(e->inflight, -1);
     char name[RPC_CODE_NAME_MAX];
-    LOG_DEBUG("gRPC call", {"method", LOG_SLICE(req->path)}, {"code", LOG_STR(rpc_code_name(code, name))}, {"seconds", LOG_F64(seconds)});
+    LOG_DEBUG("gRPC call", {"method", LOG_SLICE(req->path)}, {"code", LOG_STR(rpc_code_name(code, name))},
+              {"seconds", LOG_F64(seconds)});
 }
 
 /* --- finishing ------------------------------------------------------------------------------------------------- */
@@ -85,7 +87,8 @@ static bool finish(struct rpc_request *req, struct buf *msg, int code, struct sl
     return first;
 }
 
-static void finish_by_handler(struct rpc_request *req, struct buf *msg, int code, struct slice text, struct slice details)
+static void finish_by_handler(struct rpc_request *req, struct buf *msg, int code, struct slice text,
+                              struct slice details)
 {
     if (finish(req, msg, code, text, details))
         rpc_loop_kick(&req->stream);
@@ -111,8 +114,8 @@ bool rpc_send(struct rpc_request *req, struct buf *msg, struct err *err)
 {
     struct rpc_stream *st = &req->stream;
     bool fine = msg->n <= req->server->cfg->grpc_max_send_msg_bytes ||
-                err_set(err, ERR_TOO_MANY_REQUESTS, "grpc: trying to send message larger than max (%zu vs. %llu)", msg->n,
-                        (unsigned long long)req->server->cfg->grpc_max_send_msg_bytes);
+                err_set(err, ERR_TOO_MANY_REQUESTS, "grpc: trying to send message larger than max (%zu vs. %llu)",
+                        msg->n, (unsigned long long)req->server->cfg->grpc_max_send_msg_bytes);
     pthread_mutex_lock(&st->lock);
     while (fine && !st->closed && !req->finished && st->out.bytes > RPC_SEND_BUFFER_BYTES && ctx_check(&req->ctx, NULL))
         rpc_stream_wait(st, req->ctx.deadline_ms ? req->ctx.deadline_ms : clock_mono_ms() + 60000);
@@ -278,7 +281,8 @@ static void server_headers_done(struct rpc_stream *st)
         char *text = arena_printf(&req->arena, "unknown method %.*s", SL_FMT(req->path));
         rpc_request_abort(st, RPC_UNIMPLEMENTED, slice_of(text));
     } else if (req->encoding.n && !slice_eq(req->encoding, SL("identity")) && !slice_eq(req->encoding, SL("gzip"))) {
-        char *text = arena_printf(&req->arena, "grpc: Decompressor is not installed for grpc-encoding \"%.*s\"", SL_FMT(req->encoding));
+        char *text = arena_printf(&req->arena, "grpc: Decompressor is not installed for grpc-encoding \"%.*s\"",
+                                  SL_FMT(req->encoding));
         rpc_request_abort(st, RPC_UNIMPLEMENTED, slice_of(text));
     }
     st->in.gzip = slice_eq(req->encoding, SL("gzip"));

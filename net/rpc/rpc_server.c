@@ -166,7 +166,9 @@ static bool check_config(const struct rpc_config *cfg, struct err *err)
     if (cfg->grpc_max_concurrent_streams < 1 || cfg->grpc_max_concurrent_streams > INT32_MAX)
         return err_set(err, ERR_CONFIG, "-server.grpc-max-concurrent-streams must be between 1 and %d", INT32_MAX);
     if (cfg->grpc_max_recv_msg_bytes > BUF_MAX_DEFAULT || cfg->grpc_max_send_msg_bytes > BUF_MAX_DEFAULT)
-        return err_set(err, ERR_CONFIG, "-server.grpc-max-recv-msg-size-bytes and -server.grpc-max-send-msg-size-bytes must be at most 1GiB");
+        return err_set(
+            err, ERR_CONFIG,
+            "-server.grpc-max-recv-msg-size-bytes and -server.grpc-max-send-msg-size-bytes must be at most 1GiB");
     return true;
 }
 
@@ -197,7 +199,8 @@ bool rpc_server_start(struct rpc_server *s, struct err *err)
     s->started = true; /* from here on rpc_server_stop has something to do */
     s->listen_fd = fd;
     s->conn_limit = s->cfg->grpc_conn_limit > 0 ? (size_t)s->cfg->grpc_conn_limit : DEFAULT_CONNS;
-    metric_set(metric_get(http_request_families().connections_limit, (const struct slice[]){SL("grpc")}), (double)s->conn_limit);
+    metric_set(metric_get(http_request_families().connections_limit, (const struct slice[]){SL("grpc")}),
+               (double)s->conn_limit);
     s->pool = pool_new("grpc", (size_t)s->cfg->grpc_workers, (size_t)s->cfg->grpc_queue, 0);
     if (start_threads(s, err))
         return true;

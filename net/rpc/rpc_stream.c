@@ -1,4 +1,5 @@
-/* One call, as both ends see it: queues of messages, references, waiting. Any thread, with the stream's lock where rpc_int.h says so. */
+/* One call, as both ends see it: queues of messages, references, waiting. Any thread, with the stream's lock where
+ * rpc_int.h says so. */
 #include <stdlib.h>
 #include <time.h>
 

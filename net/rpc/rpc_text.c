@@ -1,11 +1,14 @@
-/* Names of codes, and the small encodings of gRPC's headers: timeouts, percent-encoding of grpc-message, base64 of "-bin" values. */
+/* Names of codes, and the small encodings of gRPC's headers: timeouts, percent-encoding of grpc-message, base64 of
+ * "-bin" values. */
 #include <stdio.h>
 
 #include "net/rpc/rpc_int.h"
 
-static const char *const code_names[] = {"OK",           "Canceled",           "Unknown",  "InvalidArgument",  "DeadlineExceeded",  "NotFound",
-                                         "AlreadyExists", "PermissionDenied",   "ResourceExhausted", "FailedPrecondition", "Aborted",
-                                         "OutOfRange",   "Unimplemented",      "Internal", "Unavailable",      "DataLoss",          "Unauthenticated"};
+static const char *const code_names[] = {
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
 
 const char *rpc_code_name(int code, char ret[RPC_CODE_NAME_MAX])
 {

@@ -1,4 +1,5 @@
-/* A client's bytes, after its preface, to a server's session in memory: handlers run in place, the answers are made and dropped. */
+/* A client's bytes, after its preface, to a server's session in memory: handlers run in place, the answers are made and
+ * dropped. */
 #include "net/rpc/rpc_int.h"
 #include "tests/net/rpc/rpc_methods.h" /* of them: echo, refuse, tenant */
 

@@ -119,8 +119,9 @@ static void later(struct rpc_request *req, void *arg)
 }
 
 static const struct rpc_method test_methods[] = {
-    {"/test.Test/Echo", echo},     {"/test.Test/Count", count},       {"/test.Test/Hang", hang},     {"/test.Test/Nap", nap},
-    {"/test.Test/Refuse", refuse}, {"/test.Test/Http", http_status}, {"/test.Test/Tenant", tenant}, {"/test.Test/Later", later},
+    {"/test.Test/Echo", echo},     {"/test.Test/Count", count},   {"/test.Test/Hang", hang},
+    {"/test.Test/Nap", nap},       {"/test.Test/Refuse", refuse}, {"/test.Test/Http", http_status},
+    {"/test.Test/Tenant", tenant}, {"/test.Test/Later", later},
 };
 
 struct rpc_rig {
@@ -174,8 +175,8 @@ UNUSED static void rig_stop(struct rpc_rig *r)
     flag_set_free(r->flags);
 }
 
-UNUSED static bool rig_ask(struct rpc_rig *r, const char *method, struct slice request, const struct ctx *ctx, struct buf *ret_answer,
-                           struct rpc_status *ret_status)
+UNUSED static bool rig_ask(struct rpc_rig *r, const char *method, struct slice request, const struct ctx *ctx,
+                           struct buf *ret_answer, struct rpc_status *ret_status)
 {
     const struct rpc_args args = {.method = method, .request = request, .ctx = ctx};
     return rpc_call(r->client, &args, ret_answer, ret_status);

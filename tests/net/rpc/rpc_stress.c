@@ -1,6 +1,6 @@
 /*
- * Races of net/rpc, for the thread sanitizer: callers, streams, cancellations, and a server that stops and comes again, all at once.
- *   net_rpc_stress [SECONDS [MILLISECONDS BETWEEN STOPS]]
+ * Races of net/rpc, for the thread sanitizer: callers, streams, cancellations, and a server that stops and comes again,
+ * all at once. net_rpc_stress [SECONDS [MILLISECONDS BETWEEN STOPS]]
  */
 #include "tests/net/rpc/rpc_methods.h"
 
@@ -15,12 +15,14 @@ struct stress {
 
 static void call_once(struct stress *s, unsigned *seed)
 {
-    static const char *const methods[] = {"/test.Test/Echo", "/test.Test/Later", "/test.Test/Nap", "/test.Test/Hang", "/test.Test/Refuse"};
+    static const char *const methods[] = {"/test.Test/Echo", "/test.Test/Later", "/test.Test/Nap", "/test.Test/Hang",
+                                          "/test.Test/Refuse"};
     atomic_bool canceled = false;
     struct ctx ctx = {.deadline_ms = clock_mono_ms() + 1 + rand_r(seed) % 100, .canceled = &canceled};
     struct buf answer = {0};
     struct rpc_status st = RPC_STATUS_NONE;
-    bool fine = rig_ask(&s->rig, methods[(size_t)rand_r(seed) % ARRAY_LEN(methods)], SL("some bytes"), &ctx, &answer, &st);
+    bool fine =
+        rig_ask(&s->rig, methods[(size_t)rand_r(seed) % ARRAY_LEN(methods)], SL("some bytes"), &ctx, &answer, &st);
     ASSERT(!fine || slice_eq(buf_slice(&answer), SL("some bytes")));
     atomic_fetch_add(fine ? &s->fine : &s->codes[MIN(MAX(st.code, 0), 17)], 1);
     if (st.code == RPC_UNAVAILABLE)

@@ -188,7 +188,8 @@ Test(rpc, messages_past_the_limits_are_refused)
     rig_start(&r);
     char body[200000] = {0};
     expect(&r, "/test.Test/Echo", slice_make(body, 1000), RPC_OK, "");
-    expect(&r, "/test.Test/Echo", slice_make(body, 1001), RPC_RESOURCE_EXHAUSTED, "grpc: received message larger than max (1001 vs. 1000)");
+    expect(&r, "/test.Test/Echo", slice_make(body, 1001), RPC_RESOURCE_EXHAUSTED,
+           "grpc: received message larger than max (1001 vs. 1000)");
     expect(&r, "/test.Test/Echo", slice_make(body, sizeof body), RPC_RESOURCE_EXHAUSTED, NULL);
     const char *const requests[] = {"1 1501", "1 2001"};
     for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
@@ -489,7 +490,8 @@ Test(rpc, answers_are_counted_by_method_and_code)
     expect(&r, "/test.Test/Echo", SL("abc"), RPC_OK, "");
     expect(&r, "/test.Test/Refuse", SL(""), RPC_FAILED_PRECONDITION, NULL);
     expect(&r, "/test.Test/Nobody", SL(""), RPC_UNIMPLEMENTED, NULL);
-    cr_assert(metrics_hold("cortex_request_duration_seconds_count{method=\"gRPC\",route=\"/test.Test/Echo\",status_code=\"OK\",ws=\"false\"} 1"));
+    cr_assert(metrics_hold("cortex_request_duration_seconds_count{method=\"gRPC\",route=\"/test.Test/"
+                           "Echo\",status_code=\"OK\",ws=\"false\"} 1"));
     cr_assert(metrics_hold("route=\"/test.Test/Refuse\",status_code=\"FailedPrecondition\",ws=\"false\"} 1"));
     cr_assert(metrics_hold("route=\"other\",status_code=\"Unimplemented\",ws=\"false\"} 1"));
     cr_assert(metrics_hold("cortex_request_message_bytes_sum{method=\"gRPC\",route=\"/test.Test/Echo\"} 3"));

@@ -1,4 +1,5 @@
-/* A server with the test methods, for standard gRPC clients (tests/e2e/test_grpc.py): prints its port, ends at the end of its input. */
+/* A server with the test methods, for standard gRPC clients (tests/e2e/test_grpc.py): prints its port, ends at the end
+ * of its input. */
 #include "tests/net/rpc/rpc_methods.h"
 
 int main(void)

@@ -9,8 +9,11 @@ Test(rpc_text, timeouts_are_read_in_all_units)
     const struct {
         const char *text;
         int64_t ms; /* -1: malformed */
-    } cases[] = {{"1H", 3600000}, {"2M", 120000}, {"3S", 3000},  {"4m", 4},  {"5u", 1},         {"6n", 1},          {"1500u", 2},
-                 {"0m", 0},       {"99999999H", 359999996400000}, {"", -1}, {"m", -1}, {"123456789m", -1}, {"-1S", -1}, {"1s", -1}, {"1", -1}};
+    } cases[] = {{"1H", 3600000}, {"2M", 120000}, {"3S", 3000},
+                 {"4m", 4},       {"5u", 1},      {"6n", 1},
+                 {"1500u", 2},    {"0m", 0},      {"99999999H", 359999996400000},
+                 {"", -1},        {"m", -1},      {"123456789m", -1},
+                 {"-1S", -1},     {"1s", -1},     {"1", -1}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         int64_t ms = -1;
         cr_assert_eq(rpc_timeout_parse(slice_of(cases[i].text), &ms), cases[i].ms >= 0, "%s", cases[i].text);
@@ -23,7 +26,12 @@ Test(rpc_text, timeouts_are_written_in_eight_digits)
     const struct {
         int64_t ms;
         const char *text;
-    } cases[] = {{-5, "1m"}, {0, "1m"}, {1500, "1500m"}, {99999999, "99999999m"}, {100000000, "100000S"}, {INT64_MAX / 2, "99999999S"}};
+    } cases[] = {{-5, "1m"},
+                 {0, "1m"},
+                 {1500, "1500m"},
+                 {99999999, "99999999m"},
+                 {100000000, "100000S"},
+                 {INT64_MAX / 2, "99999999S"}};
     char text[16];
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         rpc_timeout_format(cases[i].ms, text);
@@ -134,7 +142,10 @@ Test(rpc_frames, gzip_is_inflated_up_to_the_limit)
         size_t cut;
         bool gzip;
         int code; /* RPC_OK: fine */
-    } cases[] = {{100000, 0, true, RPC_OK}, {99999, 0, true, RPC_RESOURCE_EXHAUSTED}, {100000, 8, true, RPC_INTERNAL}, {100000, 0, false, RPC_INTERNAL}};
+    } cases[] = {{100000, 0, true, RPC_OK},
+                 {99999, 0, true, RPC_RESOURCE_EXHAUSTED},
+                 {100000, 8, true, RPC_INTERNAL},
+                 {100000, 0, false, RPC_INTERNAL}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct rpc_frames f = {.max_bytes = cases[i].max_bytes, .gzip = cases[i].gzip};
         size_t packed = n - RPC_HEAD_BYTES - cases[i].cut;
