@@ -40,15 +40,21 @@ void core_init(struct core *c, const struct memberlist_config *cfg, const struct
         queues[i]->max_bytes = cfg->max_queued_bytes;
     }
     c->incarnation = 1;
-    struct wire_msg m = {.Addr = {(const char *)addr->ip, addr->n}, .Incarnation = 1, .Meta = c->meta, .Node = slice_of(c->name),
-                         .Port = addr->port, .Vsn = {vsn, sizeof vsn}};
+    struct wire_msg m = {.Addr = {(const char *)addr->ip, addr->n},
+                         .Incarnation = 1,
+                         .Meta = c->meta,
+                         .Node = slice_of(c->name),
+                         .Port = addr->port,
+                         .Vsn = {vsn, sizeof vsn}};
     core_alive(c, &m, true);
     c->self = core_find(c, slice_of(c->name));
     ASSERT(c->self);
     /* Not all processes of a cluster that was started at once do everything at the same time. */
     c->next_gossip_ms = now_ms + (int64_t)(core_random(c) % (uint64_t)cfg->gossip_interval_ms);
     c->next_probe_ms = now_ms + (int64_t)(core_random(c) % (uint64_t)cfg->probe_interval_ms);
-    c->next_push_pull_ms = cfg->push_pull_interval_ms ? now_ms + (int64_t)(core_random(c) % (uint64_t)cfg->push_pull_interval_ms) : INT64_MAX;
+    c->next_push_pull_ms = cfg->push_pull_interval_ms
+                               ? now_ms + (int64_t)(core_random(c) % (uint64_t)cfg->push_pull_interval_ms)
+                               : INT64_MAX;
     c->next_clean_ms = now_ms + CLEAN_INTERVAL_MS;
 }
 
@@ -70,7 +76,7 @@ void core_release(struct core *c)
     *c = (struct core){0};
 }
 
-/* --- timers ------------------------------------------------------------------------------------------------------------ */
+/* --- timers ------------------------------------------------------------------------------------------------------- */
 
 static bool is_alive(const struct core *c, const struct node *n, const void *arg)
 {
@@ -139,7 +145,7 @@ bool core_left_told(const struct core *c)
     return !others || (!queue_has(&c->node_queue, slice_of(c->name), limit) && !queue_pending(&c->local_queue, limit));
 }
 
-/* --- messages ---------------------------------------------------------------------------------------------------------- */
+/* --- messages ----------------------------------------------------------------------------------------------------- */
 
 struct incoming {
     struct core *c;
@@ -169,14 +175,29 @@ static void on_body(struct incoming *in, enum wire_type type, struct slice body)
         return;
     }
     switch (type) {
-    case WIRE_PING: core_on_ping(c, &m, &in->from); break;
-    case WIRE_INDIRECT_PING: core_on_indirect_ping(c, &m, &in->from); break;
-    case WIRE_ACK: core_on_ack(c, m.SeqNo); break;
-    case WIRE_NACK: core_on_nack(c, m.SeqNo); break;
-    case WIRE_SUSPECT: core_suspect(c, m.Node, m.From, m.Incarnation); break;
-    case WIRE_DEAD: core_dead(c, m.Node, m.From, m.Incarnation); break;
-    case WIRE_ALIVE: core_alive(c, &m, false); break;
-    default: c->stats.packets_dropped++; /* a message of streams */
+    case WIRE_PING:
+        core_on_ping(c, &m, &in->from);
+        break;
+    case WIRE_INDIRECT_PING:
+        core_on_indirect_ping(c, &m, &in->from);
+        break;
+    case WIRE_ACK:
+        core_on_ack(c, m.SeqNo);
+        break;
+    case WIRE_NACK:
+        core_on_nack(c, m.SeqNo);
+        break;
+    case WIRE_SUSPECT:
+        core_suspect(c, m.Node, m.From, m.Incarnation);
+        break;
+    case WIRE_DEAD:
+        core_dead(c, m.Node, m.From, m.Incarnation);
+        break;
+    case WIRE_ALIVE:
+        core_alive(c, &m, false);
+        break;
+    default:
+        c->stats.packets_dropped++; /* a message of streams */
     }
 }
 
@@ -191,10 +212,17 @@ static void on_message(void *arg, struct slice message)
     struct slice body = {message.p + 1, message.n - 1};
     in->depth++;
     switch ((uint8_t)message.p[0]) {
-    case WIRE_COMPOUND: c->stats.packets_dropped += !wire_each_of_compound(body, on_message, in); break;
-    case WIRE_COMPRESS: on_compressed(in, body); break;
-    case WIRE_USER: store_on_pair(c, body); break;
-    default: on_body(in, (enum wire_type)(uint8_t)message.p[0], body);
+    case WIRE_COMPOUND:
+        c->stats.packets_dropped += !wire_each_of_compound(body, on_message, in);
+        break;
+    case WIRE_COMPRESS:
+        on_compressed(in, body);
+        break;
+    case WIRE_USER:
+        store_on_pair(c, body);
+        break;
+    default:
+        on_body(in, (enum wire_type)(uint8_t)message.p[0], body);
     }
     in->depth--;
 }
@@ -224,7 +252,7 @@ void core_on_packet(struct core *c, struct slice frame)
     on_message(&in, payload);
 }
 
-/* --- streams ----------------------------------------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------------------------------------------------ */
 
 static enum wire_result unwrap_label(const struct core *c, struct slice *in, size_t *ret_need)
 {
@@ -280,7 +308,8 @@ static void merge_pair(void *arg, struct slice pair)
     store_on_pair(arg, pair);
 }
 
-/* Our own state goes into reply, if there is one, before theirs is merged. Looks through all of it before it merges any. */
+/* Our own state goes into reply, if there is one, before theirs is merged. Looks through all of it before it merges
+ * any. */
 static enum wire_result on_push_pull(struct core *c, struct slice body, struct buf *reply, size_t *ret_need)
 {
     struct wire_cursor first = {.in = body}, second = {.in = body};

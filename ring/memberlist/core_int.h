@@ -1,13 +1,15 @@
 /*
- * The protocol without sockets, threads or clocks: packets and streams come in as bytes, what shall be sent lies in an outbox, time is told.
- * memberlist.c puts sockets, a lock and a thread around it; tests put a simulated network around many of them.
+ * The protocol without sockets, threads or clocks: packets and streams come in as bytes, what shall be sent lies in an
+ * outbox, time is told. memberlist.c puts sockets, a lock and a thread around it; tests put a simulated network around
+ * many of them.
  *
  * A node's state, and the function that makes the step (nodes.c):
  *
- *       alive ──core_suspect──> suspect ──timer, core_dead──> dead ──30 s, core_reap──> forgotten
- *         ^  ^                    |                            |
- *         |  └────core_alive──────┘ newer incarnation          |
- *         └───────────────────────core_alive───────────────────┘        alive or suspect ──core_dead from itself──> left
+ *     alive ──core_suspect──> suspect ──timer, core_dead──> dead ──30 s, core_reap──> forgotten
+ *       ^ ^                      |                           |
+ *       | └──────core_alive──────┘ newer incarnation         |
+ *       └────────────────────────core_alive──────────────────┘
+ *     alive, suspect ──core_dead from the node itself──> left ──30 s, core_reap──> forgotten
  *
  * Owned by whoever holds memberlist.lock; a test owns its own.
  */
@@ -44,7 +46,7 @@ struct node {
     int64_t suspect_deadline_ms; /* 0 = no timer */
     int64_t suspect_min_ms, suspect_max_ms;
     int suspect_k;
-    int suspect_n;                                 /* confirmations */
+    int suspect_n;                               /* confirmations */
     uint32_t suspect_from[CORE_SUSPICION_K + 1]; /* hashes of the names that said it, the first accuser included */
 };
 
@@ -53,9 +55,9 @@ struct broadcast {
     char *bytes;
     size_t n;
     int transmits;
-    uint64_t id;          /* newer = higher */
-    uint64_t version;     /* store: version of the value */
-    struct buf content;   /* store: names of the entries, each NUL-ended, sorted by the codec's own order */
+    uint64_t id;        /* newer = higher */
+    uint64_t version;   /* store: version of the value */
+    struct buf content; /* store: names of the entries, each NUL-ended, sorted by the codec's own order */
 };
 struct queue {
     struct broadcast **items;
@@ -138,7 +140,8 @@ void core_tick(struct core *c, int64_t now_ms, int64_t wall_ms);
 int64_t core_next_ms(const struct core *c);
 /* The frame after its first byte 01. */
 void core_on_packet(struct core *c, struct slice frame);
-/* The stream after its first byte 02, as far as it came. OK: reply is what to answer (perhaps nothing). SHORT: *ret_need bytes are needed at least. */
+/* The stream after its first byte 02, as far as it came. OK: reply is what to answer (perhaps nothing). SHORT:
+ * *ret_need bytes are needed at least. */
 enum wire_result core_on_stream(struct core *c, struct slice in, struct buf *reply, size_t *ret_need);
 /* The server's answer to our push/pull. */
 enum wire_result core_on_reply(struct core *c, struct slice in, size_t *ret_need);
@@ -157,8 +160,8 @@ void core_reap(struct core *c);
 void node_to_wire(const struct node *n, struct wire_msg *ret_m);
 uint64_t core_random(struct core *c);
 /* Up to max nodes that ok says yes to, at random, never ourselves. */
-size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg), const void *arg,
-                 struct node **ret, size_t max);
+size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg),
+                 const void *arg, struct node **ret, size_t max);
 uint32_t name_hash(struct slice name);
 void *must(void *p); /* p, which out of memory has not made NULL */
 
@@ -184,10 +187,12 @@ bool addr_from_text(struct slice text, struct gossip_addr *ret);
 void addr_to_text(const struct gossip_addr *a, char *ret, size_t n);
 
 /* --- queue.c --- */
-/* Takes b over. Drops what it replaces: the same name and, with a version, a subset of the names and no higher version. */
+/* Takes b over. Drops what it replaces: the same name and, with a version, a subset of the names and no higher version.
+ */
 bool queue_add(struct queue *q, struct broadcast *b);
 struct broadcast *broadcast_new(struct slice name, struct slice bytes);
-/* Up to max messages that together are at most *budget bytes (2 for each are counted), the least transmitted first; valid until the next call. */
+/* Up to max messages that together are at most *budget bytes (2 for each are counted), the least transmitted first;
+ * valid until the next call. */
 size_t queue_take(struct queue *q, int transmit_limit, size_t *budget, struct slice *ret, size_t max);
 bool queue_has(const struct queue *q, struct slice name, int transmit_limit);
 size_t queue_pending(const struct queue *q, int transmit_limit);

@@ -1,6 +1,6 @@
 /*
- * The event thread: all sockets, none of which blocks. A round: under the lock let the core do what is due and take its outbox; without it, connect, read
- * and write. What was read is given to the core under the lock.
+ * The event thread: all sockets, none of which blocks. A round: under the lock let the core do what is due and take its
+ * outbox; without it, connect, read and write. What was read is given to the core under the lock.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,7 +18,8 @@
 #include "base/clock.h"
 #include "ring/memberlist/memberlist_int.h"
 
-#define IN_MAX_BYTES ((size_t)32 << 20) /* LZW of what cannot be compressed is up to 1.5 times as large as the state */
+#define IN_MAX_BYTES ((size_t)32 << 20) /* LZW of what cannot be compressed is up to 1.5 times as large as the state   \
+                                         */
 #define READ_BYTES 65536
 #define EVENTS 64
 
@@ -60,7 +61,8 @@ static bool listen_at(struct memberlist *m, const struct gossip_addr *at, struct
     if (bind(m->listen_fd, (struct sockaddr *)&sa, n) != 0 || listen(m->listen_fd, 512) != 0 ||
         getsockname(m->listen_fd, (struct sockaddr *)&sa, &n) != 0)
         return err_errno(err, ERR_IO, errno, "memberlist: listening on port %u", at->port);
-    m->port = ntohs(sa.ss_family == AF_INET ? ((struct sockaddr_in *)&sa)->sin_port : ((struct sockaddr_in6 *)&sa)->sin6_port);
+    m->port = ntohs(sa.ss_family == AF_INET ? ((struct sockaddr_in *)&sa)->sin_port
+                                            : ((struct sockaddr_in6 *)&sa)->sin6_port);
     return true;
 }
 
@@ -118,7 +120,7 @@ void event_wake(struct memberlist *m)
     (void)n; /* full means that it is awake */
 }
 
-/* --- connections ------------------------------------------------------------------------------------------------------- */
+/* --- connections -------------------------------------------------------------------------------------------------- */
 
 static struct conn *conn_new(struct memberlist *m, int fd, enum conn_kind kind, int64_t timeout_ms)
 {
@@ -345,7 +347,7 @@ static void sweep(struct memberlist *m)
     }
 }
 
-/* --- the loop ---------------------------------------------------------------------------------------------------------- */
+/* --- the loop ----------------------------------------------------------------------------------------------------- */
 
 /* Takes the outbox; returns how long to sleep, -1 when it is time to stop. */
 static int round_start(struct memberlist *m, struct outgoing *ret_out, size_t *ret_n)

@@ -1,4 +1,5 @@
-/* The join thread: finds the seeds' addresses, which may take the resolver seconds, and has the event thread ask them. */
+/* The join thread: finds the seeds' addresses, which may take the resolver seconds, and has the event thread ask them.
+ */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>

@@ -7,7 +7,8 @@
 enum { CLEAR = 256, END = 257, WIDTH_MIN = 9, WIDTH_MAX = 12, CODES = 1 << WIDTH_MAX, CODE_LAST = CODES - 1 };
 enum { SLOTS = 4 * CODES, NO_CODE = -1 };
 
-/* The strings known to the writer: key = code of all but the last byte, then that byte. 0 is a free slot (no key with a code has value 0). */
+/* The strings known to the writer: key = code of all but the last byte, then that byte. 0 is a free slot (no key with a
+ * code has value 0). */
 struct writer {
     struct buf *out;
     uint32_t bits;

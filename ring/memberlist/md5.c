@@ -16,14 +16,23 @@ static void block(uint32_t h[4], const uint8_t *p, const uint32_t *t)
 {
     uint32_t m[16], a = h[0], b = h[1], c = h[2], d = h[3];
     for (int i = 0; i < 16; i++)
-        m[i] = (uint32_t)p[4 * i] | (uint32_t)p[4 * i + 1] << 8 | (uint32_t)p[4 * i + 2] << 16 | (uint32_t)p[4 * i + 3] << 24;
+        m[i] = (uint32_t)p[4 * i] | (uint32_t)p[4 * i + 1] << 8 | (uint32_t)p[4 * i + 2] << 16 |
+               (uint32_t)p[4 * i + 3] << 24;
     for (uint32_t i = 0; i < 64; i++) {
         uint32_t f, g;
         switch (i / 16) {
-        case 0: f = (b & c) | (~b & d), g = i; break;
-        case 1: f = (d & b) | (~d & c), g = (5 * i + 1) % 16; break;
-        case 2: f = b ^ c ^ d, g = (3 * i + 5) % 16; break;
-        default: f = c ^ (b | ~d), g = (7 * i) % 16; break;
+        case 0:
+            f = (b & c) | (~b & d), g = i;
+            break;
+        case 1:
+            f = (d & b) | (~d & c), g = (5 * i + 1) % 16;
+            break;
+        case 2:
+            f = b ^ c ^ d, g = (3 * i + 5) % 16;
+            break;
+        default:
+            f = c ^ (b | ~d), g = (7 * i) % 16;
+            break;
         }
         f += a + t[i] + m[g];
         uint8_t s = shifts[i / 16][i % 4];

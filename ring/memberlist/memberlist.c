@@ -53,8 +53,8 @@ static bool check(const struct memberlist_config *cfg, struct err *err)
         return err_set(err, ERR_CONFIG, "memberlist: zone is longer than 16 bytes");
     if (strlen(cfg->node_name) > WIRE_NAME_MAX_BYTES - 10)
         return err_set(err, ERR_CONFIG, "memberlist: node name is longer than %d bytes", WIRE_NAME_MAX_BYTES - 10);
-    if (cfg->gossip_interval_ms < 1 || cfg->probe_interval_ms < 1 || cfg->push_pull_interval_ms < 0 || cfg->max_nodes < 1 ||
-        cfg->stream_timeout_ms < 1 || cfg->packet_timeout_ms < 1)
+    if (cfg->gossip_interval_ms < 1 || cfg->probe_interval_ms < 1 || cfg->push_pull_interval_ms < 0 ||
+        cfg->max_nodes < 1 || cfg->stream_timeout_ms < 1 || cfg->packet_timeout_ms < 1)
         return err_set(err, ERR_CONFIG, "memberlist: intervals and limits must be positive");
     for (size_t i = 0; i < cfg->n_join; i++)
         if (strncmp(cfg->join[i], "dnssrv", 6) == 0)
@@ -65,7 +65,8 @@ static bool check(const struct memberlist_config *cfg, struct err *err)
 static void copy_config(struct memberlist *m, const struct memberlist_config *cfg)
 {
     m->cfg = *cfg;
-    const char **from[] = {&m->cfg.node_name, &m->cfg.bind_addr, &m->cfg.advertise_addr, &m->cfg.cluster_label, &m->cfg.zone};
+    const char **from[] = {&m->cfg.node_name, &m->cfg.bind_addr, &m->cfg.advertise_addr, &m->cfg.cluster_label,
+                           &m->cfg.zone};
     for (size_t i = 0; i < ARRAY_LEN(from); i++)
         *from[i] = m->strings[i] = must(strdup(*from[i]));
     m->seeds = must(calloc(cfg->n_join + 1, sizeof *m->seeds));

@@ -1,9 +1,11 @@
 /*
- * Gossip: hashicorp/memberlist's protocol over dskit's TCP transport, and dskit's key-value store on top of it. A process that speaks it is a member
- * of a cluster of Mimirs, Loki and the like (docs/formats.md section 5): it hears who is there and who died, and shares the documents of ring/kv.h.
+ * Gossip: hashicorp/memberlist's protocol over dskit's TCP transport, and dskit's key-value store on top of it. A
+ * process that speaks it is a member of a cluster of Mimirs, Loki and the like (docs/formats.md section 5): it hears
+ * who is there and who died, and shares the documents of ring/kv.h.
  *
- * No broker, no leader: each process has all keys, changes are merged (the codec's merge) and told on. A change reaches everybody within a few gossip
- * intervals; every 30 s two processes exchange all they have, which repairs what was lost.
+ * No broker, no leader: each process has all keys, changes are merged (the codec's merge) and told on. A change reaches
+ * everybody within a few gossip intervals; every 30 s two processes exchange all they have, which repairs what was
+ * lost.
  *
  * README.md tells the story, the threads and the locks.
  */
@@ -78,7 +80,8 @@ struct memberlist *memberlist_new(const struct memberlist_config *cfg, const str
 bool memberlist_start(struct memberlist *m, struct err *err);
 /* Tells the others that we go and waits until that is sent (leave_timeout_ms at most). No traffic afterwards. */
 void memberlist_leave(struct memberlist *m);
-/* Stops the threads, without telling anybody if leave was not called, and frees. All watches must be gone. NULL is fine. */
+/* Stops the threads, without telling anybody if leave was not called, and frees. All watches must be gone. NULL is
+ * fine. */
 void memberlist_free(struct memberlist *m);
 
 uint16_t memberlist_port(const struct memberlist *m);
@@ -91,7 +94,7 @@ struct kv *memberlist_kv(struct memberlist *m);
 
 struct memberlist_member {
     char name[256];
-    char addr[64]; /* ip:port */
+    char addr[64];     /* ip:port */
     const char *state; /* "alive", "suspect", "dead", "left" */
     uint32_t incarnation;
     int64_t state_age_ms;
@@ -100,12 +103,13 @@ struct memberlist_member {
 size_t memberlist_members(struct memberlist *m, struct memberlist_member *ret, size_t max);
 
 struct memberlist_stats {
-    uint64_t packets_in, packets_out, packets_dropped; /* dropped: malformed, wrong label or checksum, limits, failed connections */
+    uint64_t packets_in, packets_out,
+        packets_dropped; /* dropped: malformed, wrong label or checksum, limits, failed connections */
     uint64_t streams_in, streams_out, streams_failed;
     uint64_t bytes_in, bytes_out;
     uint64_t bad_digests; /* processed all the same */
     uint64_t broadcasts_dropped;
-    uint64_t conflicts; /* two processes of one name */
+    uint64_t conflicts;  /* two processes of one name */
     uint64_t bad_values; /* keys or codecs that are unknown, values that are damaged */
     size_t queued;
     int awareness; /* 0 = we are well */

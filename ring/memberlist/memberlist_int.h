@@ -30,7 +30,7 @@ struct kv_watch {
     const struct kv_codec *codec;
     kv_watch_fn *fn;
     void *arg;
-    bool running; /* in fn, without the lock */
+    bool running;                       /* in fn, without the lock */
     uint64_t seen[MEMBERLIST_KEYS_MAX]; /* version told of the entry of this place */
 };
 

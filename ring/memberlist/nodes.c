@@ -66,7 +66,8 @@ static void broadcast(struct core *c, struct slice name, enum wire_type type, co
     buf_release(&bytes);
 }
 
-static void broadcast_accusation(struct core *c, enum wire_type type, struct slice name, struct slice from, uint32_t incarnation)
+static void broadcast_accusation(struct core *c, enum wire_type type, struct slice name, struct slice from,
+                                 uint32_t incarnation)
 {
     broadcast(c, name, type, &(struct wire_msg){.Node = name, .From = from, .Incarnation = incarnation});
 }
@@ -133,7 +134,8 @@ static bool may_move(const struct core *c, const struct node *n)
 {
     if (n->state == NODE_LEFT)
         return true;
-    return n->state == NODE_DEAD && c->cfg.dead_node_reclaim_ms > 0 && c->now_ms - n->changed_ms > c->cfg.dead_node_reclaim_ms;
+    return n->state == NODE_DEAD && c->cfg.dead_node_reclaim_ms > 0 &&
+           c->now_ms - n->changed_ms > c->cfg.dead_node_reclaim_ms;
 }
 
 static bool same_as_self(const struct core *c, const struct wire_msg *m)
@@ -177,7 +179,7 @@ void core_alive(struct core *c, const struct wire_msg *m, bool is_bootstrap)
     broadcast(c, told.Node, WIRE_ALIVE, &told);
 }
 
-/* --- suspicion --------------------------------------------------------------------------------------------------------- */
+/* --- suspicion ---------------------------------------------------------------------------------------------------- */
 
 /* Log-scaled between max (nobody agrees) and min (k others do). */
 static void arm(struct node *n)
@@ -276,8 +278,8 @@ void core_reap(struct core *c)
     }
 }
 
-size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg), const void *arg,
-                 struct node **ret, size_t max)
+size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg),
+                 const void *arg, struct node **ret, size_t max)
 {
     size_t n = 0, seen = 0;
     for (size_t i = 0; i < c->n_nodes; i++) {

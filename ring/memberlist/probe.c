@@ -1,7 +1,7 @@
 /*
- * Failure detection. Every probe interval the next node of a shuffled list is pinged; without an answer after probe_timeout three others are asked to
- * ping it; without theirs at the end of the interval it is suspected. One probe is under way at a time. Who fails often doubts
- * himself: the awareness (0..7) stretches the interval.
+ * Failure detection. Every probe interval the next node of a shuffled list is pinged; without an answer after
+ * probe_timeout three others are asked to ping it; without theirs at the end of the interval it is suspected. One probe
+ * is under way at a time. Who fails often doubts himself: the awareness (0..7) stretches the interval.
  */
 #include <stdlib.h>
 
@@ -23,8 +23,9 @@ static uint32_t next_seq(struct core *c)
 
 static struct wire_msg from_us(const struct core *c)
 {
-    return (struct wire_msg){
-        .SourceAddr = {(const char *)c->addr.ip, c->addr.n}, .SourcePort = c->addr.port, .SourceNode = slice_of(c->name)};
+    return (struct wire_msg){.SourceAddr = {(const char *)c->addr.ip, c->addr.n},
+                             .SourcePort = c->addr.port,
+                             .SourceNode = slice_of(c->name)};
 }
 
 static void send_ping(struct core *c, const struct node *n, uint32_t seq)
@@ -110,7 +111,8 @@ static void probe_indirectly(struct core *c, const struct node *target)
     }
 }
 
-/* Nobody could reach it. Helpers that said so prove that our own network is well; where they too are silent the fault may be ours. */
+/* Nobody could reach it. Helpers that said so prove that our own network is well; where they too are silent the fault
+ * may be ours. */
 static void probe_failed(struct core *c, const struct node *n)
 {
     struct probe *p = &c->probe;
@@ -164,7 +166,7 @@ void core_probe_tick(struct core *c)
         start_probe(c);
 }
 
-/* --- what others ask ----------------------------------------------------------------------------------------------------- */
+/* --- what others ask ---------------------------------------------------------------------------------------------- */
 
 static struct gossip_addr reply_to(const struct wire_msg *m, const struct gossip_addr *from)
 {

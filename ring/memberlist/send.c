@@ -7,7 +7,7 @@
 #include "base/assert.h"
 #include "ring/memberlist/core_int.h"
 
-/* --- addresses --------------------------------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -56,7 +56,7 @@ void addr_to_text(const struct gossip_addr *a, char *ret, size_t n)
     snprintf(ret, n, is_v4 ? "%s:%u" : "[%s]:%u", ip, a->port);
 }
 
-/* --- the outbox -------------------------------------------------------------------------------------------------------- */
+/* --- the outbox --------------------------------------------------------------------------------------------------- */
 
 static struct outgoing *post(struct core *c, const struct gossip_addr *to)
 {
@@ -76,7 +76,8 @@ int core_transmit_limit(const struct core *c)
 
 static struct wire_wrap wrap_of(const struct core *c, bool crc)
 {
-    return (struct wire_wrap){.label = slice_of(c->cfg.cluster_label), .compress = c->cfg.compression_enabled, .crc = crc};
+    return (struct wire_wrap){
+        .label = slice_of(c->cfg.cluster_label), .compress = c->cfg.compression_enabled, .crc = crc};
 }
 
 static void send_one(struct core *c, const struct gossip_addr *to, bool crc, struct slice message)
@@ -133,7 +134,7 @@ void core_send_piggyback(struct core *c, const struct gossip_addr *to, struct sl
     core_send(c, to, false, all, n + 1);
 }
 
-/* --- gossip ------------------------------------------------------------------------------------------------------------ */
+/* --- gossip ------------------------------------------------------------------------------------------------------- */
 
 static bool hears_gossip(const struct core *c, const struct node *n, const void *arg)
 {
@@ -156,7 +157,7 @@ void core_gossip(struct core *c)
     }
 }
 
-/* --- push/pull --------------------------------------------------------------------------------------------------------- */
+/* --- push/pull ---------------------------------------------------------------------------------------------------- */
 
 void core_state(struct core *c, bool is_join, struct buf *out)
 {

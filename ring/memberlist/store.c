@@ -18,7 +18,8 @@ static struct entry *add(struct core *c, struct slice key, const struct kv_codec
         struct entry *e = &c->entries[i];
         if (e->key)
             continue;
-        *e = (struct entry){.key = must(strndup(key.p, key.n)), .codec = codec, .value = must(codec->decode(SL(""), NULL))};
+        *e = (struct entry){
+            .key = must(strndup(key.p, key.n)), .codec = codec, .value = must(codec->decode(SL(""), NULL))};
         return e;
     }
     return NULL;
@@ -73,8 +74,8 @@ static void tell(struct core *c, const struct entry *e, const void *change, bool
 }
 
 /*
- * Merges into a copy: when all that changed is a tombstone too old to keep, the value stays as it was. Returns the change, which the caller
- * owns, or NULL.
+ * Merges into a copy: when all that changed is a tombstone too old to keep, the value stays as it was. Returns the
+ * change, which the caller owns, or NULL.
  */
 static void *merge(struct core *c, struct entry *e, const void *incoming, bool is_cas)
 {

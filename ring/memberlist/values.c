@@ -11,7 +11,8 @@ static struct memberlist *of(struct kv *kv)
 }
 
 /* A copy without tombstones, NULL when there is none. With the lock held. */
-static void *copy_value(struct memberlist *m, struct slice key, const struct kv_codec *codec, uint64_t *ret_version, bool *ret_ok)
+static void *copy_value(struct memberlist *m, struct slice key, const struct kv_codec *codec, uint64_t *ret_version,
+                        bool *ret_ok)
 {
     const struct entry *e = store_find(&m->core, key);
     *ret_version = e ? e->version : 0;
@@ -44,8 +45,8 @@ static bool values_get(struct kv *kv, struct slice key, const struct kv_codec *c
 
 enum store_result { STORED, CHANGED_MEANWHILE, FULL, GONE };
 
-static enum store_result store_if_same(struct memberlist *m, struct slice key, const struct kv_codec *codec, const void *value,
-                                       uint64_t version)
+static enum store_result store_if_same(struct memberlist *m, struct slice key, const struct kv_codec *codec,
+                                       const void *value, uint64_t version)
 {
     enum store_result r = STORED;
     pthread_mutex_lock(&m->lock);
@@ -72,7 +73,8 @@ static bool stored(enum store_result r, struct slice key, struct err *err)
     return true;
 }
 
-static bool values_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg, struct err *err)
+static bool values_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg,
+                       struct err *err)
 {
     struct memberlist *m = of(kv);
     for (int i = 0; i < KV_CAS_TRIES; i++) {
@@ -121,7 +123,7 @@ static bool values_list(struct kv *kv, struct slice prefix, kv_name_fn *fn, void
     return true;
 }
 
-/* --- watches ----------------------------------------------------------------------------------------------------------- */
+/* --- watches ------------------------------------------------------------------------------------------------------ */
 
 static struct kv_watch *values_watch(struct kv *kv, struct slice key, bool is_prefix, const struct kv_codec *codec,
                                      kv_watch_fn *fn, void *arg, struct err *err)
@@ -165,7 +167,8 @@ static void values_unwatch(struct kv *kv, struct kv_watch *w)
 static bool wants(const struct kv_watch *w, const struct entry *e)
 {
     struct slice key = slice_of(w->key);
-    return e->codec == w->codec && (w->is_prefix ? slice_has_prefix(slice_of(e->key), key) : slice_eq(slice_of(e->key), key));
+    return e->codec == w->codec &&
+           (w->is_prefix ? slice_has_prefix(slice_of(e->key), key) : slice_eq(slice_of(e->key), key));
 }
 
 /* Tells one watch of one entry, without the lock meanwhile. */

@@ -4,9 +4,9 @@
  * A packet, from outside in:   01 len(addr) addr [F4 len label] [0C crc32] [09 compress] [07 compound] message MD5
  * A stream:                    02 [F4 len label] [09 compress] message
  *
- * A message is one byte of type and a map in msgpack's old spec: keys are Go field names in the order of their bytes, strings and bytes alike are
- * A0|n, DA or DB, unsigned numbers shortest, signed ones positive fixint or D1..D3. Reading also takes the newer forms (D9, C4..C6), keys that
- * we do not know, and numbers of any form that fit the field.
+ * A message is one byte of type and a map in msgpack's old spec: keys are Go field names in the order of their bytes,
+ * strings and bytes alike are A0|n, DA or DB, unsigned numbers shortest, signed ones positive fixint or D1..D3. Reading
+ * also takes the newer forms (D9, C4..C6), keys that we do not know, and numbers of any form that fit the field.
  *
  * Everything here is pure: slices point into the input or into scratch. Any thread.
  */
@@ -41,7 +41,8 @@ enum { WIRE_FRAME_PACKET = 1, WIRE_FRAME_STREAM = 2 };
 enum { WIRE_ALGO_LZW = 0, WIRE_ALGO_SNAPPY = 1 };
 enum node_state { NODE_ALIVE, NODE_SUSPECT, NODE_DEAD, NODE_LEFT };
 
-#define WIRE_PLAIN_MAX_BYTES ((size_t)20 << 20) /* what one compressed layer may unfold to, and the state of a push/pull */
+#define WIRE_PLAIN_MAX_BYTES                                                                                           \
+    ((size_t)20 << 20) /* what one compressed layer may unfold to, and the state of a push/pull */
 #define WIRE_NAME_MAX_BYTES 255
 #define WIRE_META_MAX_BYTES 512
 #define WIRE_COMPOUND_MAX 255
@@ -55,7 +56,8 @@ enum wire_field {
     WIRE_FIELDS
 };
 
-/* All fields that a message can have; has = bits of those that were there. Kept as Go names them, because the name is the format. */
+/* All fields that a message can have; has = bits of those that were there. Kept as Go names them, because the name is
+ * the format. */
 struct wire_msg {
     uint32_t has;
 #define WIRE_CTYPE_BYTES struct slice
@@ -70,7 +72,8 @@ struct wire_msg {
 #undef FIELD
 };
 
-/* --- messages: the map after the byte of type ----------------------------------------------------------------------- */
+/* --- messages: the map after the byte of type -----------------------------------------------------------------------
+ */
 
 /* Which fields a message of this type has on the wire; 0 for types without a map. */
 uint32_t wire_fields_of(enum wire_type type);
@@ -92,11 +95,13 @@ enum wire_result wire_get_map(struct wire_cursor *c, struct wire_msg *ret_m);
 /* A whole map that must be there in full. What follows it is left alone, as Go's decoder does. */
 bool wire_get(struct slice map, struct wire_msg *ret_m);
 
-/* --- layers --------------------------------------------------------------------------------------------------------- */
+/* --- layers ---------------------------------------------------------------------------------------------------------
+ */
 
 /* Puts several messages into one: count (1..255), lengths, messages. Each is at most WIRE_COMPOUND_ITEM_MAX_BYTES. */
 void wire_put_compound(struct buf *out, const struct slice *messages, size_t n);
-/* Calls fn for each message; false when the lengths do not fit (messages before the bad one were given out, as upstream does). */
+/* Calls fn for each message; false when the lengths do not fit (messages before the bad one were given out, as upstream
+ * does). */
 bool wire_each_of_compound(struct slice body, void (*fn)(void *arg, struct slice message), void *arg);
 
 void wire_put_compressed(struct buf *out, struct slice plain);
@@ -119,18 +124,22 @@ bool wire_take_label(struct slice in, struct slice *ret_label, struct slice *ret
 /* Takes the CRC off if there is one; false when it does not match. */
 bool wire_take_crc(struct slice in, struct slice *ret_rest);
 
-/* The packet's frame: all but its first byte 01. digest_ok false: counted by the receiver, and processed all the same, as upstream does. */
+/* The packet's frame: all but its first byte 01. digest_ok false: counted by the receiver, and processed all the same,
+ * as upstream does. */
 bool wire_frame_parse(struct slice in, struct slice *ret_addr, struct slice *ret_payload, bool *ret_digest_ok);
 void wire_frame_put(struct buf *out, struct slice addr, struct slice payload);
 
-/* --- push/pull ------------------------------------------------------------------------------------------------------ */
+/* --- push/pull ------------------------------------------------------------------------------------------------------
+ */
 
-/* The body after the byte 06: header, nodes, user state. fn gets each node. SHORT: need_bytes says how much must be there at least. */
+/* The body after the byte 06: header, nodes, user state. fn gets each node. SHORT: need_bytes says how much must be
+ * there at least. */
 typedef bool wire_node_fn(void *arg, const struct wire_msg *node);
-enum wire_result wire_push_pull_parse(struct wire_cursor *c, size_t max_nodes, struct wire_msg *ret_header, wire_node_fn *fn,
-                                      void *arg, struct slice *ret_user_state);
+enum wire_result wire_push_pull_parse(struct wire_cursor *c, size_t max_nodes, struct wire_msg *ret_header,
+                                      wire_node_fn *fn, void *arg, struct slice *ret_user_state);
 
-/* --- dskit's KeyValuePair ------------------------------------------------------------------------------------------- */
+/* --- dskit's KeyValuePair -------------------------------------------------------------------------------------------
+ */
 
 struct wire_pair {
     struct slice key;

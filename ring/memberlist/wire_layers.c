@@ -42,7 +42,8 @@ static uint32_t crc_of(struct slice s)
     return (uint32_t)crc32_z(crc32_z(0, NULL, 0), (const Bytef *)s.p, s.n);
 }
 
-/* --- compound -------------------------------------------------------------------------------------------------------- */
+/* --- compound --------------------------------------------------------------------------------------------------------
+ */
 
 void wire_put_compound(struct buf *out, const struct slice *messages, size_t n)
 {
@@ -75,7 +76,8 @@ bool wire_each_of_compound(struct slice body, void (*fn)(void *arg, struct slice
     return true;
 }
 
-/* --- compression ----------------------------------------------------------------------------------------------------- */
+/* --- compression -----------------------------------------------------------------------------------------------------
+ */
 
 void wire_put_compressed(struct buf *out, struct slice plain)
 {
@@ -91,7 +93,8 @@ void wire_put_compressed(struct buf *out, struct slice plain)
 static bool unsnappy(struct slice in, struct buf *plain)
 {
     size_t n;
-    if (snappy_uncompressed_length(in.p, in.n, &n) != SNAPPY_OK || n > WIRE_PLAIN_MAX_BYTES || !buf_reserve(plain, n + 1))
+    if (snappy_uncompressed_length(in.p, in.n, &n) != SNAPPY_OK || n > WIRE_PLAIN_MAX_BYTES ||
+        !buf_reserve(plain, n + 1))
         return false;
     if (snappy_uncompress(in.p, in.n, plain->p + plain->n, &n) != SNAPPY_OK)
         return false;
@@ -109,7 +112,8 @@ bool wire_decompress(struct slice body, struct buf *plain)
     return m.Algo == WIRE_ALGO_LZW && lzw_decode(m.Buf, plain);
 }
 
-/* --- label, CRC, wrapping ------------------------------------------------------------------------------------------- */
+/* --- label, CRC, wrapping -------------------------------------------------------------------------------------------
+ */
 
 static void put_label(struct buf *out, struct slice label)
 {
@@ -197,10 +201,11 @@ void wire_frame_put(struct buf *out, struct slice addr, struct slice payload)
     buf_put(out, digest, DIGEST_BYTES);
 }
 
-/* --- push/pull ------------------------------------------------------------------------------------------------------- */
+/* --- push/pull -------------------------------------------------------------------------------------------------------
+ */
 
-enum wire_result wire_push_pull_parse(struct wire_cursor *c, size_t max_nodes, struct wire_msg *ret_header, wire_node_fn *fn,
-                                      void *arg, struct slice *ret_user_state)
+enum wire_result wire_push_pull_parse(struct wire_cursor *c, size_t max_nodes, struct wire_msg *ret_header,
+                                      wire_node_fn *fn, void *arg, struct slice *ret_user_state)
 {
     struct wire_msg node;
     enum wire_result r = wire_get_map(c, ret_header);
@@ -225,7 +230,8 @@ enum wire_result wire_push_pull_parse(struct wire_cursor *c, size_t max_nodes, s
     return WIRE_OK;
 }
 
-/* --- KeyValuePair ---------------------------------------------------------------------------------------------------- */
+/* --- KeyValuePair ----------------------------------------------------------------------------------------------------
+ */
 
 enum { PAIR_KEY = 1, PAIR_VALUE, PAIR_CODEC, PAIR_DELETED, PAIR_TIME };
 enum { VARINT = 0, FIXED64 = 1, LENGTH = 2, FIXED32 = 5 };
@@ -291,11 +297,21 @@ bool wire_get_pair(struct slice in, struct wire_pair *ret_pair)
         if (!get_uvarint(&in, &tag) || !(tag >> 3) || !get_proto(&in, tag & 7, &v, &bytes))
             return false;
         switch (tag) {
-        case PAIR_KEY << 3 | LENGTH: ret_pair->key = bytes; break;
-        case PAIR_VALUE << 3 | LENGTH: ret_pair->value = bytes; break;
-        case PAIR_CODEC << 3 | LENGTH: ret_pair->codec = bytes; break;
-        case PAIR_DELETED << 3 | VARINT: ret_pair->deleted = v != 0; break;
-        case PAIR_TIME << 3 | VARINT: ret_pair->update_time_ms = (int64_t)v; break;
+        case PAIR_KEY << 3 | LENGTH:
+            ret_pair->key = bytes;
+            break;
+        case PAIR_VALUE << 3 | LENGTH:
+            ret_pair->value = bytes;
+            break;
+        case PAIR_CODEC << 3 | LENGTH:
+            ret_pair->codec = bytes;
+            break;
+        case PAIR_DELETED << 3 | VARINT:
+            ret_pair->deleted = v != 0;
+            break;
+        case PAIR_TIME << 3 | VARINT:
+            ret_pair->update_time_ms = (int64_t)v;
+            break;
         default:
             if (tag >> 3 <= PAIR_TIME)
                 return false; /* ours, with another wire type */

@@ -20,21 +20,32 @@ static const struct {
 uint32_t wire_fields_of(enum wire_type type)
 {
     switch (type) {
-    case WIRE_PING: return BIT(Node) | BIT(SeqNo) | SOURCE_FIELDS;
-    case WIRE_INDIRECT_PING: return BIT(Nack) | BIT(Node) | BIT(Port) | BIT(SeqNo) | BIT(Target) | SOURCE_FIELDS;
-    case WIRE_ACK: return BIT(Payload) | BIT(SeqNo);
-    case WIRE_NACK: return BIT(SeqNo);
+    case WIRE_PING:
+        return BIT(Node) | BIT(SeqNo) | SOURCE_FIELDS;
+    case WIRE_INDIRECT_PING:
+        return BIT(Nack) | BIT(Node) | BIT(Port) | BIT(SeqNo) | BIT(Target) | SOURCE_FIELDS;
+    case WIRE_ACK:
+        return BIT(Payload) | BIT(SeqNo);
+    case WIRE_NACK:
+        return BIT(SeqNo);
     case WIRE_SUSPECT:
-    case WIRE_DEAD: return BIT(From) | BIT(Incarnation) | BIT(Node);
-    case WIRE_ALIVE: return BIT(Addr) | BIT(Incarnation) | BIT(Meta) | BIT(Node) | BIT(Port) | BIT(Vsn);
-    case WIRE_PUSH_PULL: return BIT(Join) | BIT(Nodes) | BIT(UserStateLen);
-    case WIRE_USER: return BIT(UserMsgLen);
-    case WIRE_COMPRESS: return BIT(Algo) | BIT(Buf);
-    case WIRE_ERR: return BIT(Error);
+    case WIRE_DEAD:
+        return BIT(From) | BIT(Incarnation) | BIT(Node);
+    case WIRE_ALIVE:
+        return BIT(Addr) | BIT(Incarnation) | BIT(Meta) | BIT(Node) | BIT(Port) | BIT(Vsn);
+    case WIRE_PUSH_PULL:
+        return BIT(Join) | BIT(Nodes) | BIT(UserStateLen);
+    case WIRE_USER:
+        return BIT(UserMsgLen);
+    case WIRE_COMPRESS:
+        return BIT(Algo) | BIT(Buf);
+    case WIRE_ERR:
+        return BIT(Error);
     case WIRE_COMPOUND:
     case WIRE_ENCRYPT:
     case WIRE_CRC:
-    case WIRE_LABEL: break;
+    case WIRE_LABEL:
+        break;
     }
     return 0;
 }
@@ -44,7 +55,8 @@ uint32_t wire_fields_of_node_state(void)
     return BIT(Addr) | BIT(Incarnation) | BIT(Meta) | BIT(Name) | BIT(Port) | BIT(State) | BIT(Vsn);
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------------------------------
+ */
 
 static void put_big_endian(struct buf *out, uint8_t lead, uint64_t v, int n_bytes)
 {
@@ -101,11 +113,21 @@ static void put_field(struct buf *out, enum kind kind, const void *at)
             put_raw(out, *s);
         break;
     }
-    case UINT8: put_unsigned(out, *(const uint8_t *)at); break;
-    case UINT16: put_unsigned(out, *(const uint16_t *)at); break;
-    case UINT32: put_unsigned(out, *(const uint32_t *)at); break;
-    case INT: put_signed(out, *(const int32_t *)at); break;
-    case BOOL: buf_putc(out, (char)(*(const bool *)at ? 0xc3 : 0xc2)); break;
+    case UINT8:
+        put_unsigned(out, *(const uint8_t *)at);
+        break;
+    case UINT16:
+        put_unsigned(out, *(const uint16_t *)at);
+        break;
+    case UINT32:
+        put_unsigned(out, *(const uint32_t *)at);
+        break;
+    case INT:
+        put_signed(out, *(const int32_t *)at);
+        break;
+    case BOOL:
+        buf_putc(out, (char)(*(const bool *)at ? 0xc3 : 0xc2));
+        break;
     }
 }
 
@@ -132,7 +154,8 @@ void wire_put(struct buf *out, enum wire_type type, const struct wire_msg *m)
     wire_put_map(out, wire_fields_of(type), m);
 }
 
-/* --- reading --------------------------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------------------------------
+ */
 
 static enum wire_result take(struct wire_cursor *c, size_t n, const uint8_t **ret_p)
 {
@@ -221,34 +244,48 @@ static enum wire_result take_value(struct wire_cursor *c, struct value *ret_v)
     if (b <= 0xbf)
         return take_text(c, b & 0x1f, ret_v);
     switch (b) {
-    case 0xc0: ret_v->kind = NIL; return WIRE_OK;
+    case 0xc0:
+        ret_v->kind = NIL;
+        return WIRE_OK;
     case 0xc2:
-    case 0xc3: *ret_v = (struct value){.kind = TRUTH, .truth = b == 0xc3}; return WIRE_OK;
+    case 0xc3:
+        *ret_v = (struct value){.kind = TRUTH, .truth = b == 0xc3};
+        return WIRE_OK;
     case 0xc4:
     case 0xc5:
-    case 0xc6: return take_counted(c, (size_t)1 << (b - 0xc4), TEXT, ret_v);
-    case 0xca: return take(c, 4, &p);
-    case 0xcb: return take(c, 8, &p);
+    case 0xc6:
+        return take_counted(c, (size_t)1 << (b - 0xc4), TEXT, ret_v);
+    case 0xca:
+        return take(c, 4, &p);
+    case 0xcb:
+        return take(c, 8, &p);
     case 0xcc:
     case 0xcd:
     case 0xce:
-    case 0xcf: return take_number(c, (size_t)1 << (b - 0xcc), false, ret_v);
+    case 0xcf:
+        return take_number(c, (size_t)1 << (b - 0xcc), false, ret_v);
     case 0xd0:
     case 0xd1:
     case 0xd2:
-    case 0xd3: return take_number(c, (size_t)1 << (b - 0xd0), true, ret_v);
+    case 0xd3:
+        return take_number(c, (size_t)1 << (b - 0xd0), true, ret_v);
     case 0xd9:
     case 0xda:
-    case 0xdb: return take_counted(c, (size_t)1 << (b - 0xd9), TEXT, ret_v);
+    case 0xdb:
+        return take_counted(c, (size_t)1 << (b - 0xd9), TEXT, ret_v);
     case 0xdc:
-    case 0xdd: return take_counted(c, (size_t)2 << (b - 0xdc), ARRAY, ret_v);
+    case 0xdd:
+        return take_counted(c, (size_t)2 << (b - 0xdc), ARRAY, ret_v);
     case 0xde:
-    case 0xdf: return take_counted(c, (size_t)2 << (b - 0xde), MAP, ret_v);
-    default: return WIRE_BAD; /* extensions, which the old spec has not */
+    case 0xdf:
+        return take_counted(c, (size_t)2 << (b - 0xde), MAP, ret_v);
+    default:
+        return WIRE_BAD; /* extensions, which the old spec has not */
     }
 }
 
-/* Passes over the items of a value whose head was read; every item is at least one byte, so the work is bounded by the input. */
+/* Passes over the items of a value whose head was read; every item is at least one byte, so the work is bounded by the
+ * input. */
 static enum wire_result skip_items(struct wire_cursor *c, const struct value *v, int depth)
 {
     uint64_t n = v->kind == ARRAY ? v->count : v->kind == MAP ? 2 * v->count : 0;

@@ -1,6 +1,7 @@
 /*
- * What arrives at the gossip port: 01 a packet, 02 a stream, anything else the answer to a push/pull. The node knows another one, probes it and has a seed's label
- * check off; checksums of CRC layers are made right, so that mutations get past them.
+ * What arrives at the gossip port: 01 a packet, 02 a stream, anything else the answer to a push/pull. The node knows
+ * another one, probes it and has a seed's label check off; checksums of CRC layers are made right, so that mutations
+ * get past them.
  */
 #include <stdlib.h>
 #include <zlib.h>
@@ -55,7 +56,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     uint8_t *copy = malloc(n);
     memcpy(copy, data, n);
     core_init(c, &cfg, &codecs, "node-c", &addr, 1, 1000, 1795237940000);
-    core_alive(c, &(struct wire_msg){.Node = SL("node-b"), .Addr = {(const char *)addr.ip, 16}, .Port = 18257, .Incarnation = 1}, false);
+    core_alive(
+        c,
+        &(struct wire_msg){.Node = SL("node-b"), .Addr = {(const char *)addr.ip, 16}, .Port = 18257, .Incarnation = 1},
+        false);
     core_tick(c, 7000, 1795237946000); /* a probe is under way */
     feed(c, copy, n);
     for (int64_t ms = 7200; ms < 14000; ms += 2200)

@@ -1,6 +1,6 @@
 /*
- * The protocol on a simulated network with a clock that we turn: many cores, whose packets arrive 1 ms later unless a filter drops them. What takes minutes on
- * a real clock takes a second here, and every run is the same.
+ * The protocol on a simulated network with a clock that we turn: many cores, whose packets arrive 1 ms later unless a
+ * filter drops them. What takes minutes on a real clock takes a second here, and every run is the same.
  */
 #include <criterion/criterion.h>
 

@@ -1,6 +1,6 @@
 /*
- * Every connection that was captured between real processes (shared mimir/rings): our decoding equals the decoding that was kept beside the bytes,
- * and our encoding of what we decoded gives the same bytes again, layer by layer.
+ * Every connection that was captured between real processes (shared mimir/rings): our decoding equals the decoding that
+ * was kept beside the bytes, and our encoding of what we decoded gives the same bytes again, layer by layer.
  */
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -12,8 +12,9 @@
 
 #define RINGS TEST_SHARED_DIR "/mimir/rings/"
 
-static const char *const type_names[] = {"ping",     "indirectPing", "ackResp", "suspect",  "alive",   "dead",     "pushPull",
-                                         "compound", "user",         "compress", "encrypt", "nackResp", "hasCrc",  "err"};
+static const char *const type_names[] = {"ping",    "indirectPing", "ackResp",  "suspect", "alive",
+                                         "dead",    "pushPull",     "compound", "user",    "compress",
+                                         "encrypt", "nackResp",     "hasCrc",   "err"};
 
 static struct slice slurp(const char *dir, const char *file)
 {
@@ -212,13 +213,26 @@ static void check_message(const json_t *want, struct slice message)
     const char *name = json_string_value(json_object_get(want, "type"));
     cr_assert_str_eq(name, type == WIRE_LABEL ? "hasLabel" : type_names[type]);
     switch (type) {
-    case WIRE_LABEL: check_label(want, message); break;
-    case WIRE_CRC: check_crc(want, message); break;
-    case WIRE_COMPRESS: check_compressed(want, message); break;
-    case WIRE_COMPOUND: check_compound(want, message); break;
-    case WIRE_PUSH_PULL: check_push_pull(want, message); break;
-    case WIRE_USER: check_pair(json_object_get(want, "kv"), (struct slice){message.p + 1, message.n - 1}); break;
-    default: check_body(want, message);
+    case WIRE_LABEL:
+        check_label(want, message);
+        break;
+    case WIRE_CRC:
+        check_crc(want, message);
+        break;
+    case WIRE_COMPRESS:
+        check_compressed(want, message);
+        break;
+    case WIRE_COMPOUND:
+        check_compound(want, message);
+        break;
+    case WIRE_PUSH_PULL:
+        check_push_pull(want, message);
+        break;
+    case WIRE_USER:
+        check_pair(json_object_get(want, "kv"), (struct slice){message.p + 1, message.n - 1});
+        break;
+    default:
+        check_body(want, message);
     }
 }
 
@@ -307,8 +321,9 @@ Test(memberlist_golden, ping_written_by_hand)
         .Node = SL("n1"), .SeqNo = 1, .SourceAddr = {addr, 16}, .SourcePort = 7946, .SourceNode = SL("n2")};
     struct buf out = {0};
     wire_put(&out, WIRE_PING, &m);
-    static const char want[] = "\x00\x85\xa4Node\xa2n1\xa5SeqNo\x01\xaaSourceAddr\xb0\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\x00\x00\x01"
-                               "\xaaSourceNode\xa2n2\xaaSourcePort\xcd\x1f\x0a";
+    static const char want[] =
+        "\x00\x85\xa4Node\xa2n1\xa5SeqNo\x01\xaaSourceAddr\xb0\0\0\0\0\0\0\0\0\0\0\xff\xff\x0a\x00\x00\x01"
+        "\xaaSourceNode\xa2n2\xaaSourcePort\xcd\x1f\x0a";
     same((struct slice){want, sizeof want - 1}, &out);
     buf_release(&out);
 }

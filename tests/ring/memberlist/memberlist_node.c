@@ -3,8 +3,8 @@
  *
  *     memberlist_node NAME PORT SEED|- SECONDS [leave]
  *
- * puts an instance NAME into collectors/ring and prints every second its members ("member NAME STATE"), the instances of the ring ("instance ID STATE")
- * and what it has cost ("cost CPU_MS BYTES_IN BYTES_OUT").
+ * puts an instance NAME into collectors/ring and prints every second its members ("member NAME STATE"), the instances
+ * of the ring ("instance ID STATE") and what it has cost ("cost CPU_MS BYTES_IN BYTES_OUT").
  */
 #include <stdio.h>
 #include <stdlib.h>

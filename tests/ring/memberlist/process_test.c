@@ -1,6 +1,9 @@
 /* Whole nodes with their threads and sockets on loopback; intervals are shortened, nothing else. */
 #include <criterion/criterion.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -10,7 +13,8 @@
 #define KEY SL("collectors/ring")
 #define PATIENCE_MS 30000
 
-static struct memberlist *node_new(const char *name, uint16_t port, uint16_t seed, bool (*may_reach)(void *, uint16_t), void *arg)
+static struct memberlist *node_new(const char *name, uint16_t port, uint16_t seed, bool (*may_reach)(void *, uint16_t),
+                                   void *arg)
 {
     struct memberlist_config cfg;
     struct kv_codecs codecs = {.codecs = {&set_codec}, .n = 1};
@@ -51,7 +55,8 @@ static void wait_count(struct memberlist *m, const char *state, size_t n)
 {
     int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
     while (count(m, state) != n) {
-        cr_assert(clock_mono_ms() < until_ms, "%s sees %zu %s, not %zu", memberlist_node_name(m), count(m, state), state, n);
+        cr_assert(clock_mono_ms() < until_ms, "%s sees %zu %s, not %zu", memberlist_node_name(m), count(m, state),
+                  state, n);
         usleep(10000);
     }
 }
@@ -202,6 +207,54 @@ Test(memberlist_process, watchers_hear_of_changes_that_others_make)
     kv_unwatch(memberlist_kv(b), w);
     memberlist_free(a);
     memberlist_free(b);
+}
+
+static int dial(const struct memberlist *m)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(memberlist_port(m))};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert_eq(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+/* Bytes until the node closes. */
+static size_t read_all(int fd)
+{
+    char bytes[4096];
+    size_t n = 0;
+    for (ssize_t got; (got = recv(fd, bytes, sizeof bytes, 0)) > 0;)
+        n += (size_t)got;
+    close(fd);
+    return n;
+}
+
+Test(memberlist_process, push_pull_that_comes_byte_by_byte_is_answered)
+{
+    static const char join[] = "\x02\x06\x83\xa4Join\xc3\xa5Nodes\x00\xacUserStateLen\x00";
+    struct memberlist *m = node_new("a", 0, 0, NULL, NULL);
+    int fd = dial(m);
+    for (size_t i = 0; i < sizeof join - 1; i++) {
+        cr_assert_eq(send(fd, join + i, 1, MSG_NOSIGNAL), 1);
+        usleep(2000);
+    }
+    cr_assert(read_all(fd) > 50);
+    memberlist_free(m);
+}
+
+Test(memberlist_process, connections_that_make_no_sense_are_closed)
+{
+    static const struct slice lines[] = {{"GET / HTTP/1.1\r\n\r\n", 18}, {"\x02\xf4", 2}, {"\x01", 1}, {"\x02\x63", 2}};
+    struct memberlist *m = node_new("a", 0, 0, NULL, NULL);
+    struct memberlist_stats stats;
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        int fd = dial(m);
+        cr_assert_eq(send(fd, lines[i].p, lines[i].n, MSG_NOSIGNAL), (ssize_t)lines[i].n);
+        cr_assert_eq(read_all(fd), 0); /* at the latest after stream_timeout_ms */
+    }
+    memberlist_stats(m, &stats);
+    cr_assert_geq(stats.packets_dropped, 4);
+    memberlist_free(m);
 }
 
 Test(memberlist_process, configurations_that_cannot_work_are_refused)

@@ -1,4 +1,5 @@
-/* The smallest document that merges: names with a time each, the later time wins; a time may mark a tombstone. For tests. */
+/* The smallest document that merges: names with a time each, the later time wins; a time may mark a tombstone. For
+ * tests. */
 #pragma once
 
 #include <stdio.h>
