@@ -16,7 +16,7 @@
 #include "model/histogram.h"
 
 #include "base/buf.h"
-#include "model/proto_int.h"
+#include "model/proto.h"
 
 enum field {
     F_COUNT_INT = 1,

@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
-#include "model/proto_int.h"
+#include "model/proto.h"
 #include "model/write_request.h"
 
 struct slice labels_get(struct labels l, struct slice name)

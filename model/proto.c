@@ -1,5 +1,5 @@
-/* The rare branches of model/proto_int.h. */
-#include "model/proto_int.h"
+/* The rare branches of model/proto.h. */
+#include "model/proto.h"
 
 static bool fail_eof(struct proto *r)
 {

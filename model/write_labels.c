@@ -1,5 +1,5 @@
 /* Label entries of a scanned series: walking them, telling whether they are canonical, and building a series anew. */
-#include "model/proto_int.h"
+#include "model/proto.h"
 #include "model/write_request.h"
 
 /* --- walking --------------------------------------------------------------------------------------------------------

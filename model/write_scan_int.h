@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "model/proto_int.h"
+#include "model/proto.h"
 #include "model/write_request.h"
 
 /* Field numbers of a series message, and of the series in the request. */

@@ -1,4 +1,4 @@
-/* Pieces of protobuf that both rings' documents are made of. Readers are those of model/proto_int.h. */
+/* Pieces of protobuf that both rings' documents are made of. Readers are those of model/proto.h. */
 #pragma once
 
 #include <stddef.h>
@@ -6,7 +6,7 @@
 
 #include "base/buf.h"
 #include "base/slice.h"
-#include "model/proto_int.h"
+#include "model/proto.h"
 
 /* Appends a repeated uint32, packed or not, to an array that starts as NULL, 0 and grows with realloc; its values in the order of the bytes. */
 bool ring_read_tokens(struct proto *r, uint32_t wire, uint32_t **tokens, size_t *n);
