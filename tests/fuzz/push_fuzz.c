@@ -9,7 +9,7 @@
 
 #include "base/assert.h"
 #include "model/histogram.h"
-#include "model/proto_int.h"
+#include "model/proto.h"
 #include "model/write_request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
