@@ -1,11 +1,14 @@
 """Our gossip beside a real dskit process: both directions of joining, members, values, leaving.
 
-The program tells others dskit's default port whatever port it listens on, so it has to listen on that one, and there is one of it at a time.
+The program tells others dskit's default port whatever port it listens on, so it has to listen on that one, and there is one of it at a time:
+a lock keeps runs of other checkouts on this machine away.
 """
 
+import fcntl
 import os
 import re
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -15,6 +18,13 @@ from process import PEERS, free_port
 DSKIT_NODE = os.path.join(PEERS, "dskit-node")
 SECONDS = 30
 GO_PORT = 7946
+
+
+@pytest.fixture(scope="module", autouse=True)
+def port_is_ours():
+    with open(os.path.join(tempfile.gettempdir(), f"brunn-test-port-{GO_PORT}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")
