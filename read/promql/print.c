@@ -149,7 +149,7 @@ static bool is_name_matcher(const struct vector_selector *s, const struct matche
     return m->type == MATCH_EQ && m->value.n && slice_eq(m->name, SL(METRIC_NAME_LABEL)) && slice_eq(m->value, s->name);
 }
 
-/* Matchers are sorted by their text. */
+/* Matchers are sorted by their text. A selector of nothing, which only info() takes, prints as {}: upstream's nothing does not read back. */
 static void put_matchers(struct buf *out, const struct vector_selector *s)
 {
     struct buf text;
@@ -176,6 +176,8 @@ static void put_matchers(struct buf *out, const struct vector_selector *s)
             buf_put_slice(out, parts[i]);
         }
         buf_putc(out, '}');
+    } else if (s->name.n == 0) {
+        buf_puts(out, "{}");
     }
     free(starts);
     free(parts);

@@ -16,7 +16,7 @@ build_dskit_node() { # folder
 build_peers() {
   local tools=../shared/tools
   mkdir -p "$peer_cache"
-  [ -x "$peer_cache/prometheus/prometheus" ] || bash "$tools/prometheus/build.sh" "$peer_cache/prometheus"
-  [ -x "$peer_cache/mimir" ] || bash "$tools/mimir/build.sh" "$peer_cache/mimir"
-  [ -x "$peer_cache/dskit-node" ] || build_dskit_node "$tools/dskit-node"
+  { [ -x "$peer_cache/prometheus/prometheus" ] || bash "$tools/prometheus/build.sh" "$peer_cache/prometheus"; } &&
+    { [ -x "$peer_cache/mimir" ] || bash "$tools/mimir/build.sh" "$peer_cache/mimir"; } &&
+    { [ -x "$peer_cache/dskit-node" ] || build_dskit_node "$tools/dskit-node"; }
 }
