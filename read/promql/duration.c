@@ -229,7 +229,7 @@ int64_t seconds_to_ms(double seconds)
 {
     double ms = seconds * 1000;
     double whole = round(ms);
-    if (whole >= 0x1p63 / 1e6 || whole <= -0x1p63 / 1e6)
+    if (!(whole < 0x1p63 / 1e6 && whole > -0x1p63 / 1e6)) /* NaN too: the least number, as in Go */
         return whole > 0 ? INT64_MAX / 1000000 : INT64_MIN / 1000000;
     /* Whole milliseconds of a long duration must not lose one to the division by 1000 that made seconds of them. */
     if (fabs(ms - whole) <= 1e-9 * (1 + fabs(whole)))

