@@ -39,25 +39,31 @@ static const struct unit *unit_at(struct slice s)
     return NULL;
 }
 
-/* "12" or "1.5" at the start of s, as value and bytes used (0: no number). */
-static double number_at(struct slice s, size_t *ret_used)
+/* How many bytes of "12" or "1.5" s begins with; 0: no number. */
+static size_t number_len(struct slice s)
 {
-    double v = 0, scale = 1;
+    size_t i = 0, dots = 0;
+    while (i < s.n && ((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] == '.' && dots == 0)))
+        dots += s.p[i++] == '.';
+    return i == dots ? 0 : i;
+}
+
+/* Adds so many units; false when that is out of range. A fraction is scaled by itself: 33.3 s are 33,300 ms, not a bit less. */
+static bool add_units(struct slice number, int64_t unit_ns, int64_t *total_ns)
+{
+    int64_t whole = 0, fraction = 0, scale = 1;
     size_t i = 0;
-    bool dot = false;
-    for (; i < s.n; i++) {
-        char c = s.p[i];
-        if (c == '.' && !dot) {
-            dot = true;
-            continue;
-        }
-        if (c < '0' || c > '9')
-            break;
-        v = v * 10 + (c - '0');
-        scale *= dot ? 10 : 1;
+    for (; i < number.n && number.p[i] != '.'; i++)
+        if (__builtin_mul_overflow(whole, 10, &whole) || __builtin_add_overflow(whole, number.p[i] - '0', &whole))
+            return false;
+    /* Fifteen digits say it to the microsecond even in years, and only milliseconds stay. */
+    for (i++; i < number.n && scale < INT64_C(1000000000000000); i++) {
+        fraction = fraction * 10 + (number.p[i] - '0');
+        scale *= 10;
     }
-    *ret_used = dot && i == 1 ? 0 : i;
-    return v / scale;
+    int64_t part = (int64_t)((double)fraction * ((double)unit_ns / (double)scale));
+    return !__builtin_mul_overflow(whole, unit_ns, &whole) && !__builtin_add_overflow(whole, part, &whole) &&
+           !__builtin_add_overflow(*total_ns, whole, total_ns);
 }
 
 bool duration_parse(struct slice text, int64_t *ret_ms, struct err *err)
@@ -70,22 +76,20 @@ bool duration_parse(struct slice text, int64_t *ret_ms, struct err *err)
         *ret_ms = 0;
         return true;
     }
-    double ns = 0;
+    int64_t ns = 0;
     if (rest.n == 0)
         return err_set(err, ERR_BAD_DATA, "empty duration string");
     while (rest.n > 0) {
-        size_t used;
-        double v = number_at(rest, &used);
-        rest = slice_make(rest.p + used, rest.n - used);
-        const struct unit *u = used ? unit_at(rest) : NULL;
+        struct slice number = slice_make(rest.p, number_len(rest));
+        rest = slice_make(rest.p + number.n, rest.n - number.n);
+        const struct unit *u = number.n ? unit_at(rest) : NULL;
         if (!u)
             return err_set(err, ERR_BAD_DATA, "not a valid duration string: \"%.*s\"", SL_FMT(text));
         rest = slice_make(rest.p + u->name_len, rest.n - u->name_len);
-        ns += v * (double)u->ns;
+        if (!add_units(number, u->ns, &ns))
+            return err_set(err, ERR_BAD_DATA, "duration out of range: \"%.*s\"", SL_FMT(text));
     }
-    if (ns > 9.2e18)
-        return err_set(err, ERR_BAD_DATA, "duration out of range: \"%.*s\"", SL_FMT(text));
-    int64_t ms = (int64_t)(ns / (double)NS_PER_MS);
+    int64_t ms = ns / NS_PER_MS;
     *ret_ms = negative ? -ms : ms;
     return true;
 }

@@ -203,6 +203,19 @@ Test(flags, durations_print_as_go_and_as_prometheus)
     }
 }
 
+Test(flags, a_printed_duration_reads_back_as_it_was)
+{
+    for (int64_t ms = 0; ms < 300000; ms += 37) {
+        struct buf out;
+        int64_t back = -1;
+        buf_init(&out, 0);
+        duration_print(ms, &out);
+        cr_assert(duration_parse(buf_slice(&out), &back, NULL));
+        cr_assert_eq(back, ms, "%s is %lld", buf_cstr(&out), (long long)back);
+        buf_release(&out);
+    }
+}
+
 Test(flags, help_and_reference_name_every_flag)
 {
     struct buf out;
