@@ -10,3 +10,11 @@ bool ctx_check(const struct ctx *ctx, struct err *err)
         return err_set(err, ERR_TIMEOUT, "context deadline exceeded");
     return true;
 }
+
+struct slice ctx_tag_find(const struct ctx *ctx, struct slice name)
+{
+    for (size_t i = 0; i < ctx->n_tags; i++)
+        if (slice_eq(ctx->tags[i].name, name))
+            return ctx->tags[i].value;
+    return (struct slice){0};
+}

@@ -14,12 +14,23 @@
 #include "base/err.h"
 #include "base/slice.h"
 
+/* Something that a request carries along, to other processes too (as gRPC metadata). Names are lower case. */
+struct ctx_tag {
+    struct slice name;
+    struct slice value;
+};
+
 struct ctx {
     struct slice tenant;     /* "" where no tenant applies */
     int64_t deadline_ms;     /* monotonic clock (clock_mono_ms); 0 = none */
     atomic_bool *canceled;   /* NULL = cannot be canceled */
     struct arena *arena;     /* memory of the request */
+    const struct ctx_tag *tags;
+    size_t n_tags;
 };
+
+/* The value of the first tag of this name; p == NULL when there is none. */
+struct slice ctx_tag_find(const struct ctx *ctx, struct slice name);
 
 /* True while the work may go on; else sets ERR_CANCELED ("context canceled") or ERR_TIMEOUT ("context deadline exceeded"). */
 bool ctx_check(const struct ctx *ctx, struct err *err);

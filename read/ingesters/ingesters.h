@@ -1,0 +1,48 @@
+/*
+ * Recent data: one queryable over all partitions, each read from one of its owners.
+ *
+ * For each partition that may hold the tenant's data (ACTIVE and INACTIVE) one healthy owner is asked: one of this process first, then one of the preferred
+ * zone, then any other in random order. When it fails, the next one is asked at once; when it has not answered for the hedging delay, the next one is asked
+ * beside it and the first answer counts. A partition for which nobody answers makes the query fail with an error that names it: never a short answer.
+ *
+ * Series with the same labels may come from two partitions (the ring grew while they were written): they come out once, with the chunks of both.
+ * Any thread may call; each set belongs to one thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/flags.h"
+#include "model/limits.h"
+#include "net/rpc/rpc.h"
+#include "partition-ring/partition_view.h"
+#include "ring/ring.h"
+#include "storage/queryable.h"
+
+struct ingesters_config {
+#define FLAG FLAG_FIELD
+#include "read/ingesters/ingesters_flags.def"
+#undef FLAG
+};
+extern const struct flag_def ingesters_flags[];
+extern const size_t ingesters_flags_n;
+
+/* An ingester of this process: asked directly. */
+struct local_ingester {
+    const char *id; /* its instance id */
+    struct queryable *queryable;
+};
+
+/* All of it must outlive the queryable; local ones and strings are copied. zone: this process's own, "" = none. */
+struct ingesters_parts {
+    const struct ingesters_config *cfg;
+    const struct limits_provider *limits;
+    struct partition_watcher *partitions;
+    struct ring *instances;
+    const struct local_ingester *local;
+    size_t n_local;
+    const char *zone;
+};
+
+struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts);
+void ingesters_queryable_free(struct queryable *q);
