@@ -3,12 +3,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "app/explorer/explorer.h"
 #include "app/process.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/metrics.h"
+#include "net/page.h"
 
 static http_handler page_index, page_ready, page_metrics, page_config, page_services;
 
@@ -19,37 +19,9 @@ const struct http_route page_routes[] = {
 };
 const size_t page_routes_n = ARRAY_LEN(page_routes);
 
-/* The head of a page, with the explorer's style sheet. title is one of the links' texts or "". */
-static void page_begin(struct buf *out, const char *title)
-{
-    static const struct {
-        const char *href, *text;
-    } links[] = {
-        {"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
-    buf_printf(out,
-               "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>%s%sBrunn</title>"
-               "<link rel=\"icon\" href=\"data:,\"><link rel=\"stylesheet\" href=\"static/explore.css\"></head>\n"
-               "<body><header><a class=\"brand\" href=\".\">Brunn</a><nav>",
-               title, title[0] ? " - " : "");
-    for (size_t i = 0; i < ARRAY_LEN(links); i++)
-        buf_printf(out, "<a href=\"%s\"%s>%s</a>\n", links[i].href,
-                   strcmp(links[i].text, title) ? "" : " aria-current=\"page\"", links[i].text);
-    buf_puts(out, "</nav></header>\n<main class=\"text\">\n");
-}
-
-static void page_end(struct http_request *req, struct buf *out)
-{
-    buf_puts(out, "</main></body></html>\n");
-    explorer_set_headers(req);
-    http_respond(req, 200, "text/html; charset=utf-8", out);
-}
-
-static bool wants_json(const struct http_request *req)
-{
-    struct slice accept = http_header(req, "Accept");
-    return accept.n && memmem(accept.p, accept.n, "application/json", 16);
-}
+static const struct page_link links[] = {
+    {"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
+const struct page_frame app_page_frame = {.brand = "Brunn", .style = "static/explore.css", .links = links, .n_links = ARRAY_LEN(links)};
 
 /* --- index -----------------------------------------------------------------------------------------------------------
  */
@@ -73,7 +45,7 @@ static void page_index(struct http_request *req, void *arg)
     struct process *p = arg;
     struct buf out;
     buf_init(&out, 0);
-    page_begin(&out, "");
+    page_begin(req, &out, "");
     buf_puts(&out, "<h1>Brunn " BRUNN_VERSION "</h1>\n"
                    "<p><a href=\"explore\"><b>Explore metrics</b></a>: type a query, see a table and a plot.</p>\n"
                    "<h2>Endpoints</h2>\n<div class=\"pane\"><table>\n");
@@ -176,28 +148,30 @@ static void services_json(struct process *p, struct buf *out)
     json_obj_end(&j);
 }
 
-static void services_html(struct process *p, struct buf *out)
+static void services_html(struct process *p, struct http_request *req)
 {
-    page_begin(out, "Modules");
-    buf_puts(out, "<h1>Modules</h1>\n<div class=\"pane\"><table>\n<tr><th>Module</th><th>State</th></tr>\n");
+    struct buf out;
+    buf_init(&out, 0);
+    page_begin(req, &out, "Modules");
+    buf_puts(&out, "<h1>Modules</h1>\n<div class=\"pane\"><table>\n<tr><th>Module</th><th>State</th></tr>\n");
     for (size_t i = 0; i < process_n_modules(); i++) {
         enum module_state s = process_module_state(p, i, NULL);
         const char *look = s == MODULE_RUNNING ? "good" : s == MODULE_FAILED ? "bad" : "";
-        buf_printf(out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look,
+        buf_printf(&out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look,
                    module_state_name(s));
     }
-    buf_puts(out, "</table></div>\n");
+    buf_puts(&out, "</table></div>\n");
+    page_end(req, &out);
 }
 
 static void page_services(struct http_request *req, void *arg)
 {
-    struct buf out;
-    buf_init(&out, 0);
-    if (wants_json(req)) {
-        services_json(arg, &out);
-        http_respond(req, 200, "application/json", &out);
+    if (!page_wants_json(req)) {
+        services_html(arg, req);
         return;
     }
-    services_html(arg, &out);
-    page_end(req, &out);
+    struct buf out;
+    buf_init(&out, 0);
+    services_json(arg, &out);
+    http_respond(req, 200, "application/json", &out);
 }

@@ -15,6 +15,7 @@
 #include "log/plog.h"
 #include "model/limits.h"
 #include "net/http.h"
+#include "net/page.h"
 #include "net/rpc/rpc.h"
 #include "partition-ring/partition_ring.h"
 #include "read/api/api.h"
@@ -77,6 +78,7 @@ enum module_state process_module_state(struct process *p, size_t i, struct err *
 /* The pages of pages.c; their arg is the struct process. */
 extern const struct http_route page_routes[];
 extern const size_t page_routes_n;
+extern const struct page_frame app_page_frame;
 
 /* Writes docs/reference/ out of the tables into a folder (reference.c). */
 bool reference_write(struct process *p, const char *dir, struct err *err);

@@ -10,6 +10,7 @@
 #include "app/process.h"
 #include "base/assert.h"
 #include "base/json.h"
+#include "net/page.h"
 #include "read/promql/ast.h"
 
 #define ASSET(symbol, content_type)                                                                                    \
@@ -20,17 +21,9 @@
         respond(req, content_type, asset_##symbol, asset_##symbol##_end);                                              \
     }
 
-/* Nothing of another host is loaded or asked, whatever a label's value says. */
-void explorer_set_headers(struct http_request *req)
-{
-    http_set_header(req, "Content-Security-Policy",
-                    "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'self'");
-    http_set_header(req, "X-Content-Type-Options", "nosniff");
-}
-
 static void respond(struct http_request *req, const char *content_type, const char *begin, const char *end)
 {
-    explorer_set_headers(req);
+    page_set_headers(req);
     http_set_header(req, "Cache-Control", "no-cache");
     http_respond_static(req, content_type, slice_make(begin, (size_t)(end - begin)), true);
 }
@@ -73,7 +66,7 @@ static void explore_json(struct http_request *req, void *arg)
         json_str(&j, slice_of(function_names[i]));
     json_arr_end(&j);
     json_obj_end(&j);
-    explorer_set_headers(req);
+    page_set_headers(req);
     http_set_header(req, "Cache-Control", "no-cache");
     http_respond(req, 200, "application/json", &out);
 }

@@ -9,6 +9,3 @@
 /* To be added with the struct process as argument. */
 extern const struct http_route explorer_routes[];
 extern const size_t explorer_routes_n;
-
-/* The headers of a page: nothing but this process's own files may be loaded. Before responding. */
-void explorer_set_headers(struct http_request *req);
