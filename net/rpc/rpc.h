@@ -152,7 +152,9 @@ struct rpc_args {
     const struct rpc_kv *metadata;
     size_t n_metadata;
     const struct ctx *ctx; /* deadline and cancellation; may be NULL */
-    bool keep_open; /* streams only: our side is not ended after the request, for methods that live as long as it is open (etcd's Watch) */
+    /* Streams only: our side is not ended after the request, for methods that live as long as it is open (etcd's Watch).
+     * Without a deadline in ctx the stream has none. */
+    bool keep_open;
 };
 
 /*

@@ -50,7 +50,6 @@ static void submit(struct rpc_stream *st)
         return;
     }
     char timeout[16];
-    rpc_timeout_format(cs->deadline_ms - clock_mono_ms(), timeout);
     nghttp2_nv *nv = calloc(8 + cs->n_metadata, sizeof *nv);
     ASSERT(nv);
     size_t n = 0;
@@ -61,7 +60,10 @@ static void submit(struct rpc_stream *st)
     nv[n++] = rpc_nv(SL("te"), SL("trailers"));
     nv[n++] = rpc_nv(SL("content-type"), SL("application/grpc"));
     nv[n++] = rpc_nv(SL("user-agent"), SL("brunn-grpc/" BRUNN_VERSION));
-    nv[n++] = rpc_nv(SL("grpc-timeout"), slice_of(timeout));
+    if (cs->deadline_ms != RPC_NO_DEADLINE) {
+        rpc_timeout_format(cs->deadline_ms - clock_mono_ms(), timeout);
+        nv[n++] = rpc_nv(SL("grpc-timeout"), slice_of(timeout));
+    }
     for (size_t i = 0; i < cs->n_metadata; i++)
         nv[n++] = rpc_nv(cs->metadata[i].name, cs->metadata[i].value);
     nghttp2_data_provider body = rpc_conn_body(st);
@@ -149,12 +151,6 @@ static void client_broken(struct rpc_stream *st, int code, struct slice text)
     reset(st);
 }
 
-static void client_end(struct rpc_stream *st)
-{
-    if (!rpc_frames_between(&st->in))
-        client_broken(st, RPC_INTERNAL, SL("the answer ended in the middle of a message"));
-}
-
 /* The codes that gRPC gives to HTTP statuses without grpc-status. */
 static int code_of_http(int status)
 {
@@ -198,6 +194,23 @@ static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lo
                                                              : RPC_INTERNAL;
         end_stream(st, code, slice_of(text), h2_error == NGHTTP2_REFUSED_STREAM);
     }
+}
+
+/* The answer is complete although our side is open still (keep_open, or a refusal before all was sent): HTTP/2 would
+ * keep the stream until both sides have ended. */
+static void end_half_open(struct rpc_stream *st)
+{
+    client_closed(st, NGHTTP2_NO_ERROR, false);
+    st->failed = true;
+    nghttp2_submit_rst_stream(st->conn->session, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_NO_ERROR);
+}
+
+static void client_end(struct rpc_stream *st)
+{
+    if (!rpc_frames_between(&st->in))
+        client_broken(st, RPC_INTERNAL, SL("the answer ended in the middle of a message"));
+    else if (nghttp2_session_get_stream_local_close(st->conn->session, st->id) == 0)
+        end_half_open(st);
 }
 
 static void client_free(struct rpc_stream *st)
@@ -247,9 +260,11 @@ static void copy_metadata(struct client_stream *cs, const struct rpc_args *args)
     }
 }
 
-static int64_t call_deadline_ms(const struct rpc_client *c, const struct ctx *ctx)
+static int64_t call_deadline_ms(const struct rpc_client *c, const struct rpc_args *args)
 {
-    return ctx && ctx->deadline_ms ? ctx->deadline_ms : clock_mono_ms() + c->owner->cfg.call_timeout_ms;
+    if (args->ctx && args->ctx->deadline_ms)
+        return args->ctx->deadline_ms;
+    return args->keep_open ? RPC_NO_DEADLINE : clock_mono_ms() + c->owner->cfg.call_timeout_ms;
 }
 
 static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_args *args, int64_t deadline_ms)
@@ -278,14 +293,14 @@ static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_arg
         return st;
     }
     rpc_queue_push(&st->out, &body);
-    st->out_end = true;
+    st->out_end = !args->keep_open;
     rpc_loop_kick(st);
     return st;
 }
 
 struct rpc_stream *rpc_stream_open(struct rpc_client *c, const struct rpc_args *args)
 {
-    return open_stream(c, args, call_deadline_ms(c, args->ctx));
+    return open_stream(c, args, call_deadline_ms(c, args));
 }
 
 /* Ends the stream from here. Needs st->lock. */
@@ -374,10 +389,12 @@ static bool try_call(struct rpc_client *c, const struct rpc_args *args, int64_t 
 
 bool rpc_call(struct rpc_client *c, const struct rpc_args *args, struct buf *ret_answer, struct rpc_status *ret_status)
 {
-    int64_t deadline_ms = call_deadline_ms(c, args->ctx);
+    struct rpc_args unary = *args;
+    unary.keep_open = false;
+    int64_t deadline_ms = call_deadline_ms(c, &unary);
     bool again = true;
     bool fine = false;
     for (int i = 0; i < ATTEMPTS && again && !fine; i++)
-        fine = try_call(c, args, deadline_ms, ret_answer, ret_status, &again);
+        fine = try_call(c, &unary, deadline_ms, ret_answer, ret_status, &again);
     return fine;
 }

@@ -19,6 +19,7 @@
 #include "net/rpc/rpc_client_int.h"
 
 #define CANCEL_POLL_MS 20 /* ctx.canceled is a flag that nobody signals */
+#define LOOK_MS 60000     /* without a deadline the clock has no time far enough to wait for */
 
 /* --- life cycle ------------------------------------------------------------------------------------------------ */
 
@@ -267,7 +268,7 @@ static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *e
 
 int64_t rpc_client_next_look_ms(int64_t deadline_ms, const struct ctx *ctx)
 {
-    return ctx && ctx->canceled ? MIN(deadline_ms, clock_mono_ms() + CANCEL_POLL_MS) : deadline_ms;
+    return MIN(deadline_ms, clock_mono_ms() + (ctx && ctx->canceled ? CANCEL_POLL_MS : LOOK_MS));
 }
 
 bool rpc_client_may_wait(const struct ctx *ctx, int64_t deadline_ms, struct err *err)

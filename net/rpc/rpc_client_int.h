@@ -8,6 +8,8 @@ struct rpc_clients {
     struct rpc_loop *loop;
 };
 
+#define RPC_NO_DEADLINE INT64_MAX
+
 enum client_state { CLIENT_IDLE, CLIENT_CONNECTING, CLIENT_READY };
 
 struct rpc_client {
@@ -17,7 +19,9 @@ struct rpc_client {
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* lock */
-    enum client_state state;
+    #define RPC_NO_DEADLINE INT64_MAX
+
+enum client_state state;
     int64_t backoff_ms;  /* the last one; 0 after a success */
     int64_t retry_at_ms; /* calls before fail with `why` */
     struct err why;

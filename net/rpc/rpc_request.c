@@ -288,18 +288,6 @@ static void server_headers_done(struct rpc_stream *st)
     st->in.gzip = slice_eq(req->encoding, SL("gzip"));
 }
 
-static void server_message(struct rpc_stream *st, struct buf *msg)
-{
-    struct rpc_request *req = request_of(st);
-    if (req->has_body) {
-        rpc_request_abort(st, RPC_INTERNAL, SL("a second request message; the method takes one"));
-        return;
-    }
-    req->has_body = true;
-    req->body = *msg;
-    buf_init(msg, 0);
-}
-
 /* On the pool. */
 static void handle(void *job, struct arena *arena)
 {
@@ -312,13 +300,9 @@ static void handle(void *job, struct arena *arena)
         req->entry->method->handler(req, req->entry->arg);
 }
 
-static void server_end(struct rpc_stream *st)
+static void dispatch(struct rpc_request *req)
 {
-    struct rpc_request *req = request_of(st);
-    if (!req->has_body || !rpc_frames_between(&st->in)) {
-        rpc_request_abort(st, RPC_INTERNAL, SL("the request ended before its message was complete"));
-        return;
-    }
+    struct rpc_stream *st = &req->stream;
     req->dispatched = true;
     rpc_stream_ref(st);
     if (!req->server->pool) {
@@ -327,6 +311,28 @@ static void server_end(struct rpc_stream *st)
         rpc_stream_unref(st);
         rpc_request_abort(st, RPC_RESOURCE_EXHAUSTED, SL("too many outstanding requests"));
     }
+}
+
+/* The request is complete with its first message, as in other gRPC servers: a client may keep its side open for as long
+ * as it wants the answers. */
+static void server_message(struct rpc_stream *st, struct buf *msg)
+{
+    struct rpc_request *req = request_of(st);
+    if (req->has_body) {
+        rpc_request_abort(st, RPC_INTERNAL, SL("a second request message; the method takes one"));
+        return;
+    }
+    req->has_body = true;
+    req->body = *msg;
+    buf_init(msg, 0);
+    dispatch(req);
+}
+
+static void server_end(struct rpc_stream *st)
+{
+    struct rpc_request *req = request_of(st);
+    if (!req->has_body || !rpc_frames_between(&st->in))
+        rpc_request_abort(st, RPC_INTERNAL, SL("the request ended before its message was complete"));
 }
 
 static void server_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lost)

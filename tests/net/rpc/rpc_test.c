@@ -136,6 +136,44 @@ Test(rpc, ten_thousand_messages_come_in_order)
     rig_stop(&r);
 }
 
+Test(rpc, a_stream_kept_open_is_answered_and_lives_until_it_is_closed)
+{
+    struct rpc_rig r;
+    rig_new(&r);
+    r.client_cfg.call_timeout_ms = 50; /* is not for such streams */
+    rig_start(&r);
+    const struct rpc_args hang = {.method = "/test.Test/Hang", .request = SL("x"), .keep_open = true};
+    struct rpc_stream *stream = rpc_stream_open(r.client, &hang);
+    EVENTUALLY(atomic_load(&r.seen.running) == 1);
+    usleep(150000);
+    cr_assert_eq(atomic_load(&r.seen.running), 1);
+    rpc_stream_close(stream);
+    EVENTUALLY(atomic_load(&r.seen.canceled) == 1);
+    rig_stop(&r);
+}
+
+Test(rpc, a_stream_kept_open_ends_when_the_server_ends_it)
+{
+    struct rpc_rig r;
+    rig_new(&r);
+    r.cfg.grpc_max_concurrent_streams = 4;
+    rig_start(&r);
+    for (int i = 0; i < 20; i++) { /* an ended stream gives its place back */
+        const struct rpc_args args = {.method = "/test.Test/Count", .request = SL("3 10"), .keep_open = true};
+        struct rpc_stream *stream = rpc_stream_open(r.client, &args);
+        struct rpc_status st = RPC_STATUS_NONE;
+        struct buf msg = {0};
+        int n = 0;
+        for (; rpc_stream_next(stream, &msg, &st) == RPC_NEXT_MESSAGE; n++)
+            buf_release(&msg);
+        cr_assert_eq(n, 3);
+        cr_assert_eq(st.code, RPC_OK, "%s", st.text);
+        rpc_stream_close(stream);
+    }
+    expect(&r, "/test.Test/Refuse", SL(""), RPC_FAILED_PRECONDITION, NULL);
+    rig_stop(&r);
+}
+
 Test(rpc, a_reader_that_does_not_come_makes_the_sender_wait)
 {
     struct rpc_rig r;
