@@ -52,6 +52,7 @@ static const struct plog_ops kafka_ops = {
     .produce = kafka_produce,
     .fetch = kafka_fetch,
     .offsets = kafka_offsets,
+    .ends = kafka_ends,
     .offset_at = kafka_offset_at,
     .commit = kafka_commit,
     .committed = kafka_committed,

@@ -108,6 +108,7 @@ void kafka_consumers_stop(struct kafka *k);
 
 /* kafka_offsets.c */
 bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
+bool kafka_ends(struct plog *log, const int32_t *partitions, size_t n, int64_t *ret_next, struct err *err);
 bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err);
 bool kafka_commit(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
 bool kafka_committed(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);

@@ -40,6 +40,45 @@ bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int6
     return kafka_err(err, code, "asking Kafka for the first and last offset");
 }
 
+/* One question for all of them; the code of the first partition that got none. */
+static rd_kafka_resp_err_t ask_ends(struct kafka *k, rd_kafka_topic_partition_list_t *list, int64_t timeout_ms)
+{
+    for (int i = 0; i < list->cnt; i++)
+        list->elems[i].offset = RD_KAFKA_OFFSET_END; /* as a time it is the protocol's word for the end */
+    rd_kafka_resp_err_t code = rd_kafka_offsets_for_times(k->client, list, (int)timeout_ms);
+    for (int i = 0; !code && i < list->cnt; i++)
+        code = list->elems[i].err ? list->elems[i].err
+                                  : list->elems[i].offset < 0 ? RD_KAFKA_RESP_ERR__BAD_MSG : RD_KAFKA_RESP_ERR_NO_ERROR;
+    return code;
+}
+
+/* librdkafka groups a list by leader, and may reorder it: partitions are looked up in it again. */
+bool kafka_ends(struct plog *log, const int32_t *partitions, size_t n, int64_t *ret_next, struct err *err)
+{
+    struct kafka *k = CONTAINER_OF(log, struct kafka, base);
+    int64_t begin_ms = clock_mono_ms(), end_ms = begin_ms + k->cfg.kafka_offset_timeout, left_ms;
+    rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)n);
+    for (size_t i = 0; i < n; i++)
+        if (!rd_kafka_topic_partition_list_find(list, k->cfg.kafka_topic, partitions[i]))
+            rd_kafka_topic_partition_list_add(list, k->cfg.kafka_topic, partitions[i]);
+    metric_inc(k->m.offset_requests);
+    while ((left_ms = end_ms - clock_mono_ms()) > 0) {
+        code = ask_ends(k, list, left_ms);
+        if (!code || !kafka_err_is_passing(code))
+            break;
+        kafka_sleep_ms(RETRY_MS);
+    }
+    metric_observe(k->m.offset_seconds, (double)(clock_mono_ms() - begin_ms) / 1e3);
+    for (size_t i = 0; !code && i < n; i++)
+        ret_next[i] = rd_kafka_topic_partition_list_find(list, k->cfg.kafka_topic, partitions[i])->offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    if (!code)
+        return true;
+    metric_inc(k->m.offset_failures);
+    return kafka_err(err, code, "asking Kafka for the last produced offsets");
+}
+
 bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err)
 {
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);

@@ -1,9 +1,10 @@
 /*
  * The last produced offsets of a log's partitions, asked for by one thread for all who want to know.
  *
- * Strong reads need the offset as it is after they began. One thread asks the log for a partition when somebody waits for it, and again each
- * -ingest-storage.kafka.last-produced-offset-poll-interval for partitions that were asked about lately; a waiter is given the result of a request that was
- * issued after it began to wait. So a thousand strong queries a second cost one request to the brokers, not a thousand.
+ * Strong reads need the offset as it is after they began. A waiter is given the result of a question that was put to the log after it began to wait. One
+ * thread asks: at once when nothing was asked lately, for all partitions that are waited for together (one request a broker). Whoever comes meanwhile waits for
+ * the next question, and two questions begin at least a hundredth of -ingest-storage.kafka.last-produced-offset-poll-interval apart (10 ms by default). So a
+ * thousand strong queries a second cost a hundred requests, and none of them waits for the next poll, as it would in Mimir.
  *
  * Any thread may call.
  */

@@ -103,6 +103,20 @@ bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64
     return check_partition(log, partition, err) && log->ops->offsets(log, partition, ret_first, ret_next, err);
 }
 
+bool plog_ends(struct plog *log, const int32_t *partitions, size_t n, int64_t *ret_next, struct err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!check_partition(log, partitions[i], err))
+            return false;
+    if (log->ops->ends)
+        return n == 0 || log->ops->ends(log, partitions, n, ret_next, err);
+    int64_t first;
+    for (size_t i = 0; i < n; i++)
+        if (!log->ops->offsets(log, partitions[i], &first, &ret_next[i], err))
+            return false;
+    return true;
+}
+
 bool plog_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err)
 {
     int64_t first;

@@ -139,6 +139,11 @@ void plog_batch_release(struct plog_batch *b);
 /* First retained offset, and the one that the next record will get. first == next: empty. */
 bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);
 /*
+ * Of several partitions the offset that the next record will get, ret_next[i] of partitions[i]; with Kafka one request to each broker that leads some of
+ * them. All or nothing.
+ */
+bool plog_ends(struct plog *log, const int32_t *partitions, size_t n, int64_t *ret_next, struct err *err);
+/*
  * An offset beyond every record whose produce by this process was acknowledged before the call. In the embedded log that
  * is the end. With Kafka it costs no request and needs no broker; 0 when this process has produced nothing yet.
  */

@@ -18,6 +18,7 @@ struct plog_ops {
     bool (*commit)(struct plog *log, struct slice group, int32_t partition, int64_t offset, struct err *err);
     bool (*committed)(struct plog *log, struct slice group, int32_t partition, int64_t *ret_offset, struct err *err);
     void (*set_needed_from)(struct plog *log, int32_t partition, int64_t offset);
+    bool (*ends)(struct plog *log, const int32_t *partitions, size_t n, int64_t *ret_next, struct err *err); /* NULL = offsets */
     bool (*acknowledged)(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err); /* NULL = offsets */
 };
 

@@ -33,9 +33,9 @@ struct partition_offset {
     int32_t partition;
     int64_t offset; /* last produced; -1: the partition is empty */
 };
-/* Appends "v1=0:41,1:-1". */
+/* Appends "v1=0:41,1:-1"; nothing when n is 0. */
 void read_offsets_put(const struct partition_offset *offsets, size_t n, struct buf *out);
-/* The offset of a partition in such a text; false when it is not in it, or the text cannot be read. */
+/* The offset of a partition in such a text; false when it is not in it, or any part of the text cannot be read. */
 bool read_offsets_find(struct slice text, int32_t partition, int64_t *ret_offset);
 
 /* What the tags ask of the ingester of a partition. */

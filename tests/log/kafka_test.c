@@ -238,3 +238,14 @@ Test(kafka, a_group_keeps_the_last_consumed_offset)
     cr_assert(plog_committed(plog, SL("ingester-0"), 1, &offset, &err), "%s", err.text);
     cr_expect_eq(offset, -1);
 }
+
+Test(kafka, ends_of_several_partitions_are_one_question)
+{
+    struct err err = ERR_NONE;
+    struct plog_record r[3] = {record("a"), record("b"), record("c")};
+    must_produce(r, 3);
+    int64_t next[3] = {-7, -7, -7};
+    cr_assert(plog_ends(plog, (int32_t[]){1, 0, 1}, 3, next, &err), "%s", err.text);
+    cr_expect(next[0] == 3 && next[1] == 0 && next[2] == 3);
+    cr_expect(!plog_ends(plog, (int32_t[]){1, 2}, 2, next, &err) && err.code == ERR_NOT_FOUND);
+}
