@@ -8,8 +8,9 @@
  * rpc_finish. A request stays valid until it is finished, also when its client has gone (ctx.canceled is true then) or
  * the server has stopped; it must be finished exactly once and not be touched afterwards.
  *
- * Client: calls block the calling thread, never longer than the deadline; one connection to an address carries many
- * calls.
+ * Client: rpc_call and rpc_stream_next block the calling thread, never longer than the deadline; rpc_stream_open never
+ * blocks. One connection to an address carries many calls. One thread can have many calls run, and wait for whichever
+ * has something first: rpc_stream_wait_any.
  *
  * Answers are counted in the families of net/http.h with method="gRPC", route="/pkg.Service/Method" and status_code =
  * the name of the code.
@@ -159,15 +160,14 @@ struct rpc_args {
 
 /*
  * A unary call. True: code RPC_OK and the answer's bytes in ret_answer (the caller's, buf_release). A refused
- * connection is RPC_UNAVAILABLE. Blocks until the answer, the deadline or the cancellation; looking up a host name that
- * is not a number takes as long as the system's resolver does. A call that the server certainly did not begin is tried
- * a second time. ret_status is released first and then set.
+ * connection is RPC_UNAVAILABLE. Blocks until the answer, the deadline or the cancellation. A call that the server
+ * certainly did not begin is tried a second time. ret_status is released first and then set.
  */
 bool rpc_call(struct rpc_client *c, const struct rpc_args *args, struct buf *ret_answer, struct rpc_status *ret_status);
 
 /*
- * A call with many answers. Never NULL: what goes wrong is told by rpc_stream_next. The request is copied. ctx must
- * live as long as the stream. A reader that does not come keeps at most about 2 MiB (and one message) waiting here;
+ * A call with many answers, or one. Never NULL, never blocks: connecting is the client's affair, and what goes wrong is
+ * told by rpc_stream_next. The request is copied. ctx must live as long as the stream. A reader that does not come keeps at most about 2 MiB (and one message) waiting here;
  * then the server waits.
  */
 struct rpc_stream;
@@ -176,5 +176,11 @@ enum rpc_next { RPC_NEXT_MESSAGE, RPC_NEXT_END };
 /* The next message (ret_msg is the caller's), or the end with ret_status: RPC_OK or what went wrong. One thread at a
  * time. */
 enum rpc_next rpc_stream_next(struct rpc_stream *st, struct buf *ret_msg, struct rpc_status *ret_status);
+/*
+ * Waits until one of streams[0..n) has something: its next rpc_stream_next returns at once, with a message or the end
+ * (a deadline that has passed and a cancellation are ends). Returns the smallest index of such a stream, or -1 after
+ * timeout_ms. NULL entries are skipped; 0 only looks. One thread at a time waits for a stream. Costs a lock a stream.
+ */
+int rpc_stream_wait_any(struct rpc_stream *const streams[], size_t n, int64_t timeout_ms);
 /* Cancels what still runs. NULL is fine. */
 void rpc_stream_close(struct rpc_stream *st);

@@ -10,15 +10,14 @@
 
 #define ATTEMPTS 2
 
-static struct client_stream *client_of(struct rpc_stream *st)
+struct client_stream *rpc_client_stream_of(struct rpc_stream *st)
 {
     return CONTAINER_OF(st, struct client_stream, stream);
 }
 
 /* --- the I/O thread -------------------------------------------------------------------------------------------- */
 
-/* The first end counts. */
-static void end_stream(struct rpc_stream *st, int code, struct slice text, bool unprocessed)
+void rpc_client_stream_end(struct rpc_stream *st, int code, struct slice text, bool unprocessed)
 {
     pthread_mutex_lock(&st->lock);
     if (!st->has_status) {
@@ -28,9 +27,9 @@ static void end_stream(struct rpc_stream *st, int code, struct slice text, bool 
     }
     if (!st->closed) {
         st->closed = true;
-        client_of(st)->unprocessed = unprocessed;
+        rpc_client_stream_of(st)->unprocessed = unprocessed;
     }
-    pthread_cond_broadcast(&st->changed);
+    rpc_stream_changed(st);
     pthread_mutex_unlock(&st->lock);
 }
 
@@ -41,12 +40,25 @@ static void reset(struct rpc_stream *st)
         nghttp2_submit_rst_stream(st->conn->session, NGHTTP2_FLAG_NONE, st->id, NGHTTP2_CANCEL);
 }
 
+/* The connection had gone when the stream came to the I/O thread: another one will do as well. */
+static void lost_before(struct rpc_stream *st)
+{
+    struct client_stream *cs = rpc_client_stream_of(st);
+    struct err err = ERR_NONE;
+    err_set(&err, ERR_UNAVAILABLE, "the connection was lost before the call was sent");
+    bool again = !cs->enqueued_again;
+    cs->enqueued_again = true;
+    cs->submitted = false;
+    if (!again || !rpc_client_enqueue(cs->client, cs, &err))
+        rpc_client_stream_end(st, (int)rpc_code_of_err(err.code), slice_of(err.text), true);
+}
+
 static void submit(struct rpc_stream *st)
 {
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     struct rpc_client *c = cs->client;
     if (!c->conn) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection was lost before the call was sent"), true);
+        lost_before(st);
         return;
     }
     char timeout[16];
@@ -70,7 +82,7 @@ static void submit(struct rpc_stream *st)
     int32_t id = nghttp2_submit_request(c->conn->session, NULL, nv, n, &body, st);
     free(nv);
     if (id < 0) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection takes no more calls"), true);
+        rpc_client_stream_end(st, RPC_UNAVAILABLE, SL("the connection takes no more calls"), true);
         c->conn->going_away = true; /* out of stream ids */
         c->conn = NULL;
         rpc_client_set_idle(c);
@@ -84,7 +96,7 @@ static void client_kick(struct rpc_stream *st)
     pthread_mutex_lock(&st->lock);
     bool wants_reset = st->reset;
     pthread_mutex_unlock(&st->lock);
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     if (!cs->submitted && !wants_reset) {
         cs->submitted = true;
         submit(st);
@@ -109,7 +121,7 @@ static void take_status(struct rpc_stream *st, struct slice value)
 
 static bool client_header(struct rpc_stream *st, struct slice name, struct slice value)
 {
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     pthread_mutex_lock(&st->lock);
     if (slice_eq(name, SL(":status"))) {
         cs->http_status = value.n == 3 ? (value.p[0] - '0') * 100 + (value.p[1] - '0') * 10 + (value.p[2] - '0') : 0;
@@ -141,13 +153,13 @@ static void client_message(struct rpc_stream *st, struct buf *msg)
     pthread_mutex_lock(&st->lock);
     if (!st->closed)
         rpc_queue_push(&st->got, msg);
-    pthread_cond_broadcast(&st->changed);
+    rpc_stream_changed(st);
     pthread_mutex_unlock(&st->lock);
 }
 
 static void client_broken(struct rpc_stream *st, int code, struct slice text)
 {
-    end_stream(st, code, text, false);
+    rpc_client_stream_end(st, code, text, false);
     reset(st);
 }
 
@@ -175,13 +187,13 @@ static int code_of_http(int status)
 
 static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lost)
 {
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     char text[96];
     if (conn_lost) {
-        end_stream(st, RPC_UNAVAILABLE, SL("the connection was lost"), false);
+        rpc_client_stream_end(st, RPC_UNAVAILABLE, SL("the connection was lost"), false);
     } else if (h2_error == NGHTTP2_NO_ERROR) {
         snprintf(text, sizeof text, "unexpected HTTP status code received from server: %d", cs->http_status);
-        end_stream(st, cs->http_status == 200 ? RPC_INTERNAL : code_of_http(cs->http_status),
+        rpc_client_stream_end(st, cs->http_status == 200 ? RPC_INTERNAL : code_of_http(cs->http_status),
                    cs->http_status == 200 ? SL("server closed the stream without sending trailers") : slice_of(text),
                    false);
     } else {
@@ -192,7 +204,7 @@ static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lo
                    : h2_error == NGHTTP2_ENHANCE_YOUR_CALM   ? RPC_RESOURCE_EXHAUSTED
                    : h2_error == NGHTTP2_INADEQUATE_SECURITY ? RPC_PERMISSION_DENIED
                                                              : RPC_INTERNAL;
-        end_stream(st, code, slice_of(text), h2_error == NGHTTP2_REFUSED_STREAM);
+        rpc_client_stream_end(st, code, slice_of(text), h2_error == NGHTTP2_REFUSED_STREAM);
     }
 }
 
@@ -215,7 +227,7 @@ static void client_end(struct rpc_stream *st)
 
 static void client_free(struct rpc_stream *st)
 {
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     struct rpc_client *c = cs->client;
     rpc_stream_release(st);
     free(cs->method);
@@ -283,18 +295,15 @@ static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_arg
     st->in.max_bytes = c->owner->cfg.max_recv_msg_bytes;
     struct buf body = {0};
     struct err err = ERR_NONE;
-    if (!rpc_client_connect(c, args->ctx, cs->deadline_ms, &err)) {
-        end_stream(st, (int)rpc_code_of_err(err.code), slice_of(err.text), false);
-        return st;
-    }
     buf_put_slice(&body, args->request);
     if (body.failed) {
-        end_stream(st, RPC_RESOURCE_EXHAUSTED, SL("no memory for the request"), false);
+        rpc_client_stream_end(st, RPC_RESOURCE_EXHAUSTED, SL("no memory for the request"), false);
         return st;
     }
     rpc_queue_push(&st->out, &body);
     st->out_end = !args->keep_open;
-    rpc_loop_kick(st);
+    if (!rpc_client_may_wait(args->ctx, deadline_ms, &err) || !rpc_client_enqueue(c, cs, &err))
+        rpc_client_stream_end(st, (int)rpc_code_of_err(err.code), slice_of(err.text), false);
     return st;
 }
 
@@ -317,7 +326,7 @@ static void give_up_locked(struct rpc_stream *st, const struct err *err)
 
 enum rpc_next rpc_stream_next(struct rpc_stream *st, struct buf *ret_msg, struct rpc_status *ret_status)
 {
-    struct client_stream *cs = client_of(st);
+    struct client_stream *cs = rpc_client_stream_of(st);
     struct err err = ERR_NONE;
     bool gave_up = false;
     pthread_mutex_lock(&st->lock);
@@ -342,6 +351,8 @@ enum rpc_next rpc_stream_next(struct rpc_stream *st, struct buf *ret_msg, struct
         buf_put_slice(&ret_status->details, buf_slice(&st->status.details));
     }
     pthread_mutex_unlock(&st->lock);
+    if (gave_up)
+        rpc_client_unwait(cs);
     if (gave_up || room_again)
         rpc_loop_kick(st);
     return next;
@@ -356,8 +367,10 @@ void rpc_stream_close(struct rpc_stream *st)
     if (running)
         give_up_locked(st, &(struct err){.code = ERR_CANCELED, .text = "context canceled"});
     pthread_mutex_unlock(&st->lock);
-    if (running)
+    if (running) {
+        rpc_client_unwait(rpc_client_stream_of(st));
         rpc_loop_kick(st);
+    }
     rpc_stream_unref(st);
 }
 
@@ -377,7 +390,7 @@ static bool try_call(struct rpc_client *c, const struct rpc_args *args, int64_t 
         snprintf(ret_status->text, sizeof ret_status->text, "%s answer to a unary call", more ? "a second" : "no");
     }
     pthread_mutex_lock(&st->lock);
-    *ret_again = client_of(st)->unprocessed;
+    *ret_again = rpc_client_stream_of(st)->unprocessed;
     pthread_mutex_unlock(&st->lock);
     rpc_stream_close(st);
     if (ret_status->code == RPC_OK)

@@ -1,18 +1,21 @@
 /*
  * The client's end: its connections. Calls are in rpc_call.c.
  *
- * A connection is made by the thread that needs it first (look-up, connect; others wait for it up to their deadline),
- * then handed to the I/O thread. States of a client: IDLE -> CONNECTING (one caller connects) -> READY (the I/O thread
- * has the connection) -> IDLE (it was lost, or the server says GOAWAY). After a failed attempt calls fail at once until
- * the back-off is over.
+ * A connection is made by a thread of its own (look-up, connect), so that no caller waits longer than it wants to, and
+ * handed to the I/O thread then. Calls that come meanwhile wait in the client's list. States of a client:
+ *
+ *   IDLE --a call: rpc_client_enqueue--> CONNECTING --adopt--> READY --lost, or GOAWAY: rpc_client_set_idle--> IDLE
+ *                                        CONNECTING --connect_failed--> IDLE
+ *
+ * After a failed attempt calls fail at once until the back-off is over. There is one such thread a client at most.
  */
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,6 +23,7 @@
 
 #define CANCEL_POLL_MS 20 /* ctx.canceled is a flag that nobody signals */
 #define LOOK_MS 60000     /* without a deadline the clock has no time far enough to wait for */
+#define GONE_POLL_MS 50   /* a connecting thread looks so often whether its client is there still */
 
 /* --- life cycle ------------------------------------------------------------------------------------------------ */
 
@@ -32,6 +36,7 @@ struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg)
 {
     struct rpc_clients *cs = calloc(1, sizeof *cs);
     ASSERT(cs);
+    atomic_init(&cs->refs, 1);
     cs->cfg = (struct rpc_client_config){
         .max_recv_msg_bytes =
             cfg->max_recv_msg_bytes ? MIN(cfg->max_recv_msg_bytes, (uint64_t)BUF_MAX_DEFAULT) : 100 << 20,
@@ -49,13 +54,20 @@ struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg)
     return cs;
 }
 
+static void clients_unref(struct rpc_clients *cs)
+{
+    if (atomic_fetch_sub_explicit(&cs->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    rpc_loop_unref(cs->loop);
+    free(cs);
+}
+
 void rpc_clients_free(struct rpc_clients *cs)
 {
     if (!cs)
         return;
     rpc_loop_stop(cs->loop);
-    rpc_loop_unref(cs->loop);
-    free(cs);
+    clients_unref(cs);
 }
 
 struct rpc_client *rpc_client_new(struct rpc_clients *cs, const char *address)
@@ -63,6 +75,7 @@ struct rpc_client *rpc_client_new(struct rpc_clients *cs, const char *address)
     struct rpc_client *c = calloc(1, sizeof *c);
     ASSERT(c);
     c->owner = cs;
+    atomic_fetch_add_explicit(&cs->refs, 1, memory_order_relaxed);
     atomic_init(&c->refs, 1);
     const char *colon = strrchr(address, ':');
     size_t n_host = colon ? (size_t)(colon - address) : strlen(address);
@@ -72,11 +85,7 @@ struct rpc_client *rpc_client_new(struct rpc_clients *cs, const char *address)
     c->port = strdup(colon ? colon + 1 : "9095");
     ASSERT(c->address && c->host && c->port);
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    c->waiting_end = &c->waiting;
     return c;
 }
 
@@ -84,8 +93,8 @@ void rpc_client_unref(struct rpc_client *c)
 {
     if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
         return;
-    pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
+    clients_unref(c->owner);
     free(c->address);
     free(c->host);
     free(c->port);
@@ -95,6 +104,58 @@ void rpc_client_unref(struct rpc_client *c)
 void rpc_client_ref(struct rpc_client *c)
 {
     atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+}
+
+/* --- calls that wait for a connection -------------------------------------------------------------------------- */
+
+/* Needs c->lock. The list's references go to the caller. */
+static struct client_stream *take_waiting(struct rpc_client *c)
+{
+    struct client_stream *first = c->waiting;
+    c->waiting = NULL;
+    c->waiting_end = &c->waiting;
+    for (struct client_stream *cs = first; cs; cs = cs->next_waiting)
+        cs->waits = false;
+    return first;
+}
+
+static void fail_all(struct client_stream *first, const struct err *err)
+{
+    for (struct client_stream *cs = first; cs;) {
+        struct client_stream *next = cs->next_waiting;
+        rpc_client_stream_end(&cs->stream, (int)rpc_code_of_err(err->code), slice_of(err->text), false);
+        rpc_stream_unref(&cs->stream);
+        cs = next;
+    }
+}
+
+static void kick_all(struct client_stream *first)
+{
+    for (struct client_stream *cs = first; cs;) {
+        struct client_stream *next = cs->next_waiting;
+        rpc_loop_kick(&cs->stream);
+        rpc_stream_unref(&cs->stream);
+        cs = next;
+    }
+}
+
+void rpc_client_unwait(struct client_stream *cs)
+{
+    struct rpc_client *c = cs->client;
+    pthread_mutex_lock(&c->lock);
+    bool waited = cs->waits;
+    if (waited) {
+        struct client_stream **p = &c->waiting;
+        while (*p != cs)
+            p = &(*p)->next_waiting;
+        *p = cs->next_waiting;
+        if (!*p)
+            c->waiting_end = p;
+        cs->waits = false;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (waited)
+        rpc_stream_unref(&cs->stream);
 }
 
 /* All connections of the client, also those that go away. */
@@ -116,12 +177,22 @@ void rpc_client_free(struct rpc_client *c)
         return;
     pthread_mutex_lock(&c->lock);
     c->gone = true;
+    struct client_stream *waiting = take_waiting(c);
     pthread_mutex_unlock(&c->lock);
+    fail_all(waiting, &(struct err){.code = ERR_UNAVAILABLE, .text = "the client is closed"});
     if (!rpc_loop_post(c->owner->loop, close_conns, c)) /* takes the owner's reference along */
         rpc_client_unref(c);
 }
 
-/* --- connecting (a caller's thread) ---------------------------------------------------------------------------- */
+/* --- connecting (a thread of its own) -------------------------------------------------------------------------- */
+
+static bool is_gone(struct rpc_client *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool gone = c->gone;
+    pthread_mutex_unlock(&c->lock);
+    return gone;
+}
 
 static bool dial_failed(struct rpc_client *c, const char *what, const char *why, struct err *err)
 {
@@ -144,25 +215,35 @@ static const char *connect_reason(int errnum)
     }
 }
 
+/* 0, or the error. */
+static int await_connection(struct rpc_client *c, int fd, int64_t until_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    for (;;) {
+        int64_t left_ms = until_ms - clock_mono_ms();
+        if (left_ms <= 0)
+            return ETIMEDOUT;
+        if (is_gone(c))
+            return ECANCELED;
+        int rc = poll(&p, 1, (int)MIN(left_ms, (int64_t)GONE_POLL_MS));
+        if (rc < 0 && errno != EINTR)
+            return errno;
+        int failure = 0;
+        socklen_t n = sizeof failure;
+        if (rc > 0)
+            return getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &n) == 0 ? failure : errno;
+    }
+}
+
 /* Returns the connected socket, or -1 with errno. */
-static int connect_one(const struct addrinfo *a, int64_t until_ms)
+static int connect_one(struct rpc_client *c, const struct addrinfo *a, int64_t until_ms)
 {
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
     int failure = connect(fd, a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
-    if (failure == EINPROGRESS) {
-        struct pollfd p = {.fd = fd, .events = POLLOUT};
-        socklen_t n = sizeof failure;
-        int rc;
-        do
-            rc = poll(&p, 1, (int)MIN(MAX(until_ms - clock_mono_ms(), (int64_t)0), (int64_t)INT32_MAX));
-        while (rc < 0 && errno == EINTR);
-        if (rc == 0)
-            failure = ETIMEDOUT;
-        else if (rc < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &n) != 0)
-            failure = errno;
-    }
+    if (failure == EINPROGRESS)
+        failure = await_connection(c, fd, until_ms);
     if (failure == 0)
         return fd;
     close(fd);
@@ -181,7 +262,7 @@ static int dial(struct rpc_client *c, int64_t until_ms, struct err *err)
     }
     int fd = -1;
     for (struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
-        fd = connect_one(a, until_ms);
+        fd = connect_one(c, a, until_ms);
         if (fd < 0)
             dial_failed(c, "connect: ", connect_reason(errno), err);
     }
@@ -202,47 +283,59 @@ void rpc_client_set_idle(struct rpc_client *c)
     pthread_mutex_unlock(&c->lock);
 }
 
+static void connect_failed(struct rpc_client *c, const struct err *why)
+{
+    const struct rpc_client_config *cfg = &c->owner->cfg;
+    pthread_mutex_lock(&c->lock);
+    c->state = CLIENT_IDLE;
+    c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, cfg->backoff_max_ms) : cfg->backoff_min_ms;
+    c->retry_at_ms = clock_mono_ms() + c->backoff_ms;
+    c->why = *why;
+    struct client_stream *waiting = take_waiting(c);
+    pthread_mutex_unlock(&c->lock);
+    fail_all(waiting, why);
+}
+
 /* On the I/O thread. */
 static void adopt(void *arg)
 {
     struct connected *d = arg;
     struct rpc_client *c = d->client;
-    pthread_mutex_lock(&c->lock);
-    bool gone = c->gone;
-    pthread_mutex_unlock(&c->lock);
     struct rpc_conn *conn = NULL;
-    if (gone)
+    if (is_gone(c))
         close(d->fd);
     else
         conn = rpc_conn_new(c->owner->loop, &rpc_client_role, c, d->fd, 0);
     free(d);
     if (!conn) {
-        rpc_client_set_idle(c);
+        connect_failed(c, &(struct err){.code = ERR_UNAVAILABLE, .text = "the client is closed"});
         rpc_client_unref(c);
         return;
     }
     c->conn = conn;
     conn->keepalive_time_ms = c->owner->cfg.keepalive_time_ms;
     conn->keepalive_timeout_ms = c->owner->cfg.keepalive_timeout_ms;
+    pthread_mutex_lock(&c->lock);
+    c->state = CLIENT_READY;
+    c->backoff_ms = 0;
+    struct client_stream *waiting = take_waiting(c);
+    pthread_mutex_unlock(&c->lock);
+    kick_all(waiting);
     rpc_conn_flush(conn);
 }
 
 /* The state is CONNECTING, which makes this thread the only one here. */
-static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *err)
+static void *connect_now(void *arg)
 {
-    const struct rpc_client_config *cfg = &c->owner->cfg;
-    int64_t until_ms = MIN(deadline_ms, clock_mono_ms() + cfg->connect_timeout_ms);
+    struct rpc_client *c = arg;
     struct err why = ERR_NONE;
-    int fd = dial(c, until_ms, &why);
+    int fd = dial(c, clock_mono_ms() + c->owner->cfg.connect_timeout_ms, &why);
     bool ready = false;
     if (fd >= 0) {
         struct connected *d = calloc(1, sizeof *d);
         ASSERT(d);
         *d = (struct connected){.client = c, .fd = fd};
         rpc_client_ref(c);
-        pthread_mutex_lock(&c->lock); /* READY before the I/O thread may say IDLE */
-        c->state = CLIENT_READY;
-        pthread_mutex_unlock(&c->lock);
         ready = rpc_loop_post(c->owner->loop, adopt, d);
         if (!ready) {
             free(d);
@@ -251,19 +344,56 @@ static bool connect_now(struct rpc_client *c, int64_t deadline_ms, struct err *e
             err_set(&why, ERR_UNAVAILABLE, "the client is closed");
         }
     }
+    if (!ready)
+        connect_failed(c, &why);
+    rpc_client_unref(c);
+    return NULL;
+}
+
+static void start_connecting(struct rpc_client *c)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    rpc_client_ref(c);
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    int rc = pthread_create(&thread, &attr, connect_now, c);
+    pthread_attr_destroy(&attr);
+    if (rc == 0)
+        return;
+    struct err err = ERR_NONE;
+    err_errno(&err, ERR_UNAVAILABLE, rc, "creating a thread");
+    connect_failed(c, &err);
+    rpc_client_unref(c);
+}
+
+bool rpc_client_enqueue(struct rpc_client *c, struct client_stream *cs, struct err *err)
+{
+    bool fine = true;
+    bool connect_here = false;
     pthread_mutex_lock(&c->lock);
-    if (ready) {
-        c->backoff_ms = 0;
-    } else {
-        c->state = CLIENT_IDLE;
-        c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, cfg->backoff_max_ms) : cfg->backoff_min_ms;
-        c->retry_at_ms = clock_mono_ms() + c->backoff_ms;
-        c->why = why;
-        err_set(err, why.code, "%s", why.text);
+    bool ready = c->state == CLIENT_READY;
+    if (c->state == CLIENT_IDLE) {
+        if (clock_mono_ms() < c->retry_at_ms)
+            fine = err_set(err, c->why.code, "%s", c->why.text);
+        else
+            connect_here = true;
     }
-    pthread_cond_broadcast(&c->changed);
+    if (connect_here)
+        c->state = CLIENT_CONNECTING;
+    if (fine && !ready) {
+        rpc_stream_ref(&cs->stream);
+        cs->waits = true;
+        cs->next_waiting = NULL;
+        *c->waiting_end = cs;
+        c->waiting_end = &cs->next_waiting;
+    }
     pthread_mutex_unlock(&c->lock);
-    return ready;
+    if (connect_here)
+        start_connecting(c);
+    if (ready)
+        rpc_loop_kick(&cs->stream);
+    return fine;
 }
 
 int64_t rpc_client_next_look_ms(int64_t deadline_ms, const struct ctx *ctx)
@@ -278,31 +408,7 @@ bool rpc_client_may_wait(const struct ctx *ctx, int64_t deadline_ms, struct err 
     return clock_mono_ms() < deadline_ms || err_set(err, ERR_TIMEOUT, "context deadline exceeded");
 }
 
-bool rpc_client_connect(struct rpc_client *c, const struct ctx *ctx, int64_t deadline_ms, struct err *err)
-{
-    pthread_mutex_lock(&c->lock);
-    bool fine = rpc_client_may_wait(ctx, deadline_ms, err);
-    while (fine && c->state == CLIENT_CONNECTING) {
-        int64_t until_ms = rpc_client_next_look_ms(deadline_ms, ctx);
-        struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
-        pthread_cond_timedwait(&c->changed, &c->lock, &ts);
-        fine = rpc_client_may_wait(ctx, deadline_ms, err);
-    }
-    bool connect_here = false;
-    if (fine && c->state == CLIENT_IDLE) {
-        if (clock_mono_ms() < c->retry_at_ms)
-            fine = err_set(err, c->why.code, "%s", c->why.text);
-        else
-            connect_here = true;
-    }
-    if (connect_here)
-        c->state = CLIENT_CONNECTING;
-    pthread_mutex_unlock(&c->lock);
-    return connect_here ? connect_now(c, deadline_ms, err) : fine;
-}
-
-/* --- the connection's end (I/O thread)
- * --------------------------------------------------------------------------------------- */
+/* --- the connection's end (I/O thread) -------------------------------------------------------------------------- */
 
 void rpc_client_going_away(struct rpc_conn *conn)
 {

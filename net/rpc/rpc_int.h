@@ -100,7 +100,7 @@ void rpc_loop_kick(struct rpc_stream *st);
 void rpc_loop_turn(struct rpc_loop *l);
 bool rpc_loop_watch(struct rpc_loop *l, int fd, struct rpc_watch *w, uint32_t events);
 
-/* --- streams (rpc_stream.c) --- */
+/* --- streams (rpc_stream.c, rpc_wait.c) --- */
 struct rpc_msg {
     struct rpc_msg *next;
     uint8_t head[RPC_HEAD_BYTES];
@@ -129,6 +129,7 @@ struct rpc_role {
     void (*free)(struct rpc_stream *st);
 };
 
+struct rpc_waiter;
 struct rpc_stream {
     atomic_int refs; /* its connection, its handler or caller, and the loop while kicked */
     const struct rpc_role *role;
@@ -154,7 +155,8 @@ struct rpc_stream {
     /* Guarded by lock. */
     struct rpc_queue out;
     bool out_end;         /* nothing follows; on the server's end status is set */
-    struct rpc_queue got; /* client: messages that wait for the reader */
+    struct rpc_queue got;      /* client: messages that wait for the reader */
+    struct rpc_waiter *waiter; /* client: a thread in rpc_stream_wait_any */
     bool closed;
     bool reset; /* the I/O thread shall reset it */
     bool has_status;
@@ -167,6 +169,8 @@ void rpc_stream_ref(struct rpc_stream *st);
 void rpc_stream_unref(struct rpc_stream *st);
 /* Waits for `changed` until a time of the monotonic clock. Needs st->lock. */
 void rpc_stream_wait(struct rpc_stream *st, int64_t until_ms);
+/* Wakes who waits for it. Needs st->lock. */
+void rpc_stream_changed(struct rpc_stream *st);
 /* Takes over body. */
 void rpc_queue_push(struct rpc_queue *q, struct buf *body);
 struct buf rpc_queue_pop(struct rpc_queue *q);

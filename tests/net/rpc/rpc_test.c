@@ -174,6 +174,107 @@ Test(rpc, a_stream_kept_open_ends_when_the_server_ends_it)
     rig_stop(&r);
 }
 
+/* Three calls that end one after the other, and one that never does. */
+Test(rpc, one_thread_waits_for_many_streams)
+{
+    struct rpc_rig r;
+    rig_new(&r);
+    rig_start(&r);
+    static const char *const methods[] = {"/test.Test/Hang", "/test.Test/Nap", "/test.Test/Later", "/test.Test/Echo"};
+    struct rpc_stream *streams[5] = {0};
+    for (size_t i = 0; i < 4; i++)
+        streams[i] = rpc_stream_open(r.client, &(struct rpc_args){.method = methods[i], .request = SL("x")});
+    int messages = 0;
+    for (int left = 3; left > 0;) {
+        int i = rpc_stream_wait_any(streams, 5, 10000);
+        cr_assert(i >= 1 && i <= 3, "%d", i);
+        struct rpc_status st = RPC_STATUS_NONE;
+        struct buf msg = {0};
+        if (rpc_stream_next(streams[i], &msg, &st) == RPC_NEXT_MESSAGE) {
+            messages++;
+            buf_release(&msg);
+            continue;
+        }
+        cr_assert_eq(st.code, RPC_OK, "%s", st.text);
+        rpc_stream_close(streams[i]);
+        streams[i] = NULL;
+        left--;
+    }
+    cr_assert_eq(messages, 3);
+    int64_t before_ms = clock_mono_ms();
+    cr_assert_eq(rpc_stream_wait_any(streams, 5, 50), -1);
+    cr_assert_geq(clock_mono_ms() - before_ms, 49);
+    cr_assert_eq(rpc_stream_wait_any(streams, 5, 0), -1);
+    rpc_stream_close(streams[0]);
+    rig_stop(&r);
+}
+
+Test(rpc, a_cancellation_and_a_deadline_wake_who_waits_for_many)
+{
+    struct rpc_rig r;
+    rig_new(&r);
+    rig_start(&r);
+    atomic_bool canceled = false;
+    const struct ctx ctx = {.deadline_ms = clock_mono_ms() + 100};
+    const struct ctx other = {.canceled = &canceled};
+    struct rpc_stream *streams[2];
+    streams[0] = rpc_stream_open(r.client, &(struct rpc_args){.method = "/test.Test/Hang", .ctx = &other});
+    streams[1] = rpc_stream_open(r.client, &(struct rpc_args){.method = "/test.Test/Hang", .ctx = &ctx});
+    cr_assert_eq(rpc_stream_wait_any(streams, 2, 10000), 1);
+    atomic_store(&canceled, true);
+    cr_assert_eq(rpc_stream_wait_any(streams, 1, 10000), 0);
+    static const int codes[] = {RPC_CANCELED, RPC_DEADLINE_EXCEEDED};
+    for (size_t i = 0; i < 2; i++) {
+        struct rpc_status st = RPC_STATUS_NONE;
+        struct buf msg = {0};
+        cr_assert_eq(rpc_stream_next(streams[i], &msg, &st), RPC_NEXT_END);
+        cr_assert_eq(st.code, codes[i], "%s", st.text);
+        rpc_stream_close(streams[i]);
+    }
+    rig_stop(&r);
+}
+
+/* A listener whose backlog is full: connecting gets no answer, as from a machine that is gone. */
+Test(rpc, opening_a_stream_does_not_wait_for_a_connection)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof addr;
+    cr_assert_eq(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
+    cr_assert_eq(listen(fd, 0), 0);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&addr, &n), 0);
+    int fillers[8];
+    for (size_t i = 0; i < ARRAY_LEN(fillers); i++) {
+        fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(fillers[i], (struct sockaddr *)&addr, sizeof addr);
+    }
+    struct rpc_rig r;
+    rig_new(&r);
+    rig_start(&r);
+    char address[64];
+    snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(addr.sin_port));
+    struct rpc_client *frozen = rpc_client_new(r.clients, address);
+    int64_t before_ms = clock_mono_ms();
+    struct rpc_stream *streams[3];
+    streams[0] = rpc_stream_open(frozen, &(struct rpc_args){.method = "/test.Test/Echo"});
+    streams[1] = rpc_stream_open(frozen, &(struct rpc_args){.method = "/test.Test/Echo"});
+    streams[2] = rpc_stream_open(r.client, &(struct rpc_args){.method = "/test.Test/Echo"});
+    cr_assert_eq(rpc_stream_wait_any(streams, 3, 3000), 2);
+    cr_assert_lt(clock_mono_ms() - before_ms, 3000);
+    rpc_stream_close(streams[0]);
+    rpc_client_free(frozen); /* ends the one that waits still */
+    struct rpc_status st = RPC_STATUS_NONE;
+    struct buf msg = {0};
+    cr_assert_eq(rpc_stream_next(streams[1], &msg, &st), RPC_NEXT_END);
+    cr_assert_eq(st.code, RPC_UNAVAILABLE);
+    rpc_stream_close(streams[1]);
+    rpc_stream_close(streams[2]);
+    for (size_t i = 0; i < ARRAY_LEN(fillers); i++)
+        close(fillers[i]);
+    close(fd);
+    rig_stop(&r);
+}
+
 Test(rpc, a_reader_that_does_not_come_makes_the_sender_wait)
 {
     struct rpc_rig r;
