@@ -80,8 +80,8 @@ void core_release(struct core *c)
 
 static bool is_alive(const struct core *c, const struct node *n, const void *arg)
 {
-    (void)c, (void)arg;
-    return n->state == NODE_ALIVE;
+    (void)arg;
+    return n->state == NODE_ALIVE && core_zone_talks(c, n);
 }
 
 /* Large clusters exchange everything less often, for all of them together it stays the same. */
@@ -136,13 +136,23 @@ void core_leave(struct core *c)
     core_dead(c, slice_of(c->name), slice_of(c->name), c->self->incarnation);
 }
 
+static bool is_alone(const struct core *c)
+{
+    for (size_t i = 0; i < c->n_nodes; i++)
+        if (c->nodes[i] != c->self && c->nodes[i]->state <= NODE_SUSPECT)
+            return false;
+    return true;
+}
+
+bool core_changes_told(const struct core *c)
+{
+    return is_alone(c) || !queue_pending(&c->local_queue, core_transmit_limit(c));
+}
+
 bool core_left_told(const struct core *c)
 {
-    size_t others = 0;
-    for (size_t i = 0; i < c->n_nodes; i++)
-        others += c->nodes[i] != c->self && c->nodes[i]->state <= NODE_SUSPECT;
-    int limit = core_transmit_limit(c);
-    return !others || (!queue_has(&c->node_queue, slice_of(c->name), limit) && !queue_pending(&c->local_queue, limit));
+    return is_alone(c) ||
+           (core_changes_told(c) && !queue_has(&c->node_queue, slice_of(c->name), core_transmit_limit(c)));
 }
 
 /* --- messages ----------------------------------------------------------------------------------------------------- */

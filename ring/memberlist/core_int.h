@@ -149,6 +149,8 @@ void core_join(struct core *c, const struct gossip_addr *to);
 /* Says good-bye; it is told when core_left_told. */
 void core_leave(struct core *c);
 bool core_left_told(const struct core *c);
+/* What this process changed has been told often enough, or there is nobody to tell. */
+bool core_changes_told(const struct core *c);
 
 /* --- nodes.c --- */
 struct node *core_find(struct core *c, struct slice name);
@@ -159,6 +161,12 @@ void core_check_suspects(struct core *c);
 void core_reap(struct core *c);
 void node_to_wire(const struct node *n, struct wire_msg *ret_m);
 uint64_t core_random(struct core *c);
+/*
+ * Zone-aware routing: whether gossip and push/pull go from here to that node. Members talk inside their zone, bridges
+ * to the bridges of other zones too. Nodes without a zone are talked to by all, and all talk to all while our zone has
+ * no bridge that lives: it would be cut off.
+ */
+bool core_zone_talks(const struct core *c, const struct node *n);
 /* Up to max nodes that ok says yes to, at random, never ourselves. */
 size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg),
                  const void *arg, struct node **ret, size_t max);

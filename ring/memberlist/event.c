@@ -18,8 +18,9 @@
 #include "base/clock.h"
 #include "ring/memberlist/memberlist_int.h"
 
-#define IN_MAX_BYTES ((size_t)32 << 20) /* LZW of what cannot be compressed is up to 1.5 times as large as the state   \
-                                         */
+#define IN_MAX_BYTES                                                                                                   \
+    ((size_t)32 << 20) /* LZW of what cannot be compressed is up to 1.5 times as large as the state                    \
+                        */
 #define READ_BYTES 65536
 #define EVENTS 64
 
@@ -200,7 +201,7 @@ static void send_out(struct memberlist *m, struct outgoing *o)
         return;
     }
     struct conn *c = conn_new(m, fd, o->is_stream ? CONN_OUT_STREAM : CONN_OUT_PACKET,
-                              o->is_stream ? m->cfg.stream_timeout_ms : 2 * m->cfg.packet_timeout_ms);
+                              o->is_stream ? m->cfg.stream_timeout_ms : m->cfg.packet_dial_timeout_ms);
     c->out = o->bytes;
     c->is_join = o->is_join;
     c->writing = true;
@@ -227,6 +228,10 @@ static void accept_all(struct memberlist *m)
 
 static void conn_write(struct memberlist *m, struct conn *c)
 {
+    if (c->kind == CONN_OUT_PACKET && !c->dialed) {
+        c->dialed = true;
+        c->deadline_ms = clock_mono_ms() + m->cfg.packet_write_timeout_ms;
+    }
     while (c->out_at < c->out.n) {
         ssize_t n = send(c->fd, c->out.p + c->out_at, c->out.n - c->out_at, MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -362,8 +367,8 @@ static int round_start(struct memberlist *m, struct outgoing *ret_out, size_t *r
     m->n_out = m->n_conns_out + *ret_n;
     int64_t sleep_ms = core_next_ms(&m->core) - clock_mono_ms();
     bool stop = m->stopping;
-    if (m->core.leaving)
-        pthread_cond_broadcast(&m->changed);
+    if (m->core.leaving || m->core.local_queue.n)
+        pthread_cond_broadcast(&m->changed); /* memberlist_leave may wait for what was told */
     pthread_mutex_unlock(&m->lock);
     if (stop)
         return -1;

@@ -32,7 +32,9 @@ void memberlist_config_default(struct memberlist_config *cfg)
         .push_pull_interval_ms = 30000,
         .retransmit_factor = 4,
         .stream_timeout_ms = 2000,
-        .packet_timeout_ms = 500,
+        .packet_dial_timeout_ms = 500,
+        .packet_write_timeout_ms = 500,
+        .broadcast_timeout_ms = 10000,
         .leave_timeout_ms = 20000,
         .left_ingesters_timeout_ms = 300000,
         .obsolete_entries_timeout_ms = 30000,
@@ -54,12 +56,25 @@ static bool check(const struct memberlist_config *cfg, struct err *err)
     if (strlen(cfg->node_name) > WIRE_NAME_MAX_BYTES - 10)
         return err_set(err, ERR_CONFIG, "memberlist: node name is longer than %d bytes", WIRE_NAME_MAX_BYTES - 10);
     if (cfg->gossip_interval_ms < 1 || cfg->probe_interval_ms < 1 || cfg->push_pull_interval_ms < 0 ||
-        cfg->max_nodes < 1 || cfg->stream_timeout_ms < 1 || cfg->packet_timeout_ms < 1)
+        cfg->max_nodes < 1 || cfg->stream_timeout_ms < 1 || cfg->packet_dial_timeout_ms < 1 ||
+        cfg->packet_write_timeout_ms < 1)
         return err_set(err, ERR_CONFIG, "memberlist: intervals and limits must be positive");
-    for (size_t i = 0; i < cfg->n_join; i++)
-        if (strncmp(cfg->join[i], "dnssrv", 6) == 0)
-            return err_set(err, ERR_CONFIG, "memberlist: seeds by SRV record are not supported: %s", cfg->join[i]);
     return true;
+}
+
+static char **copy_list(const char *const *list, size_t n)
+{
+    char **copy = must(calloc(n + 1, sizeof *copy));
+    for (size_t i = 0; i < n; i++)
+        copy[i] = must(strdup(list[i]));
+    return copy;
+}
+
+static void free_list(char **list)
+{
+    for (size_t i = 0; list && list[i]; i++)
+        free(list[i]);
+    free(list);
 }
 
 static void copy_config(struct memberlist *m, const struct memberlist_config *cfg)
@@ -69,20 +84,28 @@ static void copy_config(struct memberlist *m, const struct memberlist_config *cf
                            &m->cfg.zone};
     for (size_t i = 0; i < ARRAY_LEN(from); i++)
         *from[i] = m->strings[i] = must(strdup(*from[i]));
-    m->seeds = must(calloc(cfg->n_join + 1, sizeof *m->seeds));
-    for (size_t i = 0; i < cfg->n_join; i++)
-        m->seeds[i] = must(strdup(cfg->join[i]));
-    m->cfg.join = NULL;
+    m->seeds = copy_list(cfg->join, cfg->n_join);
+    m->rejoin_seeds = copy_list(cfg->rejoin_seeds, cfg->n_rejoin_seeds);
+    m->cfg.join = m->cfg.rejoin_seeds = NULL;
+}
+
+static bool is_definite(const struct gossip_addr *a)
+{
+    static const uint8_t none[16] = {0}, none4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0};
+    return memcmp(a->ip, none, 16) != 0 && memcmp(a->ip, none4, 16) != 0;
 }
 
 static bool advertised(const struct memberlist *m, struct gossip_addr *ret, struct err *err)
 {
-    const char *ip = m->cfg.advertise_addr[0] ? m->cfg.advertise_addr : m->cfg.bind_addr;
+    const char *ip = m->cfg.advertise_addr[0] ? m->cfg.advertise_addr : m->cfg.bind_addr[0] ? m->cfg.bind_addr : "::";
     char text[80];
     snprintf(text, sizeof text, strchr(ip, ':') ? "[%s]:1" : "%s:1", ip);
-    static const uint8_t none[16] = {0}, none4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0};
-    if (!addr_from_text(slice_of(text), ret) || memcmp(ret->ip, none, 16) == 0 || memcmp(ret->ip, none4, 16) == 0)
+    if (!addr_from_text(slice_of(text), ret) || (m->cfg.advertise_addr[0] && !is_definite(ret)))
         return err_set(err, ERR_CONFIG, "memberlist: advertise address \"%s\" is not one that others can reach", ip);
+    if (!is_definite(ret) && !first_private_addr(ret))
+        return err_set(err, ERR_CONFIG,
+                       "memberlist: this machine has no address to tell others; "
+                       "-memberlist.advertise-addr or -memberlist.bind-addr must say one");
     ret->port = m->cfg.advertise_port ? m->cfg.advertise_port : m->port;
     return true;
 }
@@ -137,6 +160,21 @@ static void join_threads(struct memberlist *m, int n)
         pthread_join(threads[i], NULL);
 }
 
+static bool wait_first_try(struct memberlist *m, struct err *err)
+{
+    if (!m->cfg.n_join)
+        return true;
+    pthread_mutex_lock(&m->lock);
+    while (!m->first_try_done)
+        pthread_cond_wait(&m->changed, &m->lock);
+    size_t reached = m->first_try_reached;
+    pthread_mutex_unlock(&m->lock);
+    if (reached >= m->cfg.fast_join_min_nodes)
+        return true;
+    return err_set(err, ERR_UNAVAILABLE, "memberlist: the first try to join reached %zu members, not %zu", reached,
+                   m->cfg.fast_join_min_nodes);
+}
+
 bool memberlist_start(struct memberlist *m, struct err *err)
 {
     int n = 0, failed;
@@ -149,20 +187,37 @@ bool memberlist_start(struct memberlist *m, struct err *err)
         n++;
     m->started = n == 3;
     if (m->started)
-        return true;
+        return wait_first_try(m, err);
     join_threads(m, n);
     return err_errno(err, ERR_INTERNAL, failed, "memberlist: starting a thread");
 }
 
+/* Until done says so, the time is over or it stops. With the lock held. */
+static void wait_locked(struct memberlist *m, int64_t timeout_ms, bool (*done)(const struct memberlist *m))
+{
+    int64_t until_ms = clock_mono_ms() + timeout_ms;
+    struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+    while (!m->stopping && clock_mono_ms() < until_ms && !done(m))
+        pthread_cond_timedwait(&m->changed, &m->lock, &ts);
+}
+
+static bool changes_told(const struct memberlist *m)
+{
+    return !m->started || core_changes_told(&m->core);
+}
+
+static bool good_bye_told(const struct memberlist *m)
+{
+    return !m->started || (core_left_told(&m->core) && !m->core.n_outbox && !m->n_out);
+}
+
 void memberlist_leave(struct memberlist *m)
 {
-    int64_t until_ms = clock_mono_ms() + m->cfg.leave_timeout_ms;
-    struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
     pthread_mutex_lock(&m->lock);
+    wait_locked(m, m->cfg.broadcast_timeout_ms, changes_told);
     if (!m->core.leaving)
         core_leave(&m->core);
-    while (m->started && clock_mono_ms() < until_ms && !(core_left_told(&m->core) && !m->core.n_outbox && !m->n_out))
-        pthread_cond_timedwait(&m->changed, &m->lock, &ts);
+    wait_locked(m, m->cfg.leave_timeout_ms, good_bye_told);
     m->core.left = true;
     pthread_mutex_unlock(&m->lock);
 }
@@ -181,9 +236,8 @@ void memberlist_free(struct memberlist *m)
     pthread_mutex_destroy(&m->lock);
     for (size_t i = 0; i < ARRAY_LEN(m->strings); i++)
         free(m->strings[i]);
-    for (size_t i = 0; i < m->cfg.n_join; i++)
-        free(m->seeds[i]);
-    free(m->seeds);
+    free_list(m->seeds);
+    free_list(m->rejoin_seeds);
     free(m);
 }
 
@@ -197,13 +251,15 @@ const char *memberlist_node_name(const struct memberlist *m)
     return m->core.name;
 }
 
+static bool has_joined(const struct memberlist *m)
+{
+    return m->joined;
+}
+
 bool memberlist_wait_joined(struct memberlist *m, int64_t timeout_ms)
 {
-    int64_t until_ms = clock_mono_ms() + timeout_ms;
-    struct timespec ts = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
     pthread_mutex_lock(&m->lock);
-    while (!m->joined && !m->stopping && clock_mono_ms() < until_ms)
-        pthread_cond_timedwait(&m->changed, &m->lock, &ts);
+    wait_locked(m, timeout_ms, has_joined);
     bool joined = m->joined;
     pthread_mutex_unlock(&m->lock);
     return joined;

@@ -15,7 +15,17 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/flags.h"
 #include "ring/kv.h"
+
+/* The flags -memberlist.*; memberlist_config_from_flags makes a configuration of them. */
+struct memberlist_flags_config {
+#define FLAG FLAG_FIELD
+#include "ring/memberlist/memberlist_flags.def"
+#undef FLAG
+};
+extern const struct flag_def memberlist_flags[];
+extern const size_t memberlist_flags_n;
 
 enum memberlist_role { MEMBERLIST_NO_ZONE, MEMBERLIST_MEMBER, MEMBERLIST_BRIDGE };
 
@@ -25,7 +35,8 @@ struct memberlist_config {
     bool randomize_node_name;   /* appends - and 8 hex digits, so that a restart is a new node */
     const char *bind_addr;      /* an IP address; "" = all */
     uint16_t bind_port;         /* 0 = any free one */
-    const char *advertise_addr; /* an IP address; "" = the bind address, which must then be a definite one */
+    const char *advertise_addr; /* an IP address; "" = the bind address if it is definite, else this machine's first
+                                 * private one */
     uint16_t advertise_port;    /* 0 = the bind port */
     const char *cluster_label;  /* at most 255 bytes */
     bool cluster_label_verification_disabled;
@@ -33,12 +44,20 @@ struct memberlist_config {
     const char *zone; /* at most 16 bytes; told to others with the role */
     enum memberlist_role role;
 
-    const char *const *join; /* host:port, host (our bind port), dns+host:port */
+    /* host:port, host (our bind port), dns+host:port, dnssrv+name, dnssrvnoa+name */
+    const char *const *join;
     size_t n_join;
+    const char *const *rejoin_seeds; /* whom to ask at the rejoin interval; none = those of join */
+    size_t n_rejoin_seeds;
     int64_t min_join_backoff_ms;
     int64_t max_join_backoff_ms;
     int max_join_retries;
     int64_t rejoin_interval_ms; /* 0 = never */
+    size_t
+        fast_join_min_nodes;  /* memberlist_start fails when the first try reaches fewer; 0 = it never does for that */
+    bool abort_if_join_fails; /* when no try has reached anybody, on_join_failed is called, once, by the join thread */
+    void (*on_join_failed)(void *arg);
+    void *on_join_failed_arg;
 
     int64_t gossip_interval_ms;
     size_t gossip_nodes;
@@ -48,8 +67,11 @@ struct memberlist_config {
     int64_t push_pull_interval_ms; /* 0 = never */
     int retransmit_factor;
     int64_t stream_timeout_ms;
-    int64_t packet_timeout_ms; /* to connect and write */
-    int64_t leave_timeout_ms;
+    int64_t packet_dial_timeout_ms;
+    int64_t packet_write_timeout_ms;
+    int64_t notify_interval_ms;          /* a watch hears of one key at most once in this time; 0 = at once */
+    int64_t broadcast_timeout_ms;        /* leaving waits so long for our last changes to be told, */
+    int64_t leave_timeout_ms;            /* and then so long for the good-bye */
     int64_t dead_node_reclaim_ms;        /* 0 = never */
     int64_t left_ingesters_timeout_ms;   /* tombstones older than this go */
     int64_t obsolete_entries_timeout_ms; /* deleted keys go after this */
@@ -69,16 +91,25 @@ struct memberlist_config {
 
 #define MEMBERLIST_KEYS_MAX 256
 #define MEMBERLIST_WATCHES_MAX 256
+#define MEMBERLIST_GOSSIP_NODES_MAX 16
 
 void memberlist_config_default(struct memberlist_config *cfg);
+/* Points into flags, which must stay until memberlist_new. ERR_CONFIG names the flag. on_join_failed is left NULL. */
+bool memberlist_config_from_flags(const struct memberlist_flags_config *flags, struct memberlist_config *ret,
+                                  struct err *err);
 
 struct memberlist;
 
 /* Binds and listens; nothing moves yet. The codecs are copied. NULL and ERR_CONFIG or ERR_IO otherwise. */
 struct memberlist *memberlist_new(const struct memberlist_config *cfg, const struct kv_codecs *codecs, struct err *err);
-/* Starts the threads; seeds are joined in the background. */
+/*
+ * Starts the threads and waits for the first try to join, so that who starts after us finds the rings as the others
+ * know them: as long as the resolver takes, and twice stream_timeout_ms. Further tries are made in the background.
+ * False when a thread cannot be started, or (ERR_UNAVAILABLE) fast_join_min_nodes asks for more than answered.
+ */
 bool memberlist_start(struct memberlist *m, struct err *err);
-/* Tells the others that we go and waits until that is sent (leave_timeout_ms at most). No traffic afterwards. */
+/* Tells the others what we changed last, and that we go (broadcast_timeout_ms and leave_timeout_ms at most). No traffic
+ * afterwards. */
 void memberlist_leave(struct memberlist *m);
 /* Stops the threads, without telling anybody if leave was not called, and frees. All watches must be gone. NULL is
  * fine. */

@@ -15,6 +15,7 @@ struct conn {
     int fd;
     enum conn_kind kind;
     bool is_join;
+    bool dialed;  /* a packet's connection stands: its deadline is now that of writing */
     bool writing; /* what out holds goes before anything else is read */
     bool dead;    /* closed at the end of the round */
     struct buf in;
@@ -32,13 +33,14 @@ struct kv_watch {
     void *arg;
     bool running;                       /* in fn, without the lock */
     uint64_t seen[MEMBERLIST_KEYS_MAX]; /* version told of the entry of this place */
+    int64_t told_ms[MEMBERLIST_KEYS_MAX];
 };
 
 struct memberlist {
     struct kv kv;
     struct memberlist_config cfg; /* strings are ours; immutable after new */
     char *strings[6];
-    char **seeds;
+    char **seeds, **rejoin_seeds;
     uint16_t port;
 
     pthread_mutex_t lock;
@@ -46,7 +48,9 @@ struct memberlist {
     /* guarded by lock */
     struct core core;
     bool stopping;
-    bool joined;       /* ever */
+    bool joined; /* ever */
+    bool first_try_done;
+    size_t first_try_reached;
     size_t joins_done; /* join streams of this try that ended, well or not, */
     size_t joins_ok;   /* and well */
     size_t n_out;      /* connections out, as of the last round */
@@ -61,6 +65,10 @@ struct memberlist {
     pthread_t event_thread, notify_thread, join_thread;
 };
 
+/* --- interfaces.c --- */
+/* This machine's first address that others can reach: private IPv4, then other IPv4, then IPv6. False: there is none.
+ */
+bool first_private_addr(struct gossip_addr *ret);
 /* --- event.c --- */
 bool event_init(struct memberlist *m, struct err *err); /* binds, listens, sets m->port */
 void event_release(struct memberlist *m);

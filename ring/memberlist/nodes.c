@@ -278,6 +278,40 @@ void core_reap(struct core *c)
     }
 }
 
+/* 01, role, length, zone; false for a node that says no zone. */
+static bool zone_of(const struct node *n, enum memberlist_role *ret_role, struct slice *ret_zone)
+{
+    const uint8_t *meta = (const uint8_t *)n->meta;
+    if (n->meta_n < 3 || meta[0] != 1 || meta[2] == 0 || n->meta_n < 3 + meta[2])
+        return false;
+    *ret_role = meta[1] == MEMBERLIST_BRIDGE ? MEMBERLIST_BRIDGE : MEMBERLIST_MEMBER;
+    *ret_zone = (struct slice){n->meta + 3, meta[2]};
+    return true;
+}
+
+static bool zone_has_bridge(const struct core *c, struct slice zone)
+{
+    for (size_t i = 0; i < c->n_nodes; i++) {
+        enum memberlist_role role;
+        struct slice its;
+        if (c->nodes[i]->state == NODE_ALIVE && zone_of(c->nodes[i], &role, &its) && role == MEMBERLIST_BRIDGE &&
+            slice_eq(its, zone))
+            return true;
+    }
+    return false;
+}
+
+bool core_zone_talks(const struct core *c, const struct node *n)
+{
+    enum memberlist_role role;
+    struct slice own = slice_of(c->cfg.zone ? c->cfg.zone : ""), zone;
+    if (c->cfg.role == MEMBERLIST_NO_ZONE || !own.n || !zone_of(n, &role, &zone) || slice_eq(zone, own))
+        return true;
+    if (c->cfg.role == MEMBERLIST_BRIDGE && role == MEMBERLIST_BRIDGE)
+        return true;
+    return !zone_has_bridge(c, own);
+}
+
 size_t core_pick(struct core *c, bool (*ok)(const struct core *c, const struct node *n, const void *arg),
                  const void *arg, struct node **ret, size_t max)
 {

@@ -139,12 +139,14 @@ void core_send_piggyback(struct core *c, const struct gossip_addr *to, struct sl
 static bool hears_gossip(const struct core *c, const struct node *n, const void *arg)
 {
     (void)arg;
-    return n->state <= NODE_SUSPECT || (n->state == NODE_DEAD && c->now_ms - n->changed_ms <= c->cfg.gossip_to_dead_ms);
+    bool hears =
+        n->state <= NODE_SUSPECT || (n->state == NODE_DEAD && c->now_ms - n->changed_ms <= c->cfg.gossip_to_dead_ms);
+    return hears && core_zone_talks(c, n);
 }
 
 void core_gossip(struct core *c)
 {
-    struct node *to[16];
+    struct node *to[MEMBERLIST_GOSSIP_NODES_MAX];
     struct slice all[WIRE_COMPOUND_MAX];
     if (!c->node_queue.n && !c->local_queue.n && !c->forward_queue.n)
         return;

@@ -189,15 +189,25 @@ static void notify(struct memberlist *m, struct kv_watch *w, const struct entry 
     pthread_cond_broadcast(&m->changed);
 }
 
-/* One call that is due; false when all have been told. With the lock held, which is let go for the call. */
-static bool notify_one(struct memberlist *m)
+/*
+ * One call that is due; false when all have been told, or (*ret_due_ms) those that are left must wait. With the lock
+ * held, which is let go for the call.
+ */
+static bool notify_one(struct memberlist *m, int64_t *ret_due_ms)
 {
+    int64_t now_ms = m->cfg.notify_interval_ms > 0 ? clock_mono_ms() : 0;
+    *ret_due_ms = INT64_MAX;
     for (size_t i = 0; i < MEMBERLIST_WATCHES_MAX; i++) {
         struct kv_watch *w = m->watches[i];
         for (size_t k = 0; w && k < MEMBERLIST_KEYS_MAX; k++) {
             const struct entry *e = &m->core.entries[k];
             if (!e->key || e->version <= w->seen[k] || !wants(w, e))
                 continue;
+            if (m->cfg.notify_interval_ms > 0 && w->told_ms[k] && now_ms < w->told_ms[k] + m->cfg.notify_interval_ms) {
+                *ret_due_ms = MIN(*ret_due_ms, w->told_ms[k] + m->cfg.notify_interval_ms);
+                continue;
+            }
+            w->told_ms[k] = now_ms;
             w->seen[k] = e->version;
             notify(m, w, e);
             return true;
@@ -210,9 +220,17 @@ void *notify_main(void *arg)
 {
     struct memberlist *m = arg;
     pthread_mutex_lock(&m->lock);
-    while (!m->stopping)
-        if (!notify_one(m))
+    while (!m->stopping) {
+        int64_t due_ms;
+        if (notify_one(m, &due_ms))
+            continue;
+        if (due_ms == INT64_MAX) {
             pthread_cond_wait(&m->changed, &m->lock);
+        } else {
+            struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = due_ms % 1000 * 1000000};
+            pthread_cond_timedwait(&m->changed, &m->lock, &ts);
+        }
+    }
     pthread_mutex_unlock(&m->lock);
     return NULL;
 }
