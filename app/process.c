@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "app/explorer/explorer.h"
 #include "base/assert.h"
@@ -99,16 +100,61 @@ static void log_stop(struct process *p)
     p->log = NULL;
 }
 
+/* Every partition of the log, ACTIVE and owned by the ingester in this process that reads it. */
+static enum kv_cas put_partitions(void *arg, void **value, struct err *err)
+{
+    (void)err;
+    const struct process *p = arg;
+    struct partition_desc *d = partition_desc_new();
+    int64_t now_s = clock_wall_ms() / 1000;
+    for (int32_t i = 0; i < plog_partitions(p->log); i++) {
+        char id[32];
+        uint32_t tokens[PARTITION_TOKENS];
+        snprintf(id, sizeof(id), "ingester-%d", i);
+        partition_tokens(i, tokens);
+        struct partition *partition = partition_desc_add(d, i);
+        partition->state = PARTITION_ACTIVE;
+        partition->state_s = now_s;
+        partition_set_tokens(partition, tokens, PARTITION_TOKENS);
+        struct partition_owner *owner = partition_desc_add_owner(d, slice_of(id));
+        owner->partition = i;
+        owner->state = PARTITION_OWNER_ACTIVE;
+        owner->updated_s = now_s;
+    }
+    partition_desc_free(*value);
+    *value = d;
+    return KV_CAS_STORE;
+}
+
+/* The watcher is told by a thread of the store's. */
+static void wait_for_partitions(struct process *p)
+{
+    for (size_t n = 0; n == 0;) {
+        struct partition_view *v = partition_watcher_current(p->partitions);
+        partition_view_readers(v, &n);
+        partition_view_free(v);
+        if (n == 0)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
 static bool ring_start(struct process *p, struct err *err)
 {
-    p->ring = partition_ring_new(plog_partitions(p->log), err);
-    return p->ring != NULL;
+    static const struct slice key = {"collectors/ingester-partitions", sizeof("collectors/ingester-partitions") - 1};
+    p->kv = kv_inmemory_new(16);
+    p->partitions = partition_watcher_new(p->kv, key, err);
+    if (!p->partitions || !kv_cas(p->kv, key, &partition_desc_codec, put_partitions, p, err))
+        return false;
+    wait_for_partitions(p);
+    return true;
 }
 
 static void ring_stop(struct process *p)
 {
-    partition_ring_free(p->ring);
-    p->ring = NULL;
+    partition_watcher_free(p->partitions);
+    kv_free(p->kv);
+    p->partitions = NULL;
+    p->kv = NULL;
 }
 
 static bool start_ingester(struct process *p, int32_t partition, const char *dir, struct err *err)
@@ -153,7 +199,7 @@ static void ingesters_stop(struct process *p)
 static bool distributor_start(struct process *p, struct err *err)
 {
     (void)err;
-    p->distributor = distributor_new(&p->write, &p->limits_provider, p->log, p->ring, p->data_dir.hash_seed);
+    p->distributor = distributor_new(&p->write, &p->limits_provider, p->log, p->partitions, p->data_dir.hash_seed);
     return true;
 }
 

@@ -17,7 +17,7 @@
 #include "net/http.h"
 #include "net/page.h"
 #include "net/rpc/rpc.h"
-#include "partition-ring/partition_ring.h"
+#include "partition-ring/partition_view.h"
 #include "read/api/api.h"
 #include "storage/queryable.h"
 #include "write/write.h"
@@ -50,7 +50,8 @@ struct process {
     /* modules: set by their start functions */
     struct data_dir data_dir;
     struct plog *log;
-    struct partition_ring *ring;
+    struct kv *kv; /* in memory; holds the partitions ring */
+    struct partition_watcher *partitions;
     struct ingester **ingesters; /* one a partition */
     size_t n_ingesters;
     struct queryable *queryable;

@@ -48,6 +48,7 @@ static void kafka_close(struct plog *log)
 }
 
 static const struct plog_ops kafka_ops = {
+    .wants_plain = true,
     .close = kafka_close,
     .produce = kafka_produce,
     .fetch = kafka_fetch,

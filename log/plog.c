@@ -67,6 +67,11 @@ int32_t plog_partitions(const struct plog *log)
     return log->n_partitions;
 }
 
+bool plog_wants_plain(const struct plog *log)
+{
+    return log->ops->wants_plain;
+}
+
 bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err)
 {
     for (size_t i = 0; i < p->n; i++) {

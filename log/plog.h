@@ -86,7 +86,9 @@ struct plog *plog_open_embedded(const struct plog_config *cfg, const char *dir, 
 struct plog *plog_open_kafka(const struct plog_config *cfg, struct err *err);
 /* Waits until queued produces are durable. */
 void plog_close(struct plog *log);               /* NULL is fine */
-int32_t plog_partitions(const struct plog *log); /* ids are 0 .. n-1 */
+int32_t plog_partitions(const struct plog *log); /* ids are 0 .. n-1; a topic may grow while the process runs */
+/* The log compresses what it stores by itself: values are best handed over plain. */
+bool plog_wants_plain(const struct plog *log); /* ids are 0 .. n-1 */
 
 /* --- produce --- */
 

@@ -9,6 +9,7 @@
 
 /* One function for each of plog.h, same promises; the partition has been checked. */
 struct plog_ops {
+    bool wants_plain;
     void (*close)(struct plog *log);
     bool (*produce)(struct plog *log, struct plog_produce *p, struct err *err);
     bool (*fetch)(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,

@@ -64,7 +64,7 @@ static void refresh_gauges(void *arg)
 }
 
 struct distributor *distributor_new(const struct write_config *cfg, const struct limits_provider *limits, struct plog *log,
-                                    struct partition_ring *ring, uint64_t hash_seed)
+                                    struct partition_watcher *partitions, uint64_t hash_seed)
 {
     write_metrics_register();
     struct distributor *d = calloc(1, sizeof(*d));
@@ -72,7 +72,8 @@ struct distributor *distributor_new(const struct write_config *cfg, const struct
     d->cfg = cfg;
     d->limits = limits;
     d->log = log;
-    d->ring = ring;
+    d->partitions = partitions;
+    d->plain = log && plog_wants_plain(log);
     d->hash_seed = hash_seed;
     d->token_kind = strcmp(cfg->sharding_hash, "fnv32") == 0 ? TOKEN_FNV32 : TOKEN_FNV32A;
     d->known_budget.max_bytes = cfg->known_series_max_bytes;

@@ -3,7 +3,8 @@
  *
  * The cheap way, taken by nearly every request: nothing of it was refused or changed and one partition takes it all, so the record's value is the
  * request's own snappy frame, untouched. Otherwise the accepted series are grouped by partition, each group is encoded anew (their bytes are
- * copied) and compressed.
+ * copied) and compressed. For a log that compresses by itself (Kafka, whole batches) it is the same with plain values: the scanned message as it is, or what
+ * was encoded anew.
  *
  * A value may not be larger than -ingest-storage.kafka.producer-max-record-size-bytes, uncompressed. A group that is larger is split as Mimir does it:
  * records of series alone, then records of metadata alone; an item is never split (docs/formats.md 2.4).
@@ -75,36 +76,43 @@ static int32_t only_partition(const struct push *p, const struct partition_ring 
     return only;
 }
 
-/* A record with its hint; the value is the caller's to set. NULL: out of memory. Room for it was made. */
-static struct plog_record *add_record(struct push *p, int32_t partition, const uint32_t *series, size_t n_series,
-                                      const uint32_t *metadata, size_t n_metadata)
+/* What a record takes of the request, as record_encode_v0 wants it. */
+struct selection {
+    const uint32_t *series; /* NULL: all, RECORD_NONE: none */
+    size_t n_series;
+    const uint32_t *metadata;
+    size_t n_metadata;
+};
+
+/* A record; the value is the caller's to set. NULL: out of memory. Room for it was made. No hint for a log whose readers get the bytes in any case. */
+static struct plog_record *add_record(struct push *p, int32_t partition, struct selection s)
 {
-    struct record_hint *hint = record_hint_new(p->batch);
-    if (!hint)
-        return NULL;
-    hint->series = n_series ? series : RECORD_NONE;
-    hint->n_series = n_series;
-    hint->metadata = n_metadata ? metadata : RECORD_NONE;
-    hint->n_metadata = n_metadata;
+    struct record_hint *hint = NULL;
+    if (!p->d->plain) {
+        hint = record_hint_new(p->batch);
+        if (!hint)
+            return NULL;
+        hint->series = s.series;
+        hint->n_series = s.n_series;
+        hint->metadata = s.metadata;
+        hint->n_metadata = s.n_metadata;
+    }
     struct plog_record *r = &p->produce.records[p->produce.n++];
     *r = (struct plog_record){.partition = partition,
                               .timestamp_ms = p->now_ms,
                               .tenant = p->tenant->name,
-                              .form = PLOG_SNAPPY,
-                              .hint = &hint->hint};
+                              .form = p->d->plain ? PLOG_PLAIN : PLOG_SNAPPY,
+                              .hint = hint ? &hint->hint : NULL};
     return r;
 }
 
 static bool untouched_record(struct push *p, int32_t partition)
 {
     p->produce.records = ARENA_ARRAY(&p->batch->arena, struct plog_record, 1);
-    struct plog_record *r = p->produce.records ? add_record(p, partition, NULL, 0, NULL, 0) : NULL;
+    struct plog_record *r = p->produce.records ? add_record(p, partition, (struct selection){0}) : NULL;
     if (!r)
         return no_memory(p);
-    struct record_hint *hint = CONTAINER_OF(r->hint, struct record_hint, hint);
-    hint->series = NULL;
-    hint->metadata = NULL;
-    r->value = buf_slice(&p->body);
+    r->value = p->d->plain ? p->req->message : buf_slice(&p->body);
     return true;
 }
 
@@ -158,6 +166,16 @@ static bool group_metadata(struct maker *m, const struct partition_ring *ring)
     return make_groups(m, p->metadata, partitions, p->n_metadata, &m->metadata);
 }
 
+/* Sets the value of a record from what was encoded; takes the bytes. There is room in values. */
+static bool plain_value(struct push *p, struct buf *plain, struct plog_record *r)
+{
+    size_t n;
+    char *value = buf_steal(plain, &n);
+    p->values[p->n_values++] = value;
+    r->value = slice_make(value, n);
+    return true;
+}
+
 static bool compress_value(struct push *p, struct slice plain, struct plog_record *r)
 {
     size_t n = snappy_max_compressed_length(plain.n);
@@ -197,15 +215,15 @@ static bool encode_record(struct maker *m, int32_t partition, const uint32_t *se
     struct push *p = m->p;
     if (!reserve(m))
         return false;
-    struct plog_record *r = add_record(p, partition, series, n_series, metadata, n_metadata);
+    struct selection s = {n_series ? series : RECORD_NONE, n_series, n_metadata ? metadata : RECORD_NONE, n_metadata};
+    struct plog_record *r = add_record(p, partition, s);
     if (!r)
         return no_memory(p);
-    struct record_hint *hint = CONTAINER_OF(r->hint, struct record_hint, hint);
     struct buf plain;
     buf_init(&plain, 0);
-    buf_reserve(&plain, record_encoded_size_max(p->req, hint->series, n_series, hint->metadata, n_metadata));
-    record_encode_v0(p->req, hint->series, n_series, hint->metadata, n_metadata, &plain);
-    bool ok = plain.failed ? no_memory(p) : compress_value(p, buf_slice(&plain), r);
+    buf_reserve(&plain, record_encoded_size_max(p->req, s.series, n_series, s.metadata, n_metadata));
+    record_encode_v0(p->req, s.series, n_series, s.metadata, n_metadata, &plain);
+    bool ok = plain.failed ? no_memory(p) : p->d->plain ? plain_value(p, &plain, r) : compress_value(p, buf_slice(&plain), r);
     buf_release(&plain);
     return ok;
 }
@@ -302,19 +320,28 @@ static bool encode_groups(struct push *p, const struct partition_ring *ring)
 /* A hint counts what the batch holds; several records of one batch share it. */
 static void share_hint_sizes(struct push *p)
 {
-    for (size_t i = 0; i < p->produce.n; i++)
+    for (size_t i = 0; i < p->produce.n && !p->d->plain; i++)
         p->produce.records[i].hint->size_bytes = p->batch->arena.used_bytes / p->produce.n + sizeof(struct record_hint);
+}
+
+static bool make_records(struct push *p, const struct partition_ring *ring)
+{
+    int32_t only = is_untouched(p) ? only_partition(p, ring) : -1;
+    p->req->skip_label_validation = p->skip_names; /* what the body asks for counts only with the header */
+    bool ok = only >= 0 ? untouched_record(p, only) : encode_groups(p, ring);
+    if (ok)
+        share_hint_sizes(p);
+    return ok;
 }
 
 bool push_make_records(struct push *p)
 {
-    struct partition_ring *ring =
-        write_tenant_ring(p->tenant, p->d->ring, p->limits->ingestion_partitions_tenant_shard_size);
-    int32_t only = is_untouched(p) ? only_partition(p, ring) : -1;
-    p->req->skip_label_validation = p->skip_names; /* what the body asks for counts only with the header */
-    bool ok = only >= 0 ? untouched_record(p, only) : encode_groups(p, ring);
+    struct partition_view *view = partition_watcher_current(p->d->partitions);
+    struct partition_ring *whole = partition_view_writers(view);
+    struct partition_ring *ring = write_tenant_ring(p->tenant, whole, p->limits->ingestion_partitions_tenant_shard_size);
+    partition_view_free(view);
+    bool ok = partition_ring_count(ring) > 0 ? make_records(p, ring)
+                                             : push_fail(p, ERR_INTERNAL, "send data to partitions: no active partition found");
     partition_ring_free(ring);
-    if (ok)
-        share_hint_sizes(p);
     return ok;
 }

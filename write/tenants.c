@@ -98,6 +98,7 @@ static void tenant_free(struct write_tenant *t)
     remove_metrics(t);
     known_series_release(&t->known);
     partition_ring_free(t->shard);
+    partition_ring_free(t->whole);
     pthread_mutex_destroy(&t->lock);
     free(t);
 }
@@ -248,8 +249,10 @@ size_t write_tenants_count(const struct write_tenants *all)
 struct partition_ring *write_tenant_ring(struct write_tenant *t, struct partition_ring *whole, int64_t shard_size)
 {
     pthread_mutex_lock(&t->lock);
-    if (!t->shard || t->shard_size != shard_size) {
+    if (t->whole != whole || t->shard_size != shard_size) {
         partition_ring_free(t->shard);
+        partition_ring_free(t->whole);
+        t->whole = partition_ring_ref(whole);
         t->shard = partition_ring_tenant(whole, t->name, shard_size);
         t->shard_size = shard_size;
     }

@@ -18,7 +18,7 @@
 #include "base/metrics.h"
 #include "base/slice.h"
 #include "model/limits.h"
-#include "partition-ring/partition_ring.h"
+#include "partition-ring/partition_view.h"
 #include "write/known_series.h"
 #include "write/rate_limit.h"
 #include "write/token.h"
@@ -48,7 +48,8 @@ struct write_tenant {
     pthread_mutex_t lock;
     struct token_bucket requests;    /* guarded by lock */
     struct token_bucket items;       /* guarded by lock */
-    struct partition_ring *shard;    /* guarded by lock; NULL before its first use */
+    struct partition_ring *whole;    /* guarded by lock; what shard was made of; NULL before its first use */
+    struct partition_ring *shard;    /* guarded by lock */
     int64_t shard_size;              /* guarded by lock; what shard was made for */
     double latest_seen_s;            /* guarded by lock */
 };
@@ -64,7 +65,10 @@ struct write_tenant *write_tenants_get(struct write_tenants *t, struct slice nam
 void write_tenants_put(struct write_tenants *t, struct write_tenant *tenant);
 size_t write_tenants_count(const struct write_tenants *t);
 
-/* The tenant's sub-ring, with a reference for the caller (partition_ring_free). */
+/*
+ * The tenant's sub-ring of the whole one, with a reference for the caller (partition_ring_free). It is made anew when another whole ring comes or another
+ * size; the tenant holds the whole one, so the same pointer is the same ring.
+ */
 struct partition_ring *write_tenant_ring(struct write_tenant *t, struct partition_ring *whole, int64_t shard_size);
 /* latest_seen := max(latest_seen, ms). */
 void write_tenant_saw(struct write_tenant *t, int64_t sample_ms);

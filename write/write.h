@@ -11,7 +11,7 @@
 #include "log/plog.h"
 #include "model/limits.h"
 #include "net/http.h"
-#include "partition-ring/partition_ring.h"
+#include "partition-ring/partition_view.h"
 
 struct write_config {
 #define FLAG FLAG_FIELD
@@ -26,9 +26,12 @@ bool write_config_validate(const struct write_config *cfg, struct err *err);
 
 struct distributor;
 
-/* cfg (validated), limits, log and ring are not owned and outlive it. */
+/*
+ * cfg (validated), limits, log and partitions are not owned and outlive it. A push goes to the partitions that are ACTIVE in the newest view that the watcher
+ * has when its records are made; while there is none it is answered 500, "no active partition found".
+ */
 struct distributor *distributor_new(const struct write_config *cfg, const struct limits_provider *limits, struct plog *log,
-                                    struct partition_ring *ring, uint64_t hash_seed);
+                                    struct partition_watcher *partitions, uint64_t hash_seed);
 /* After the HTTP server has stopped. Waits for the pushes that the log has not answered yet, so the log is stopped after it, or before it and then done. */
 void distributor_free(struct distributor *d);
 

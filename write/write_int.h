@@ -23,8 +23,9 @@ struct distributor {
     const struct write_config *cfg;         /* not owned; immutable, as are the next five */
     const struct limits_provider *limits;   /* not owned */
     struct plog *log;                       /* not owned; NULL in tests that stop before produce */
-    struct partition_ring *ring;            /* not owned */
+    struct partition_watcher *partitions;   /* not owned */
     uint64_t hash_seed;
+    bool plain;                             /* the log compresses by itself: records are made plain */
     enum token_kind token_kind;
     struct write_tenants *tenants;          /* owned */
     struct known_budget known_budget;

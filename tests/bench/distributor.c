@@ -16,6 +16,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "tests/write/partitions.h"
 #include "write/push.h"
 
 enum { ROUNDS_MAX = 100 };
@@ -100,8 +101,9 @@ int main(int argc, char **argv)
     limits.ingestion_rate = 1e12;
     limits.ingestion_burst_size = 1000000000;
     struct limits_provider provider = {&limits};
-    struct partition_ring *ring = partition_ring_new_static(partitions);
-    struct distributor *d = distributor_new(&cfg, &provider, NULL, ring, 99);
+    struct partitions ring;
+    partitions_start(&ring, partitions);
+    struct distributor *d = distributor_new(&cfg, &provider, NULL, ring.watcher, 99);
     struct buf bodies = read_file(argv[1]);
     struct round first = run(d, buf_slice(&bodies));
     double per_sample[ROUNDS_MAX];
@@ -115,7 +117,7 @@ int main(int argc, char **argv)
     printf("first round %6.1f ns a sample\n", first.ns / (double)first.samples);
     printf("steady      %6.1f min  %6.1f median\n", per_sample[0], per_sample[rounds / 2]);
     distributor_free(d);
-    partition_ring_free(ring);
+    partitions_stop(&ring);
     buf_release(&bodies);
     flag_set_free(flags);
     return 0;

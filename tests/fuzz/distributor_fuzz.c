@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "tests/write/partitions.h"
 #include "write/push.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -49,8 +50,10 @@ static void side_start(struct side *s, bool small)
         s->cfg.known_series_max = 100;
     }
     s->provider = (struct limits_provider){&s->limits};
-    s->ring = partition_ring_new_static(small ? 7 : 1);
-    s->d = distributor_new(&s->cfg, &s->provider, NULL, s->ring, SEED);
+    struct partitions partitions; /* the watcher lives as long as the process */
+    partitions_start(&partitions, small ? 7 : 1);
+    s->ring = partitions_ring(&partitions);
+    s->d = distributor_new(&s->cfg, &s->provider, NULL, partitions.watcher, SEED);
 }
 
 static struct buf body_of(struct slice message, bool raw)

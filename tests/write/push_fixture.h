@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "model/limits.h"
+#include "tests/write/partitions.h"
 #include "write/push.h"
 
 #define NOW_MS 1700000000000LL
@@ -93,7 +94,7 @@ struct fixture {
     struct write_config cfg;
     struct limits limits;
     struct limits_provider provider;
-    struct partition_ring *ring;
+    struct partitions partitions;
     struct distributor *d;
 };
 
@@ -104,14 +105,14 @@ static inline void fixture_start(struct fixture *f, int32_t partitions)
     flag_set_add(f->flags, "write", write_flags, write_flags_n, &f->cfg);
     flag_set_add(f->flags, "limits", limits_flags, limits_flags_n, &f->limits);
     f->provider = (struct limits_provider){&f->limits};
-    f->ring = partition_ring_new_static(partitions);
-    f->d = distributor_new(&f->cfg, &f->provider, NULL, f->ring, 12345);
+    partitions_start(&f->partitions, partitions);
+    f->d = distributor_new(&f->cfg, &f->provider, NULL, f->partitions.watcher, 12345);
 }
 
 static inline void fixture_stop(struct fixture *f)
 {
     distributor_free(f->d);
-    partition_ring_free(f->ring);
+    partitions_stop(&f->partitions);
     flag_set_free(f->flags);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "tests/write/partitions.h"
 #include "write/push.h"
 
 enum { PUSHERS = 4, SERIES = 300, TENANTS = 9, TENANTS_MAX = 6 };
@@ -115,8 +116,9 @@ int main(int argc, char **argv)
     cfg.max_tenants = TENANTS_MAX;
     cfg.known_series_max = 2000;
     struct limits_provider provider = {&limits};
-    struct partition_ring *ring = partition_ring_new_static(5);
-    distributor = distributor_new(&cfg, &provider, NULL, ring, 7);
+    struct partitions partitions;
+    partitions_start(&partitions, 5);
+    distributor = distributor_new(&cfg, &provider, NULL, partitions.watcher, 7);
     pthread_t threads[PUSHERS + 1];
     for (uintptr_t i = 0; i < PUSHERS; i++)
         pthread_create(&threads[i], NULL, push_all_the_time, (void *)i);
@@ -129,7 +131,7 @@ int main(int argc, char **argv)
     printf("%llu pushes, %llu wrong, %zu tenants at the end\n", (unsigned long long)atomic_load(&n_pushes),
            (unsigned long long)atomic_load(&n_wrong), write_tenants_count(distributor->tenants));
     distributor_free(distributor);
-    partition_ring_free(ring);
+    partitions_stop(&partitions);
     flag_set_free(flags);
     return atomic_load(&n_wrong) ? 1 : 0;
 }

@@ -243,6 +243,7 @@ static size_t count_records(struct fixture *fx, struct push *p, size_t *ret_meta
     *ret_metadata = 0;
     for (size_t r = 0; r < p->produce.n; r++) {
         const struct record_hint *hint = (const struct record_hint *)p->produce.records[r].hint;
+        struct partition_ring *ring = partitions_ring(&fx->partitions);
         struct decoded dec;
         decode_record(&p->produce.records[r], &dec);
         cr_assert_eq(dec.req.n_series, hint->n_series, "%zu %zu", dec.req.n_series, hint->n_series);
@@ -250,11 +251,12 @@ static size_t count_records(struct fixture *fx, struct push *p, size_t *ret_meta
         for (size_t i = 0; i < dec.req.n_series; i++) {
             const struct write_series *s = &p->req->series[hint->series[i]];
             cr_assert(series_hash_eq(s->hash, dec.req.series[i].hash));
-            cr_assert_eq(partition_ring_lookup(fx->ring, s->token), p->produce.records[r].partition);
+            cr_assert_eq(partition_ring_lookup(ring, s->token), p->produce.records[r].partition);
         }
         n += dec.req.n_series;
         *ret_metadata += dec.req.n_metadata;
         arena_release(&dec.arena);
+        partition_ring_free(ring);
     }
     return n;
 }
@@ -409,4 +411,76 @@ Test(push, remote_write_2_is_stored_in_the_form_of_1)
     cr_expect(slice_eq(dec.req.metadata[0].help, SL("is it up")));
     arena_release(&dec.arena);
     push_done(&f, p);
+}
+
+/* --- the partitions ring changes ---------------------------------------------------------------------------------------------------- */
+
+static void expect_partitions(struct fixture *fx, uint64_t want)
+{
+    struct buf message = {0};
+    for (int i = 0; i < 200; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "m_%d", i);
+        pb_series(&message, LABELS("__name__", name));
+    }
+    struct push *p = push_of(fx, &message);
+    uint64_t got = 0;
+    for (size_t i = 0; i < p->produce.n; i++)
+        got |= 1ULL << p->produce.records[i].partition;
+    cr_expect_eq(got, want, "%llx %llx", (unsigned long long)got, (unsigned long long)want);
+    cr_expect_eq(p->error.code, ERR_OK);
+    push_done(fx, p);
+}
+
+Test(push, follows_the_partitions_that_are_active)
+{
+    static const enum partition_state some[] = {PARTITION_ACTIVE, PARTITION_INACTIVE, PARTITION_PENDING, PARTITION_ACTIVE};
+    static const enum partition_state all[] = {PARTITION_ACTIVE, PARTITION_ACTIVE, PARTITION_ACTIVE, PARTITION_ACTIVE};
+    expect_partitions(&f, 1);
+    partitions_set(&f.partitions, 4, some);
+    expect_partitions(&f, 1 | 8);
+    partitions_set(&f.partitions, 4, all);
+    expect_partitions(&f, 15);
+}
+
+Test(push, is_refused_while_no_partition_is_active)
+{
+    static const enum partition_state none[] = {PARTITION_INACTIVE};
+    partitions_set(&f.partitions, 1, none);
+    struct buf message = {0};
+    pb_series(&message, LABELS("__name__", "up"));
+    struct push *p = push_of(&f, &message);
+    cr_expect_eq(err_http_status(p->error.code), 500);
+    cr_expect_str_eq(push_text(p), "send data to partitions: no active partition found");
+    cr_expect_eq(p->produce.n, 0u);
+    push_done(&f, p);
+    static const enum partition_state again[] = {PARTITION_ACTIVE};
+    partitions_set(&f.partitions, 1, again);
+    expect_partitions(&f, 1);
+}
+
+/* --- a log that compresses by itself -------------------------------------------------------------------------------------------------- */
+
+Test(push, gives_plain_values_without_hints_to_a_log_that_compresses)
+{
+    static const enum partition_state two[] = {PARTITION_ACTIVE, PARTITION_ACTIVE};
+    f.d->plain = true;
+    struct push *whole = push_n_series(20);
+    cr_assert_eq(whole->produce.n, 1u);
+    const struct plog_record *r = &whole->produce.records[0];
+    cr_expect(r->form == PLOG_PLAIN && !r->hint && slice_eq(r->value, whole->req->message));
+    push_done(&f, whole);
+    partitions_set(&f.partitions, 2, two);
+    struct push *split = push_n_series(20);
+    cr_assert_eq(split->produce.n, 2u);
+    size_t n = 0;
+    for (size_t i = 0; i < 2; i++) {
+        struct decoded dec;
+        cr_expect(split->produce.records[i].form == PLOG_PLAIN && !split->produce.records[i].hint);
+        decode_record(&split->produce.records[i], &dec);
+        n += dec.req.n_series;
+        arena_release(&dec.arena);
+    }
+    cr_expect_eq(n, 20u);
+    push_done(&f, split);
 }
