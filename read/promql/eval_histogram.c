@@ -25,6 +25,13 @@ struct hgroup {
     bool drop_name;
 };
 
+/* A quantile asked for. One that changes from step to step has an entry for each of its values, as a label tells them apart. */
+struct quantile {
+    const double *at;      /* by step */
+    uint64_t *steps;       /* at which it counts; NULL: all */
+    struct slice text;     /* histogram_quantiles: its label value */
+};
+
 struct hist_op {
     struct op op;
     const struct node *call;
@@ -32,10 +39,9 @@ struct hist_op {
     bool fraction;
     struct op *child;
     double *lower, *upper; /* histogram_fraction */
-    double **q;            /* the quantiles asked for */
-    struct slice *q_text;  /* histogram_quantiles: their label values */
-    size_t n_q;
-    struct slice q_label;
+    struct quantile *q;
+    size_t n_q, cap_q;
+    struct slice q_label; /* histogram_quantiles */
 
     struct columns in;
     uint32_t *group_of; /* an input column's group */
@@ -153,7 +159,12 @@ static bool output(struct hist_op *h, struct labels l, bool drop_name, size_t q,
         return false;
     if (h->q_label.n == 0)
         return true;
-    return labels_set(env, env->root, (*ret)->labels, h->q_label, h->q_text[q], &(*ret)->labels);
+    return labels_set(env, env->root, (*ret)->labels, h->q_label, h->q[q].text, &(*ret)->labels);
+}
+
+static bool is_asked(const struct hist_op *h, size_t q, size_t step)
+{
+    return h->fraction || !h->q[q].steps || bit_get(h->q[q].steps, step);
 }
 
 /* Cumulative counts at a step, by upper bound; series with the same bound (le="0.2", le="2e-1") are added up. */
@@ -183,6 +194,8 @@ static bool classic_group(struct hist_op *h, const struct hgroup *g)
         if (!output(h, g->labels, g->drop_name, q, &out))
             return false;
         FOR_PRESENT (i, &steps, &h->op.grid) {
+            if (!is_asked(h, q, i))
+                continue;
             if (bit_get(g->natives, i)) {
                 WARN(env, vector_pos(h), "vector contains a mix of classic and native histograms%s", for_metric(env, g->labels));
                 continue;
@@ -192,7 +205,7 @@ static bool classic_group(struct hist_op *h, const struct hgroup *g)
             if (n == 0)
                 continue;
             out->v[i] = h->fraction ? bucket_fraction(h->lower[i], h->upper[i], h->scratch, n)
-                                    : bucket_quantile(h->q[q][i], h->scratch, n, &fix);
+                                    : bucket_quantile(h->q[q].at[i], h->scratch, n, &fix);
             bit_set(out->present, i);
             if (fix.forced)
                 INFO(env, vector_pos(h),
@@ -218,7 +231,7 @@ static double native_value(struct hist_op *h, const struct column *c, size_t q, 
                  for_metric(env, c->labels));
         return v;
     }
-    v = fhist_quantile(c->h[i], h->q[q][i], h->mem, &nan, &skew);
+    v = fhist_quantile(c->h[i], h->q[q].at[i], h->mem, &nan, &skew);
     if (nan || skew)
         INFO(env, vector_pos(h), "input to histogram_quantile has NaN observations, result is %s%s", nan ? "NaN" : "skewed higher",
              for_metric(env, c->labels));
@@ -236,7 +249,7 @@ static bool native_series(struct hist_op *h, size_t column)
         if (!output(h, c->labels, c->drop_name, q, &out))
             return false;
         FOR_PRESENT (i, c, &h->op.grid) {
-            if (!c->h[i] || bit_get(g->classics, i))
+            if (!c->h[i] || bit_get(g->classics, i) || !is_asked(h, q, i))
                 continue;
             out->v[i] = native_value(h, c, q, i);
             bit_set(out->present, i);
@@ -268,25 +281,40 @@ static bool hist_next(struct op *op, struct batch **ret)
 
 static const struct op_ops hist_ops = {hist_next};
 
-static bool plan_q(struct hist_op *h, size_t k, const struct node *arg)
+static bool add_quantile(struct hist_op *h, const double *at, uint64_t *steps)
+{
+    if (h->n_q == h->cap_q) {
+        size_t cap = MAX((size_t)4, h->cap_q * 2);
+        struct quantile *q = ENV_ARRAY(h->op.env, struct quantile, cap);
+        if (!q)
+            return false;
+        if (h->n_q)
+            memcpy(q, h->q, h->n_q * sizeof(*q));
+        h->q = q;
+        h->cap_q = cap;
+    }
+    h->q[h->n_q++] = (struct quantile){.at = at, .steps = steps};
+    return true;
+}
+
+/* Evaluates an argument and warns of values that are no quantiles. */
+static bool quantile_at(struct hist_op *h, const struct node *arg, double **ret)
 {
     struct env *env = h->op.env;
-    if (!eval_scalar(env, arg, &h->op.grid, &h->q[k]))
+    if (!eval_scalar(env, arg, &h->op.grid, ret))
         return false;
-    for (size_t i = 0; i < h->op.grid.n; i++) {
-        double q = h->q[k][i];
-        if (!(q >= 0 && q <= 1) && (i == 0 || q != h->q[k][i - 1]))
-            warn_quantile(env, q, arg->pos.start);
-    }
+    const double *at = *ret;
+    for (size_t i = 0; i < h->op.grid.n; i++)
+        if (!(at[i] >= 0 && at[i] <= 1) && (i == 0 || at[i] != at[i - 1]))
+            warn_quantile(env, at[i], arg->pos.start);
     return true;
 }
 
 /* The quantile as a label value: as OpenMetrics writes le, so that it reads as a float. */
-static bool quantile_text(struct hist_op *h, size_t k)
+static bool quantile_text(struct hist_op *h, double q, struct slice *ret)
 {
     char text[DTOA_MAX + 2];
-    double q = h->q[k][0] + 0.0; /* -0 is written 0.0 */
-    size_t n = dtoa_g(q, text);
+    size_t n = dtoa_g(q + 0.0, text); /* -0 is written 0.0 */
     bool plain = !isnan(q) && !isinf(q);
     for (size_t i = 0; i < n; i++)
         plain &= text[i] != '.' && text[i] != 'e';
@@ -294,32 +322,59 @@ static bool quantile_text(struct hist_op *h, size_t k)
         text[n++] = '.';
         text[n++] = '0';
     }
-    h->q_text[k] = arena_dup(h->op.env->root, slice_make(text, n));
-    return h->q_text[k].p || env_memory_error(h->op.env);
+    *ret = arena_dup(h->op.env->root, slice_make(text, n));
+    return ret->p || env_memory_error(h->op.env);
+}
+
+/* One of histogram_quantiles' arguments: an entry for each value that it has. */
+static bool plan_labelled(struct hist_op *h, const struct node *arg)
+{
+    struct env *env = h->op.env;
+    size_t first = h->n_q, n = h->op.grid.n;
+    double *at;
+    if (!quantile_at(h, arg, &at))
+        return false;
+    size_t same = 1;
+    while (same < n && (at[same] == at[0] || (isnan(at[same]) && isnan(at[0]))))
+        same++;
+    if (same == n)
+        return add_quantile(h, at, NULL) && quantile_text(h, at[0], &h->q[first].text);
+    for (size_t i = 0; i < n; i++) {
+        struct slice text;
+        size_t k = first;
+        if (!quantile_text(h, at[i], &text))
+            return false;
+        while (k < h->n_q && !slice_eq(h->q[k].text, text))
+            k++;
+        uint64_t *steps = k < h->n_q ? h->q[k].steps : ENV_ARRAY(env, uint64_t, grid_words(&h->op.grid));
+        if (!steps || (k == h->n_q && !add_quantile(h, at, steps)))
+            return false;
+        h->q[k].text = text;
+        bit_set(steps, i);
+    }
+    return true;
 }
 
 static bool plan_args(struct hist_op *h)
 {
     struct env *env = h->op.env;
     struct node **args = h->call->call.args;
-    h->n_q = 1;
+    double *at;
     switch (h->call->call.fn->id) {
     case PROMQL_FN_HISTOGRAM_FRACTION:
         h->fraction = true;
+        h->n_q = 1;
         h->arg = args[2];
         return eval_scalar(env, args[0], &h->op.grid, &h->lower) && eval_scalar(env, args[1], &h->op.grid, &h->upper);
     case PROMQL_FN_HISTOGRAM_QUANTILE:
         h->arg = args[1];
-        return (h->q = ENV_ARRAY(env, double *, 1)) && plan_q(h, 0, args[0]);
+        return quantile_at(h, args[0], &at) && add_quantile(h, at, NULL);
     default:
         h->arg = args[0];
-        h->n_q = h->call->call.n_args - 2;
-        h->q = ENV_ARRAY(env, double *, h->n_q);
-        h->q_text = ENV_ARRAY(env, struct slice, h->n_q);
-        if (!h->q || !h->q_text || !eval_string(env, args[1], &h->q_label))
+        if (!eval_string(env, args[1], &h->q_label))
             return false;
-        for (size_t k = 0; k < h->n_q; k++)
-            if (!plan_q(h, k, args[2 + k]) || !quantile_text(h, k))
+        for (size_t k = 2; k < h->call->call.n_args; k++)
+            if (!plan_labelled(h, args[k]))
                 return false;
         return true;
     }

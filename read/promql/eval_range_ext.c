@@ -216,6 +216,21 @@ static bool eval_anchored(const struct ext *x)
     return put_increase(x, left, value_at(x, x->hi - 1), left, from + 1);
 }
 
+/*
+ * Of floats each value counts against the one before, the interpolated ones at the ends too: with negative values a reset can be seen there once more, and
+ * Prometheus counts it.
+ */
+static bool put_smoothed_floats(const struct ext *x, double left, double right)
+{
+    double sum = right - left, prev = left;
+    for (size_t i = x->lo; x->r->counter && i < x->hi; i++) {
+        double cur = x->in->v[i];
+        sum += cur < prev ? prev : 0;
+        prev = cur;
+    }
+    return put(x, (struct value){.f = sum + (x->r->counter && right < prev ? prev : 0)});
+}
+
 static bool eval_smoothed(const struct ext *x)
 {
     const int64_t *t = x->in->t;
@@ -238,6 +253,8 @@ static bool eval_smoothed(const struct ext *x)
     } else {
         right = value_at(x, x->hi - 1);
     }
+    if (!left.h)
+        return put_smoothed_floats(x, left.f, right.f);
     struct value prev = first > from + 1 ? value_at(x, MIN(x->lo, x->in->n - 1)) : left;
     bool reset_at_end = right_between && x->r->counter && x->hi > from && !(first > from + 1 && x->lo == x->hi) &&
                         is_reset(x, value_at(x, x->hi), value_at(x, x->hi - 1));
