@@ -19,6 +19,7 @@
 #define GROUP_RECORDS 1024u
 #define FETCH_WAIT_MS 200
 #define RETRY_MS 250
+#define RETRY_MAX_MS 2000 /* of fetches */
 #define LOG_LINE_MS 1000
 /* At stop: how long to go on consuming, and how long to wait for a disk that takes nothing. */
 #define STOP_DRAIN_MS 20000
@@ -39,6 +40,8 @@ struct consumer {
     struct ingester *ing;
     struct group group;
     int64_t stop_at_ms; /* 0 = not stopping */
+    int64_t stop_below; /* stopping: what lies below this offset is consumed first */
+    int64_t retry_ms;   /* pause after the next failed fetch */
     struct metric *m_hinted;
     struct metric *m_decoded;
     struct metric *m_bytes;
@@ -287,8 +290,22 @@ static void note_batch(struct ingester *ing, const struct plog_batch *b)
     int64_t now_ms = clock_wall_ms();
     for (size_t i = 0; i < b->n; i++)
         metric_observe(delay, (double)MAX(now_ms - b->records[i].timestamp_ms, 0) / 1e3);
+    metric_set(metric_single(ingest_metrics[READER_BUFFERED_RECORDS]), (double)b->n);
     metric_inc(metric_single(ingest_metrics[READER_FETCHES]));
     metric_observe(metric_single(ingest_metrics[READER_RECORDS_PER_FETCH]), (double)b->n);
+}
+
+/* The first n records of the batch are in the heads. */
+static void note_consumed(struct ingester *ing, const struct plog_batch *b, size_t n)
+{
+    struct slice phase = atomic_load_explicit(&ing->ready, memory_order_relaxed) ? SL("running") : SL("starting");
+    struct metric *delay = metric_get(ingest_metrics[READER_CONSUME_DELAY], &phase);
+    int64_t now_ms = clock_wall_ms();
+    for (size_t i = 0; i < n; i++)
+        metric_observe(delay, (double)MAX(now_ms - b->records[i].timestamp_ms, 0) / 1e3);
+    if (n)
+        atomic_store_explicit(&ing->newest_ms, b->records[n - 1].timestamp_ms, memory_order_relaxed);
+    metric_set(metric_single(ingest_metrics[READER_BUFFERED_RECORDS]), 0);
 }
 
 static void note_gap(struct ingester *ing, int64_t expected, int64_t got)
@@ -309,16 +326,18 @@ static bool consume_batch(struct consumer *c, const struct plog_batch *b)
     note_batch(ing, b);
     if (b->records[0].offset > ing->position)
         note_gap(ing, ing->position, b->records[0].offset);
-    for (size_t i = 0; i < b->n; i++) {
-        if (b->records[i].hint && !usable_hint(ing, &b->records[i])) {
-            next = b->records[i].offset;
+    size_t n = 0;
+    for (; n < b->n; n++) {
+        if (b->records[n].hint && !usable_hint(ing, &b->records[n])) {
+            next = b->records[n].offset;
             break;
         }
-        if (!consume_record(c, &b->records[i]))
+        if (!consume_record(c, &b->records[n]))
             return false;
     }
     if (!group_apply(c))
         return false;
+    note_consumed(ing, b, n);
     ing->position = next;
     ingester_publish(ing, next - 1);
     return true;
@@ -344,33 +363,41 @@ static void reset_position(struct ingester *ing)
     sleep_ms(RETRY_MS);
 }
 
-static void fetch_failed(struct ingester *ing, const struct err *err)
+/* The log may be away for as long as it likes: whoever asks meanwhile gets what is here. */
+static void fetch_failed(struct consumer *c, const struct err *err)
 {
+    struct ingester *ing = c->ing;
     metric_inc(metric_single(ingest_metrics[READER_FETCH_ERRORS]));
+    atomic_store_explicit(&ing->at_end, false, memory_order_release);
     if (err->code == ERR_NOT_FOUND) {
         reset_position(ing);
         return;
     }
     if (may_log(ing))
         LOG_ERROR("cannot fetch from the log", {"partition", LOG_I64(ing->partition)}, {"err", LOG_ERR(err)});
-    sleep_ms(RETRY_MS);
+    if (!atomic_load(&ing->stop_consumer))
+        sleep_ms(c->retry_ms);
+    c->retry_ms = MIN(2 * c->retry_ms, RETRY_MAX_MS);
 }
 
-/* While stopping: is everything consumed that the log holds? */
+/*
+ * While stopping: is everything consumed that this process has produced? That is what the next start need not replay, at
+ * no question to a log elsewhere; what others go on to produce has no end.
+ */
 static bool drained(struct consumer *c)
 {
     struct ingester *ing = c->ing;
-    int64_t first;
-    int64_t next;
     if (!atomic_load(&ing->stop_consumer))
         return false;
     if (!c->stop_at_ms)
         c->stop_at_ms = clock_mono_ms() + STOP_DRAIN_MS;
-    return !plog_offsets(ing->log, ing->partition, &first, &next, NULL) || ing->position >= next || out_of_time(c);
+    if (!c->stop_below && (!plog_acknowledged(ing->log, ing->partition, &c->stop_below, NULL) || !c->stop_below))
+        return true;
+    return ing->position >= c->stop_below || out_of_time(c);
 }
 
 /* No record; but damaged ones may have been passed over. */
-static void nothing_there(struct ingester *ing, const struct plog_batch *b)
+static void nothing_there(struct ingester *ing, const struct plog_batch *b, int64_t asked_ms)
 {
     if (b->next_offset > ing->position) {
         note_gap(ing, ing->position, b->next_offset);
@@ -378,6 +405,24 @@ static void nothing_there(struct ingester *ing, const struct plog_batch *b)
         ingester_publish(ing, ing->position - 1);
     }
     atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
+    atomic_store_explicit(&ing->current_ms, asked_ms, memory_order_relaxed);
+    atomic_store_explicit(&ing->at_end, true, memory_order_release);
+}
+
+/* A batch that was fetched; false only when stopping with a full disk. */
+static bool take_batch(struct consumer *c, const struct plog_batch *b, int64_t asked_ns)
+{
+    struct ingester *ing = c->ing;
+    if (b->n == 0) {
+        nothing_there(ing, b, asked_ns / 1000000);
+        return true;
+    }
+    metric_observe(metric_single(ingest_metrics[READER_WAIT_SECONDS]), (double)(clock_mono_ns() - asked_ns) / 1e9);
+    atomic_store_explicit(&ing->at_end, false, memory_order_release);
+    atomic_store(&ing->applying, true);
+    bool ok = consume_batch(c, b);
+    atomic_store(&ing->applying, false);
+    return ok;
 }
 
 static void consume(struct consumer *c)
@@ -386,17 +431,19 @@ static void consume(struct consumer *c)
     while (!drained(c)) {
         struct plog_batch b = {0};
         struct err err;
+        int64_t asked_ns = clock_mono_ns();
         int64_t wait_ms = atomic_load(&ing->stop_consumer) ? 0 : FETCH_WAIT_MS;
         if (!plog_fetch(ing->log, ing->partition, ing->position, (size_t)ing->cfg.fetch_max_bytes, wait_ms, &b, &err)) {
-            fetch_failed(ing, &err);
+            fetch_failed(c, &err);
             continue;
         }
-        bool ok = b.n == 0 || consume_batch(c, &b);
-        if (b.n == 0)
-            nothing_there(ing, &b);
+        c->retry_ms = RETRY_MS;
+        bool ok = take_batch(c, &b, asked_ns);
         plog_batch_release(&b);
         if (!ok)
             return;
+        if (!atomic_load_explicit(&ing->ready, memory_order_relaxed))
+            catch_up_check(ing);
     }
 }
 
@@ -405,6 +452,7 @@ void *consumer_main(void *arg)
     struct ingester *ing = arg;
     struct consumer *c = xcalloc(1, sizeof(*c));
     c->ing = ing;
+    c->retry_ms = RETRY_MS;
     c->m_hinted = metric_get(ingest_metrics[READER_RECORDS], &SL("hint"));
     c->m_decoded = metric_get(ingest_metrics[READER_RECORDS], &SL("bytes"));
     c->m_bytes = metric_single(ingest_metrics[READER_BYTES]);

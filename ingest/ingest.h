@@ -30,20 +30,47 @@ extern const size_t ingest_flags_n;
 
 struct ingester;
 
-/* dir: the ingester's folder (checkpoints, mapped chunks). instance_id names the consumer group. */
+/*
+ * dir: the ingester's folder (checkpoints, mapped chunks). instance_id names the consumer group when no flag does. The
+ * strings of cfg must outlive the ingester.
+ */
 struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log,
                               int32_t partition, const char *dir, const char *instance_id, uint64_t hash_seed,
                               struct err *err);
-/* Loads the checkpoint, starts the threads and the replay; returns before the replay is done. */
+/*
+ * Loads the checkpoint, starts the threads and the replay; returns before the replay is done. A log that does not answer
+ * is asked again for up to a minute.
+ */
 bool ingester_start(struct ingester *ing, struct err *err);
-/* Caught up with what the log held at start? If not, ret says how far in a few words. */
+/*
+ * Caught up with the log (README.md: when that is), not stopped, and consuming? If not, ret says in a few words what is
+ * wrong. Any thread; asks nobody.
+ */
 bool ingester_ready(struct ingester *ing, struct err *ret);
-/* Consumes what is durable, writes a last checkpoint, commits, joins. */
+/*
+ * May it be asked: has it caught up once, and is not stopping? Unlike ingester_ready this does not look at whether it
+ * makes progress: what it has is right. ERR_UNAVAILABLE with Mimir's text. Any thread; cheap.
+ */
+bool ingester_serving(struct ingester *ing, struct err *err);
+/*
+ * Consumes what this process has produced, writes a last checkpoint, commits, joins. The heads stay until the ingester
+ * is freed. Once more does nothing; not by two threads at a time.
+ */
 void ingester_stop(struct ingester *ing);
-void ingester_free(struct ingester *ing);
+void ingester_free(struct ingester *ing); /* stopped or never started */
+
+/* Writes a checkpoint of everything consumed before the call and waits until it is durable. Any thread. */
+bool ingester_checkpoint(struct ingester *ing, struct err *err);
+/* Has the keeper write one soon. Any thread. */
+void ingester_checkpoint_soon(struct ingester *ing);
 
 /* Waits until everything below `offset` is consumed; ERR_TIMEOUT or ERR_CANCELED by ctx. Any thread. */
 bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct err *err);
+/*
+ * How long ago what is not consumed yet may have been produced: 0 when the last fetch found nothing more, else by the
+ * time of the newest record consumed or of the last such fetch, whichever is less. Any thread.
+ */
+int64_t ingester_delay_ms(struct ingester *ing);
 /* Owned by the ingester. Any thread. */
 struct queryable *ingester_queryable(struct ingester *ing);
 
@@ -54,3 +81,17 @@ struct ingester_user_stats {
     double rule_ingestion_rate;
 };
 bool ingester_user_stats(struct ingester *ing, struct slice tenant, struct ingester_user_stats *ret);
+
+/* What the pages of tenants show. */
+struct ingester_tenant {
+    struct slice tenant;   /* lives as long as the ingester */
+    uint64_t num_series;
+    int64_t min_t;         /* about the oldest sample; INT64_MAX: none */
+    int64_t max_t;         /* INT64_MIN: none */
+    int64_t min_valid;     /* older samples are not taken in order; INT64_MIN: there is no bound */
+    int64_t past_grace_ms; /* the tenant's limits */
+    int64_t future_grace_ms;
+};
+/* All tenants by name into malloc'ed memory; NULL when there are none. Any thread. */
+struct ingester_tenant *ingester_tenants(struct ingester *ing, size_t *ret_n);
+bool ingester_tenant(struct ingester *ing, struct slice tenant, struct ingester_tenant *ret);

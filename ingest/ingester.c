@@ -14,9 +14,6 @@
 #include "ingest/query_int.h"
 #include "model/tenant.h"
 
-/* With records there but none consumed for this long the ingester is not ready any more. */
-#define STUCK_MS 30000
-
 const struct flag_def ingest_flags[] = {
 #define FLAG(...) FLAG_ROW(ingest_config, __VA_ARGS__)
 #include "ingest/ingest_flags.def"
@@ -200,6 +197,7 @@ static void partition_metrics(struct ingester *ing)
     ing->m_committed = metric_get(ingest_metrics[READER_LAST_COMMITTED], &p);
     ing->m_commits = metric_get(ingest_metrics[READER_COMMITS], &p);
     ing->m_commit_failures = metric_get(ingest_metrics[READER_COMMIT_FAILURES], &p);
+    ing->m_commit_seconds = metric_get(ingest_metrics[READER_COMMIT_SECONDS], &p);
     ing->m_stalled = metric_get(ingest_metrics[INGESTER_STALLED], &p);
     ing->m_stuck = metric_get(ingest_metrics[READER_NO_PROGRESS], &p);
     ing->m_resets = metric_get(ingest_metrics[READER_BAD_OFFSETS], &p);
@@ -222,7 +220,7 @@ static bool config_check(const struct ingest_config *cfg, struct err *err)
                        "-ingester.active-series-metrics-update-period and -idle-timeout must be more than 0");
     if (cfg->truncation_interval <= 0)
         return err_set(err, ERR_CONFIG, "-ingester.head-truncation-interval must be more than 0");
-    return true;
+    return start_config_check(cfg, err);
 }
 
 struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log,
@@ -235,18 +233,22 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
         err_set(err, ERR_CONFIG, "the path %.200s... is too long", dir);
         return NULL;
     }
-    if (!config_check(cfg, err) || !dir_make(tenants_dir, err))
+    char *group = config_check(cfg, err) ? group_name(cfg, partition, instance_id, err) : NULL;
+    if (!group || !dir_make(tenants_dir, err)) {
+        free(group);
         return NULL;
+    }
     struct ingester *ing = xcalloc(1, sizeof(*ing));
     ing->cfg = *cfg;
     ing->limits = limits;
     ing->log = log;
     ing->partition = partition;
     ing->dir = copy_text(dir);
-    ing->instance_id = copy_text(instance_id);
+    ing->group = group;
     ing->hash_seed = hash_seed;
     ing->totals.max_series = cfg->max_series;
     ing->queryable.ops = &queryable_ops;
+    ing->durable = -1;
     ing->committed = -1;
     atomic_init(&ing->consumed, -1);
     pthread_rwlock_init(&ing->tenants.lock, NULL);
@@ -274,154 +276,8 @@ void ingester_free(struct ingester *ing)
     pthread_cond_destroy(&ing->progress);
     pthread_cond_destroy(&ing->keeper_wake);
     free(ing->dir);
-    free(ing->instance_id);
+    free(ing->group);
     free(ing);
-}
-
-/* --- start --- */
-
-/* What the log holds and what the manifest says. */
-struct start {
-    int64_t first;
-    int64_t next;
-    int64_t manifest;    /* offset; -1 = none */
-    bool from_beginning; /* something was lost that only a replay of everything brings back */
-};
-
-/* A damaged piece is given up when the log still has everything, else the start is refused. */
-static bool give_up(const struct start *st, const char *dir, const struct err *why, struct err *err)
-{
-    if (st->first != 0) {
-        err_set(err, ERR_CORRUPT,
-                "%s; the log begins at offset %lld, so it cannot be replayed: restore the file or remove %s", why->text,
-                (long long)st->first, dir);
-        return false;
-    }
-    LOG_ERROR("damaged, replaying the log from its start", {"err", LOG_ERR(why)});
-    return true;
-}
-
-static bool load_tenant(struct ingester *ing, struct start *st, struct slice tenant, struct err *err)
-{
-    char dir[4096];
-    struct err why;
-    head_dir(ing, tenant, dir, sizeof(dir));
-    struct head *h = head_load(tenant, dir, ing->hash_seed, st->manifest, &ing->totals, &why);
-    if (h) {
-        tenants_add(&ing->tenants, h);
-        return true;
-    }
-    if (why.code != ERR_NOT_FOUND && why.code != ERR_CORRUPT) {
-        *err = why;
-        return false;
-    }
-    if (why.code == ERR_CORRUPT) {
-        if (!give_up(st, dir, &why, err))
-            return false;
-        st->from_beginning = true;
-    }
-    /* Without a checkpoint the folder has chunks of records that will be replayed. */
-    return dir_remove(dir, err);
-}
-
-static bool load_tenants(struct ingester *ing, struct start *st, struct err *err)
-{
-    char path[4096];
-    snprintf(path, sizeof(path), "%s/tenants", ing->dir);
-    DIR *d = opendir(path);
-    if (!d)
-        return err_errno(err, ERR_IO, errno, "opening %s", path);
-    bool ok = true;
-    for (struct dirent *e; ok && (e = readdir(d));) {
-        struct slice tenant = slice_of(e->d_name);
-        if (tenant_id_valid(tenant, NULL))
-            ok = load_tenant(ing, st, tenant, err);
-    }
-    closedir(d);
-    return ok;
-}
-
-static bool read_manifest(struct ingester *ing, struct start *st, struct err *err)
-{
-    struct err why;
-    st->manifest = -1;
-    if (manifest_read(ing->dir, ing->partition, ing->hash_seed, &st->manifest, &why) || why.code == ERR_NOT_FOUND)
-        return true;
-    if (why.code != ERR_CORRUPT) {
-        *err = why;
-        return false;
-    }
-    st->from_beginning = true;
-    return give_up(st, ing->dir, &why, err);
-}
-
-bool ingester_rewind(struct ingester *ing, int64_t offset, struct err *err)
-{
-    size_t n;
-    struct head **heads = tenants_list(&ing->tenants, &n);
-    for (size_t i = 0; i < n; i++) {
-        heads[i]->enforce_from = -1;
-        for (uint32_t s = 0; s < heads[i]->n_shards; s++) {
-            pthread_mutex_lock(&heads[i]->shards[s].writer);
-            heads[i]->shards[s].applied = offset - 1;
-            pthread_mutex_unlock(&heads[i]->shards[s].writer);
-        }
-        atomic_fetch_add(&heads[i]->changes, 1);
-    }
-    free(heads);
-    metric_inc(ing->m_resets);
-    ingester_publish(ing, offset - 1);
-    return keeper_checkpoint(ing, err);
-}
-
-static bool choose_position(struct ingester *ing, const struct start *st, struct err *err)
-{
-    int64_t position = st->from_beginning ? st->first : st->manifest + 1;
-    if (st->manifest < 0)
-        position = st->first;
-    if (position > st->next) {
-        LOG_ERROR("the position to read from is beyond the end of the log: reading all of it",
-                  {"partition", LOG_I64(ing->partition)}, {"position", LOG_I64(position)}, {"end", LOG_I64(st->next)});
-        if (!ingester_rewind(ing, st->first, err))
-            return false;
-        position = st->first;
-    }
-    if (position < st->first) {
-        LOG_WARN("records are gone from the log that were not consumed", {"partition", LOG_I64(ing->partition)},
-                 {"from", LOG_I64(position)}, {"to", LOG_I64(st->first)});
-        metric_add(metric_single(ingest_metrics[READER_MISSED_RECORDS]), (double)(st->first - position));
-        position = st->first;
-    }
-    ing->position = position;
-    ing->target = st->next;
-    plog_set_needed_from(ing->log, ing->partition, position);
-    ingester_publish(ing, position - 1);
-    return true;
-}
-
-static void start_threads(struct ingester *ing)
-{
-    int a = pthread_create(&ing->consumer, NULL, consumer_main, ing);
-    int b = a == 0 ? pthread_create(&ing->keeper, NULL, keeper_main, ing) : 0;
-    ASSERT(a == 0 && b == 0);
-    ing->started = true;
-}
-
-bool ingester_start(struct ingester *ing, struct err *err)
-{
-    int64_t begin = clock_mono_ms();
-    struct start st = {0};
-    if (!plog_offsets(ing->log, ing->partition, &st.first, &st.next, err) || !read_manifest(ing, &st, err) ||
-        !load_tenants(ing, &st, err))
-        return false;
-    ing->committed = st.manifest;
-    if (!choose_position(ing, &st, err))
-        return false;
-    LOG_INFO("the ingester has its heads", {"partition", LOG_I64(ing->partition)}, {"tenants", LOG_U64(ing->tenants.n)},
-             {"series", LOG_U64(atomic_load(&ing->totals.n_series))}, {"ms", LOG_I64(clock_mono_ms() - begin)},
-             {"to_replay", LOG_I64(ing->target - ing->position)});
-    start_threads(ing);
-    return true;
 }
 
 /* --- progress --- */
@@ -431,26 +287,49 @@ void ingester_publish(struct ingester *ing, int64_t consumed)
     pthread_mutex_lock(&ing->progress_lock);
     atomic_store_explicit(&ing->consumed, consumed, memory_order_release);
     atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
-    if (consumed + 1 >= ing->target)
-        atomic_store(&ing->ready, true);
     pthread_cond_broadcast(&ing->progress);
     pthread_mutex_unlock(&ing->progress_lock);
     metric_set(ing->m_consumed, (double)consumed);
 }
 
+/* The services of Mimir have these states, and this is what its ingester says in them. */
+static bool unavailable(const char *state, struct err *err)
+{
+    return err_set(err, ERR_UNAVAILABLE, "ingester is unavailable (current state: %s)", state);
+}
+
+bool ingester_serving(struct ingester *ing, struct err *err)
+{
+    if (atomic_load(&ing->stop_keeper))
+        return unavailable("Terminated", err);
+    if (atomic_load(&ing->stop_consumer))
+        return unavailable("Stopping", err);
+    return atomic_load(&ing->ready) || unavailable("Starting", err);
+}
+
 bool ingester_ready(struct ingester *ing, struct err *ret)
 {
-    int64_t done = atomic_load(&ing->consumed) + 1;
-    if (!atomic_load(&ing->ready))
-        return err_set(ret, ERR_UNAVAILABLE, "partition %d: replayed up to offset %lld of %lld", ing->partition,
-                       (long long)done, (long long)ing->target);
+    long long done = (long long)atomic_load(&ing->consumed) + 1;
+    if (!atomic_load(&ing->ready) && !atomic_load(&ing->stop_consumer))
+        return err_set(ret, ERR_UNAVAILABLE, "partition %d: replayed up to offset %lld of %lld", ing->partition, done,
+                       (long long)atomic_load(&ing->catch_up.target));
+    if (!ingester_serving(ing, ret))
+        return false;
     int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
-    int64_t first;
-    int64_t next;
-    if (idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) && next > done)
-        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition,
-                       (long long)done, (long long)(idle_ms / 1000));
+    if (idle_ms > STUCK_MS && (atomic_load(&ing->applying) || atomic_load(&ing->stuck)))
+        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition, done,
+                       (long long)(idle_ms / 1000));
     return true;
+}
+
+int64_t ingester_delay_ms(struct ingester *ing)
+{
+    if (atomic_load_explicit(&ing->at_end, memory_order_acquire))
+        return 0;
+    int64_t current_ms = atomic_load_explicit(&ing->current_ms, memory_order_relaxed);
+    int64_t newest_ms = atomic_load_explicit(&ing->newest_ms, memory_order_relaxed);
+    int64_t by_record = MAX(clock_wall_ms() - newest_ms, 0);
+    return current_ms ? MIN(clock_mono_ms() - current_ms, by_record) : by_record;
 }
 
 bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct err *err)
@@ -508,4 +387,42 @@ bool ingester_user_stats(struct ingester *ing, struct slice tenant, struct inges
         .rule_ingestion_rate = atomic_load(&h->rule_rate),
     };
     return true;
+}
+
+/* --- tenants, for pages --- */
+
+static void describe(struct ingester *ing, struct head *h, struct ingester_tenant *ret)
+{
+    const struct limits *limits = limits_of(ing->limits, h->tenant);
+    int64_t max_t = atomic_load_explicit(&h->max_t, memory_order_relaxed);
+    int64_t min_valid = atomic_load_explicit(&h->min_valid, memory_order_relaxed);
+    *ret = (struct ingester_tenant){
+        .tenant = h->tenant,
+        .num_series = atomic_load(&h->n_series),
+        .min_t = atomic_load_explicit(&h->min_t, memory_order_relaxed),
+        .max_t = max_t,
+        .min_valid = max_t < INT64_MIN + CHUNK_RANGE_MS ? min_valid : MAX(min_valid, max_t - CHUNK_RANGE_MS / 2),
+        .past_grace_ms = limits->past_grace_period,
+        .future_grace_ms = limits->creation_grace_period,
+    };
+}
+
+struct ingester_tenant *ingester_tenants(struct ingester *ing, size_t *ret_n)
+{
+    size_t n;
+    struct head **heads = tenants_list(&ing->tenants, &n);
+    struct ingester_tenant *list = n ? xcalloc(n, sizeof(*list)) : NULL;
+    for (size_t i = 0; i < n; i++)
+        describe(ing, heads[i], &list[i]);
+    free(heads);
+    *ret_n = n;
+    return list;
+}
+
+bool ingester_tenant(struct ingester *ing, struct slice tenant, struct ingester_tenant *ret)
+{
+    struct head *h = tenants_find(&ing->tenants, tenant);
+    if (h)
+        describe(ing, h, ret);
+    return h != NULL;
 }

@@ -1,4 +1,5 @@
-/* The parts of an ingester: ingester.c (life, tenants, queryable), consumer.c, keeper.c. */
+/* The parts of an ingester: ingester.c (life, tenants, queryable), start.c (where consumption begins, when it has caught
+ * up), consumer.c, keeper.c. */
 #pragma once
 
 #include "ingest/checkpoint_int.h"
@@ -17,13 +18,23 @@ void tenants_add(struct tenants *t, struct head *h);
 /* A copy of the list, to be freed. */
 struct head **tenants_list(struct tenants *t, size_t *ret_n);
 
+/* With records there but none consumed for this long the ingester is not ready any more. */
+#define STUCK_MS 30000
+
+/* The wait for a small lag at start (start.c); consumer, once it runs. */
+struct catch_up {
+    _Atomic int64_t target; /* the log's end when it was last asked; readers any */
+    int64_t asked_ms;       /* just before it was asked; monotonic */
+    int64_t settle_ms;      /* the lag is small enough, and a smaller one is waited for until then; 0 = not so far */
+};
+
 struct ingester {
     struct ingest_config cfg; /* immutable, as all down to `totals` */
     const struct limits_provider *limits;
     struct plog *log;
     int32_t partition;
     char *dir;
-    char *instance_id;
+    char *group; /* consumer group */
     uint64_t hash_seed;
     struct head_totals totals;
     struct tenants tenants;
@@ -32,8 +43,9 @@ struct ingester {
     bool started;
     pthread_t consumer;
     pthread_t keeper;
-    _Atomic bool stop_consumer; /* after what is in the log now */
+    _Atomic bool stop_consumer; /* after what this process has produced; stays set */
     _Atomic bool stop_keeper;
+    _Atomic bool checkpoint_wanted; /* any thread sets, the keeper takes it back */
 
     pthread_mutex_t progress_lock;
     pthread_cond_t progress;  /* consumed has grown, or the consumer has ended */
@@ -41,22 +53,29 @@ struct ingester {
     _Atomic int64_t consumed; /* last offset applied, -1 = none; writer: consumer under progress_lock (release), readers
                                  any (acquire) */
     _Atomic int64_t progress_ms; /* when consumed last grew or there was nothing to consume; monotonic */
+    _Atomic int64_t current_ms;  /* when a fetch last found nothing more, 0 = never; monotonic. Writer: consumer */
+    _Atomic int64_t newest_ms;   /* wall time at which the newest consumed record was produced. Writer: consumer */
+    _Atomic bool at_end;         /* the last fetch found nothing more. Writer: consumer */
+    _Atomic bool applying;       /* the consumer has records in its hands. Writer: consumer */
     int64_t position;            /* next offset to fetch; consumer, set before it starts */
-    int64_t target;              /* ready when everything below it is consumed; immutable after start */
-    _Atomic bool ready;
+    _Atomic bool ready;          /* has caught up once. Writer: consumer, start */
     _Atomic bool stalled;
+    _Atomic bool stuck; /* records are there and none is consumed. Writer: keeper */
+    struct catch_up catch_up;
     _Atomic uint64_t record_bytes; /* of messages consumed since the last checkpoint */
 
     pthread_mutex_t keeper_lock;
     pthread_cond_t keeper_wake;
     pthread_mutex_t checkpoint_lock; /* one round at a time; above every lock of the heads */
-    int64_t committed;               /* checkpoint_lock */
+    int64_t durable;                 /* offset of the last checkpoint; checkpoint_lock */
+    int64_t committed;               /* keeper, set before it starts; -1 = nothing, or it is not known */
 
     int64_t log_line_ms; /* consumer: when it last wrote a line about a bad record */
     uint64_t log_line_skipped;
 
     /* by partition */
-    struct metric *m_consumed, *m_committed, *m_commits, *m_commit_failures, *m_stalled, *m_stuck, *m_resets;
+    struct metric *m_consumed, *m_committed, *m_commits, *m_commit_failures, *m_commit_seconds, *m_stalled, *m_stuck,
+        *m_resets;
 };
 
 /* The tenant's head, made when absent; NULL when the instance's limit of tenants is reached or its folder cannot be
@@ -64,9 +83,16 @@ struct ingester {
 struct head *ingester_head(struct ingester *ing, struct slice tenant, struct err *err);
 void head_dir(const struct ingester *ing, struct slice tenant, char *out, size_t cap);
 
+/* Of start.c: called whenever all below the target is consumed and the ingester is not ready: ready now, or a new
+ * target. Consumer, and start. */
+void catch_up_check(struct ingester *ing);
+/* The consumer group's name by flag; ERR_CONFIG when it is too long. To be freed. */
+char *group_name(const struct ingest_config *cfg, int32_t partition, const char *instance_id, struct err *err);
+bool start_config_check(const struct ingest_config *cfg, struct err *err);
+
 void *consumer_main(void *arg);
 void *keeper_main(void *arg);
-/* One checkpoint round and its commit. Keeper; and whoever has rewound. */
+/* One checkpoint round; the keeper commits its offset later. Any thread. */
 bool keeper_checkpoint(struct ingester *ing, struct err *err);
 /* Sets consumed and wakes the waiting. Consumer, and start. */
 void ingester_publish(struct ingester *ing, int64_t consumed);

@@ -13,7 +13,9 @@
 #define TICK_MS 500
 /* After a failed checkpoint: at a full disk a try costs little, but each leaves a line in the log. */
 #define RETRY_MS 10000
-#define STUCK_MS 30000
+/* Between two questions to the log whether it has something for a consumer that stands still. */
+#define STUCK_ASK_MS 10000
+#define COMMIT_RETRY_MAX_MS 30000
 
 struct keeper {
     struct ingester *ing;
@@ -22,23 +24,12 @@ struct keeper {
     int64_t rates_at_ms;
     int64_t rates_since_ms;
     int64_t truncate_at_ms;
+    int64_t stuck_ask_at_ms;
+    int64_t commit_at_ms;
+    int64_t commit_pause_ms; /* grows while commits fail */
 };
 
 /* --- checkpoint --- */
-
-static bool commit(struct ingester *ing, int64_t offset, struct err *err)
-{
-    if (offset < 0 || offset == ing->committed)
-        return true;
-    metric_inc(ing->m_commits);
-    if (!plog_commit(ing->log, slice_of(ing->instance_id), ing->partition, offset, err)) {
-        metric_inc(ing->m_commit_failures);
-        return false;
-    }
-    ing->committed = offset;
-    metric_set(ing->m_committed, (double)offset);
-    return true;
-}
 
 static bool checkpoint_heads(struct ingester *ing, int64_t consumed, uint64_t *bytes, struct err *err)
 {
@@ -78,10 +69,11 @@ static bool checkpoint_round(struct ingester *ing, struct err *err)
     metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINTS]));
     uint64_t record_bytes = atomic_load(&ing->record_bytes);
     if (!checkpoint_heads(ing, consumed, &bytes, err) ||
-        !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err) || !commit(ing, consumed, err)) {
+        !manifest_write(ing->dir, ing->partition, ing->hash_seed, consumed, err)) {
         metric_inc(metric_single(ingest_metrics[INGESTER_CHECKPOINT_FAILURES]));
         return false;
     }
+    ing->durable = consumed;
     plog_set_needed_from(ing->log, ing->partition, consumed + 1);
     atomic_fetch_sub(&ing->record_bytes, record_bytes);
     int64_t ms = clock_mono_ms() - begin;
@@ -101,11 +93,25 @@ bool keeper_checkpoint(struct ingester *ing, struct err *err)
     return ok;
 }
 
+bool ingester_checkpoint(struct ingester *ing, struct err *err)
+{
+    return keeper_checkpoint(ing, err);
+}
+
+void ingester_checkpoint_soon(struct ingester *ing)
+{
+    pthread_mutex_lock(&ing->keeper_lock);
+    atomic_store(&ing->checkpoint_wanted, true);
+    pthread_cond_broadcast(&ing->keeper_wake);
+    pthread_mutex_unlock(&ing->keeper_lock);
+}
+
 static void checkpoint_when_due(struct keeper *k, int64_t now)
 {
     struct ingester *ing = k->ing;
     bool much = ing->cfg.checkpoint_record_bytes && atomic_load(&ing->record_bytes) >= ing->cfg.checkpoint_record_bytes;
-    if (now < k->checkpoint_at_ms && !(much && k->checkpoint_at_ms - now < ing->cfg.checkpoint_interval))
+    bool wanted = atomic_exchange(&ing->checkpoint_wanted, false);
+    if (!wanted && now < k->checkpoint_at_ms && !(much && k->checkpoint_at_ms - now < ing->cfg.checkpoint_interval))
         return;
     struct err err;
     bool ok = keeper_checkpoint(ing, &err);
@@ -113,6 +119,42 @@ static void checkpoint_when_due(struct keeper *k, int64_t now)
         LOG_ERROR("no checkpoint could be written; the log keeps what is not in one", {"err", LOG_ERR(&err)});
     k->checkpoint_at_ms =
         clock_mono_ms() + (ok ? ing->cfg.checkpoint_interval : MIN(ing->cfg.checkpoint_interval, RETRY_MS));
+}
+
+/* --- commit --- */
+
+/* Tells the group how far the checkpoint goes; it was durable before. Nobody's correctness hangs on it, so a log that
+ * does not take it costs a line and a later try. */
+static bool commit(struct ingester *ing)
+{
+    pthread_mutex_lock(&ing->checkpoint_lock);
+    int64_t offset = ing->durable;
+    pthread_mutex_unlock(&ing->checkpoint_lock);
+    if (offset < 0 || offset == ing->committed)
+        return true;
+    struct err err;
+    int64_t begin_ns = clock_mono_ns();
+    metric_inc(ing->m_commits);
+    bool ok = plog_commit(ing->log, slice_of(ing->group), ing->partition, offset, &err);
+    metric_observe(ing->m_commit_seconds, (double)(clock_mono_ns() - begin_ns) / 1e9);
+    if (!ok) {
+        metric_inc(ing->m_commit_failures);
+        LOG_WARN("an offset could not be committed", {"group", LOG_STR(ing->group)},
+                 {"partition", LOG_I64(ing->partition)}, {"offset", LOG_I64(offset)}, {"err", LOG_ERR(&err)});
+        return false;
+    }
+    ing->committed = offset;
+    metric_set(ing->m_committed, (double)offset);
+    return true;
+}
+
+static void commit_when_due(struct keeper *k, int64_t now)
+{
+    if (now < k->commit_at_ms)
+        return;
+    int64_t interval = k->ing->cfg.offset_commit_interval;
+    k->commit_pause_ms = commit(k->ing) ? interval : MIN(MAX(2 * k->commit_pause_ms, interval), COMMIT_RETRY_MAX_MS);
+    k->commit_at_ms = clock_mono_ms() + k->commit_pause_ms;
 }
 
 /* --- the rest --- */
@@ -174,12 +216,24 @@ static void update_gauges(struct ingester *ing)
         metric_set(metric_single(ingest_metrics[INGESTER_HEAD_MIN_TIMESTAMP]), (double)r.min_t / 1e3);
         metric_set(metric_single(ingest_metrics[INGESTER_HEAD_MAX_TIMESTAMP]), (double)r.max_t / 1e3);
     }
+}
+
+/* Is the consumer standing still while the log has something for it? The log is asked by this thread only, since it may
+ * take long to answer. */
+static void check_progress(struct keeper *k, int64_t now)
+{
+    struct ingester *ing = k->ing;
     int64_t first;
     int64_t next;
-    int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
-    bool stuck = idle_ms > STUCK_MS && plog_offsets(ing->log, ing->partition, &first, &next, NULL) &&
-                 next > atomic_load(&ing->consumed) + 1;
-    metric_set(ing->m_stuck, stuck);
+    if (now - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed) <= STUCK_MS) {
+        k->stuck_ask_at_ms = 0;
+        atomic_store(&ing->stuck, false);
+    } else if (now >= k->stuck_ask_at_ms) {
+        bool known = plog_offsets(ing->log, ing->partition, &first, &next, NULL);
+        atomic_store(&ing->stuck, known && next > atomic_load(&ing->consumed) + 1);
+        k->stuck_ask_at_ms = clock_mono_ms() + STUCK_ASK_MS;
+    }
+    metric_set(ing->m_stuck, atomic_load(&ing->stuck));
 }
 
 static void tick(struct keeper *k)
@@ -187,6 +241,8 @@ static void tick(struct keeper *k)
     struct ingester *ing = k->ing;
     int64_t now = clock_mono_ms();
     checkpoint_when_due(k, now);
+    commit_when_due(k, now);
+    check_progress(k, now);
     if (now >= k->rates_at_ms) {
         double seconds = (double)(now - k->rates_since_ms) / 1e3;
         if (seconds > 0)
@@ -215,7 +271,7 @@ static void wait_tick(struct ingester *ing)
     at.tv_sec += at.tv_nsec / 1000000000;
     at.tv_nsec %= 1000000000;
     pthread_mutex_lock(&ing->keeper_lock);
-    if (!atomic_load(&ing->stop_keeper))
+    if (!atomic_load(&ing->stop_keeper) && !atomic_load(&ing->checkpoint_wanted))
         pthread_cond_timedwait(&ing->keeper_wake, &ing->keeper_lock, &at);
     pthread_mutex_unlock(&ing->keeper_lock);
 }
@@ -240,5 +296,6 @@ void *keeper_main(void *arg)
     if (!keeper_checkpoint(ing, &err))
         LOG_ERROR("no last checkpoint could be written; the next start replays more of the log",
                   {"err", LOG_ERR(&err)});
+    (void)commit(ing);
     return NULL;
 }
