@@ -1,6 +1,8 @@
 /* The transitions of a partition. See lifecycle.h. */
 #include "partition-ring/lifecycle.h"
 
+#include <string.h>
+
 #include "base/assert.h"
 #include "partition-ring/partition_ring.h"
 
@@ -46,20 +48,25 @@ static bool may_change(int32_t from, enum partition_state to)
            (from == PARTITION_ACTIVE && to == PARTITION_INACTIVE) || (from == PARTITION_INACTIVE && to == PARTITION_ACTIVE);
 }
 
+static const char *bare_name(int32_t state)
+{
+    return partition_state_name(state) + strlen("Partition");
+}
+
 bool partition_change_state(struct partition_desc *d, int32_t id, enum partition_state to, int64_t now_ms, bool *ret_changed,
                             struct err *err)
 {
     struct partition *p = partition_desc_find(d, id);
     if (!p)
-        return err_set(err, ERR_NOT_FOUND, "partition %d does not exist", id);
+        return err_set(err, ERR_NOT_FOUND, PARTITION_NOT_THERE);
     *ret_changed = p->state != (int32_t)to;
     if (!*ret_changed)
         return true;
-    if (p->locked)
-        return err_set(err, ERR_CONFLICT, "the state of partition %d is locked", id);
     if (!may_change(p->state, to))
-        return err_set(err, ERR_CONFLICT, "changing the state of partition %d from %s to %s is not allowed", id,
-                       partition_state_name(p->state), partition_state_name((int32_t)to));
+        return err_set(err, ERR_CONFLICT, "change partition state from %s to %s: partition state change not allowed", bare_name(p->state),
+                       bare_name((int32_t)to));
+    if (p->locked)
+        return err_set(err, ERR_CONFLICT, PARTITION_STATE_LOCKED);
     set_state(p, to, now_ms);
     return true;
 }

@@ -17,6 +17,10 @@ struct partition_rules {
     int64_t delete_inactive_ms;    /* -ingester.partition-ring.delete-inactive-partition-after; 0: never */
 };
 
+/* Texts of errors, which are Mimir's. */
+#define PARTITION_NOT_THERE "the partition does not exist"
+#define PARTITION_STATE_LOCKED "partition state change is locked"
+
 /* Absent -> Pending, with its tokens. False when it is there already. id is 0 .. PARTITIONS_MAX-1. */
 bool partition_create(struct partition_desc *d, int32_t id, int64_t now_ms);
 /* Pending -> Active, when enough owners have been there for long enough and it is not locked. False when not. */

@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "partition-ring/metrics_int.h"
 
 struct partition_lifecycler {
     struct kv *kv;
@@ -31,6 +32,7 @@ struct partition_lifecycler *partition_lifecycler_new(struct kv *kv, const struc
                                                       const struct lifecycler_env *env)
 {
     ASSERT(config->poll_ms > 0);
+    partition_ring_metrics_register();
     struct partition_lifecycler *l = calloc(1, sizeof(*l));
     ASSERT(l);
     l->kv = kv;
@@ -96,11 +98,20 @@ static enum kv_cas do_poll(void *arg, void **value, struct err *err)
     return changed ? KV_CAS_STORE : KV_CAS_KEEP;
 }
 
+static void count(enum partition_ring_metric_id family)
+{
+    metric_inc(METRIC_WITH(partition_ring_metrics[family], SL(PARTITION_RING_NAME), SL("owned-partition")));
+    metric_inc(METRIC_WITH(partition_ring_metrics[family], SL(PARTITION_RING_NAME), SL("other-partitions")));
+}
+
 bool partition_lifecycler_poll(struct partition_lifecycler *l, bool *ret_joined, struct err *err)
 {
     struct errand e = {.l = l};
-    if (!cas(l, do_poll, &e, err))
+    count(PARTITION_RING_M_RECONCILES);
+    if (!cas(l, do_poll, &e, err)) {
+        count(PARTITION_RING_M_RECONCILES_FAILED);
         return false;
+    }
     *ret_joined = e.joined;
     return true;
 }
@@ -136,7 +147,7 @@ bool partition_lifecycler_state(struct partition_lifecycler *l, enum partition_s
         *ret_state = known ? (enum partition_state)p->state : PARTITION_UNKNOWN;
         *ret_changed_s = p->state_s;
     } else {
-        err_set(err, ERR_NOT_FOUND, "partition %d does not exist", l->partition);
+        err_set(err, ERR_NOT_FOUND, PARTITION_NOT_THERE);
     }
     partition_desc_free(d);
     return ok;

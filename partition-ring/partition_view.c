@@ -12,7 +12,13 @@
 
 #include "base/assert.h"
 #include "partition-ring/go_rand.h"
+#include "partition-ring/metrics_int.h"
 #include "partition-ring/partition_ring_int.h"
+
+#define METRICS_ROOM partition_ring
+#define METRICS_DEF "partition-ring/partition_ring_metrics.def"
+#define METRICS_DEFINE_ONLY
+#include "base/metrics_table.h"
 
 struct any_token {
     uint32_t token;
@@ -251,6 +257,19 @@ struct partition_watcher {
     struct partition_view *current; /* owned: one reference */
 };
 
+/* Of this process's newest view; a process has one watcher. */
+static void set_gauges(const struct partition_desc *d)
+{
+    struct metric_family *f = partition_ring_metrics[PARTITION_RING_M_PARTITIONS];
+    for (int32_t state = PARTITION_PENDING; state <= PARTITION_INACTIVE; state++) {
+        const char *name = partition_state_name(state) + strlen("Partition");
+        size_t n = 0;
+        for (size_t i = 0; i < d->n_partitions; i++)
+            n += d->partitions[i].state == state;
+        metric_set(METRIC_WITH(f, SL(PARTITION_RING_NAME), slice_of(name)), (double)n);
+    }
+}
+
 static void swap_view(void *arg, struct slice key, const void *value)
 {
     (void)key;
@@ -260,6 +279,7 @@ static void swap_view(void *arg, struct slice key, const void *value)
     struct partition_view *old = w->current;
     w->current = fresh;
     pthread_mutex_unlock(&w->lock);
+    set_gauges(fresh->desc);
     partition_view_free(old);
 }
 
@@ -270,6 +290,8 @@ struct partition_watcher *partition_watcher_new(struct kv *kv, struct slice key,
     w->kv = kv;
     pthread_mutex_init(&w->lock, NULL);
     w->current = partition_view_new(partition_desc_new());
+    partition_ring_metrics_register();
+    set_gauges(w->current->desc);
     w->watch = kv_watch_key(kv, key, &partition_desc_codec, swap_view, w, err);
     if (!w->watch) {
         partition_watcher_free(w);
