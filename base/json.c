@@ -93,7 +93,7 @@ void json_bool(struct json *j, bool v)
     json_raw(j, v ? SL("true") : SL("false"));
 }
 
-void json_null(struct json *j)
+void json_put_null(struct json *j)
 {
     json_raw(j, SL("null"));
 }
@@ -107,7 +107,7 @@ void json_raw(struct json *j, struct slice literal)
 void json_double(struct json *j, double v)
 {
     if (!isfinite(v)) {
-        json_null(j);
+        json_put_null(j);
         return;
     }
     before_value(j);

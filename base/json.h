@@ -29,7 +29,7 @@ void json_str(struct json *j, struct slice s);
 void json_i64(struct json *j, int64_t v);
 void json_u64(struct json *j, uint64_t v);
 void json_bool(struct json *j, bool v);
-void json_null(struct json *j);
+void json_put_null(struct json *j); /* jansson, which lives in the same process, has a json_null */
 void json_raw(struct json *j, struct slice literal); /* one complete value */
 void json_double(struct json *j, double v);          /* number, shortest round trip; NaN and Inf as null */
 

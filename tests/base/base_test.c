@@ -112,7 +112,7 @@ Test(json, commas_and_escapes)
     json_arr(&j);
     json_i64(&j, -1);
     json_double(&j, 0.1);
-    json_null(&j);
+    json_put_null(&j);
     json_arr_end(&j);
     json_key(&j, SL("b"));
     json_obj(&j);
