@@ -148,6 +148,15 @@ static void embedded_set_needed_from(struct plog *log, int32_t partition, int64_
     pthread_mutex_unlock(&e->lock);
 }
 
+static void embedded_wake(struct plog *log, int32_t partition)
+{
+    struct embedded *e = self(log);
+    pthread_mutex_lock(&e->lock);
+    e->part[partition].woken = true;
+    pthread_cond_broadcast(&e->part[partition].more);
+    pthread_mutex_unlock(&e->lock);
+}
+
 /* --- life cycle --- */
 
 static void release(struct embedded *e)
@@ -194,6 +203,7 @@ static const struct plog_ops embedded_ops = {
     .commit = embedded_commit,
     .committed = embedded_committed,
     .set_needed_from = embedded_set_needed_from,
+    .wake = embedded_wake,
 };
 
 static bool check_config(const struct plog_config *cfg, struct err *err)
@@ -236,14 +246,10 @@ static void init_locks(struct embedded *e)
 
 static void init_metrics(struct embedded *e)
 {
-    log_metrics_register();
+    struct log_writer_metrics writer;
+    log_writer_metrics_init(&writer, e->cfg.producer_max_buffered_bytes);
     e->m = (struct embedded_metrics){
-        .latency_ok = log_metric(LOG_WRITER_LATENCY, "success"),
-        .latency_failed = log_metric(LOG_WRITER_LATENCY, "failure"),
-        .buffered_bytes = metric_single(log_metrics[LOG_BUFFERED_BYTES]),
-        .enqueued = metric_single(log_metrics[LOG_RECORDS_ENQUEUED]),
-        .input_bytes = metric_single(log_metrics[LOG_INPUT_BYTES]),
-        .sent_bytes = metric_single(log_metrics[LOG_SENT_BYTES]),
+        .writer = writer,
         .segments = metric_single(log_metrics[LOG_SEGMENTS]),
         .size_bytes = metric_single(log_metrics[LOG_SIZE_BYTES]),
         .commits = metric_single(log_metrics[LOG_COMMITS]),
@@ -255,7 +261,6 @@ static void init_metrics(struct embedded *e)
         .corrupt_segments = metric_single(log_metrics[LOG_CORRUPT_SEGMENTS]),
         .corrupt_records = metric_single(log_metrics[LOG_CORRUPT_RECORDS]),
     };
-    metric_set(metric_single(log_metrics[LOG_BUFFERED_BYTES_LIMIT]), (double)e->cfg.producer_max_buffered_bytes);
 }
 
 /* Makes the folder, and its name durable. Its parent must be there. */
@@ -313,7 +318,8 @@ struct plog *embedded_open_hooked(const struct plog_config *cfg, const char *dir
     size_t n = (size_t)cfg->embedded_partitions;
     struct embedded *e = calloc(1, sizeof(*e) + n * sizeof(struct embedded_part));
     ASSERT(e);
-    e->base = (struct plog){&embedded_ops, (int32_t)n};
+    e->base.ops = &embedded_ops;
+    atomic_init(&e->base.n_partitions, (int32_t)n);
     e->cfg = *cfg;
     if (hooks)
         e->hooks = *hooks;

@@ -175,9 +175,11 @@ static bool read_segment(struct scan *s, size_t max_bytes, struct plog_batch *re
 static void wait_for_more(struct embedded *e, struct embedded_part *part, int64_t offset, int64_t until_ns)
 {
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    while (part->next <= offset)
+    while (part->next <= offset && !part->woken)
         if (pthread_cond_timedwait(&part->more, &e->lock, &until) == ETIMEDOUT)
             return;
+    if (part->next <= offset)
+        part->woken = false;
 }
 
 /*

@@ -111,12 +111,13 @@ struct embedded_part {
     int64_t next;        /* offset of the next record to become durable */
     int64_t needed_from; /* retention keeps what is not below */
     struct tail tail;
-    pthread_cond_t more; /* next has grown */
+    pthread_cond_t more; /* next has grown, or woken */
+    bool woken;          /* the fetch that waits, or else the next, does not */
 };
 
 struct embedded_metrics {
-    struct metric *latency_ok, *latency_failed, *buffered_bytes, *enqueued, *input_bytes, *sent_bytes, *segments,
-        *size_bytes, *commits, *commit_records, *commit_seconds, *hint_bytes, *fetched_hints, *fetched_disk,
+    struct log_writer_metrics writer;
+    struct metric *segments, *size_bytes, *commits, *commit_records, *commit_seconds, *hint_bytes, *fetched_hints, *fetched_disk,
         *corrupt_segments, *corrupt_records;
 };
 

@@ -47,30 +47,23 @@ struct group {
 
 /* --- producers --- */
 
-static void count_failed(size_t n_records, const char *reason)
-{
-    metric_add(log_metric(LOG_RECORDS_FAILED, reason), (double)n_records);
-}
-
 static const char *reason_of(enum err_code code)
 {
     return code == ERR_NO_SPACE ? "no-space" : code == ERR_IO ? "io" : "other";
 }
 
 /* Sums and times while the producer's thread has the bytes in its cache, and does not hold up the writer. */
-static void prepare(struct plog_produce *p)
+static uint64_t prepare(struct plog_produce *p)
 {
-    int64_t now_ms = clock_wall_ms();
+    uint64_t value_bytes = log_produce_begin(p);
     p->bytes = 0;
     p->next = NULL;
-    p->queued_ns = clock_mono_ns();
     for (size_t i = 0; i < p->n; i++) {
         struct plog_record *r = &p->records[i];
-        if (r->timestamp_ms == 0)
-            r->timestamp_ms = now_ms;
         r->value_sum = embedded_value_sum(r->value);
         p->bytes += embedded_record_size(r);
     }
+    return value_bytes;
 }
 
 static bool enqueue(struct embedded *e, struct plog_produce *p, struct err *err)
@@ -88,31 +81,22 @@ static bool enqueue(struct embedded *e, struct plog_produce *p, struct err *err)
     }
     waiting = e->q_bytes;
     pthread_mutex_unlock(&e->q_lock);
-    metric_set(e->m.buffered_bytes, (double)waiting);
+    metric_set(e->m.writer.buffered_bytes, (double)waiting);
     if (closing)
         return err_set(err, ERR_UNAVAILABLE, "the log is closing");
-    if (fits)
-        return true;
-    return err_set(err, p->bytes > limit ? ERR_TOO_LARGE : ERR_UNAVAILABLE,
-                   "the log's produce buffer is full: %" PRIu64 " bytes wait to become durable, %zu more would exceed "
-                   "-ingest-storage.kafka.producer-max-buffered-bytes=%" PRIu64,
-                   waiting, p->bytes, limit);
+    return fits || log_refuse_full(p, waiting, limit, err);
 }
 
 bool embedded_produce(struct plog *log, struct plog_produce *p, struct err *err)
 {
     struct embedded *e = CONTAINER_OF(log, struct embedded, base);
     size_t n = p->n; /* p may be gone as soon as it is queued */
-    uint64_t value_bytes = 0;
-    prepare(p);
-    for (size_t i = 0; i < n; i++)
-        value_bytes += p->records[i].value.n;
-    metric_add(e->m.input_bytes, (double)value_bytes);
+    metric_add(e->m.writer.input_bytes, (double)prepare(p));
     if (!enqueue(e, p, err)) {
-        count_failed(n, "buffer-full");
+        log_count_failed(n, "buffer-full");
         return false;
     }
-    metric_add(e->m.enqueued, (double)n);
+    metric_add(e->m.writer.enqueued, (double)n);
     return true;
 }
 
@@ -192,11 +176,11 @@ static void finish_group(struct embedded *e, struct group *g, const struct err *
     e->in_flight = n + e->q_n;
     waiting = e->q_bytes;
     pthread_mutex_unlock(&e->q_lock);
-    metric_set(e->m.buffered_bytes, (double)waiting);
+    metric_set(e->m.writer.buffered_bytes, (double)waiting);
     int64_t now_ns = clock_mono_ns();
     for (struct plog_produce *p = g->head, *next; p; p = next) {
         next = p->next;
-        metric_observe(err ? e->m.latency_failed : e->m.latency_ok, (double)(now_ns - p->queued_ns) / 1e9);
+        metric_observe(err ? e->m.writer.latency_failed : e->m.writer.latency_ok, (double)(now_ns - p->queued_ns) / 1e9);
         p->done(p, err);
     }
 }
@@ -283,7 +267,7 @@ static void publish_group(struct embedded *e, const struct group *g)
     metric_set(e->m.hint_bytes, hint_bytes);
     metric_inc(e->m.commits);
     metric_add(e->m.commit_records, (double)g->n_records);
-    metric_add(e->m.sent_bytes, (double)g->value_bytes);
+    metric_add(e->m.writer.sent_bytes, (double)g->value_bytes);
 }
 
 /* --- segments --- */
@@ -422,7 +406,7 @@ static void write_group(struct embedded *e, struct group *g)
         if (ok)
             publish_group(e, g);
         else
-            count_failed(g->n_records, reason_of(err.code));
+            log_count_failed(g->n_records, reason_of(err.code));
     }
     finish_group(e, g, ok ? NULL : &err);
 }

@@ -9,28 +9,8 @@
 #include "base/logger.h"
 #include "log/kafka_int.h"
 
-static bool is_scram(const struct plog_config *cfg)
-{
-    return strncmp(cfg->kafka_sasl_mechanism, "SCRAM-", 6) == 0;
-}
-
-/* As in Mimir, PLAIN without a user means no SASL. */
-static bool wants_sasl(const struct plog_config *cfg)
-{
-    return cfg->kafka_sasl_username[0] || is_scram(cfg);
-}
-
 bool kafka_config_check(const struct plog_config *cfg, struct err *err)
 {
-    static const char *const mechanisms[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
-    bool known = false;
-    for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
-        known |= strcmp(cfg->kafka_sasl_mechanism, mechanisms[i]) == 0;
-    if (!known)
-        return err_set(err, ERR_CONFIG,
-                       "invalid value for flag -ingest-storage.kafka.sasl-mechanism: \"%s\" is not PLAIN, "
-                       "SCRAM-SHA-256 or SCRAM-SHA-512",
-                       cfg->kafka_sasl_mechanism);
     if (!cfg->kafka_topic[0])
         return err_set(err, ERR_CONFIG,
                        "-ingest-storage.kafka.topic is empty, but -ingest-storage.kafka.address is set");
@@ -39,113 +19,89 @@ bool kafka_config_check(const struct plog_config *cfg, struct err *err)
                        "-ingest-storage.kafka.auto-create-topic-default-partitions is %" PRId64
                        ": it must be -1 (the broker's default) or at least 1",
                        cfg->kafka_auto_create_topic_partitions);
-    if (is_scram(cfg) && !cfg->kafka_sasl_username[0])
+    if (cfg->kafka_linger < 0 || cfg->kafka_linger >= cfg->kafka_write_timeout)
+        return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.producer-linger must be below -ingest-storage.kafka.write-timeout");
+    if (cfg->kafka_record_version < 0 || cfg->kafka_record_version > 1)
         return err_set(err, ERR_CONFIG,
-                       "-ingest-storage.kafka.sasl-mechanism=%s needs -ingest-storage.kafka.sasl-username",
-                       cfg->kafka_sasl_mechanism);
+                       "-ingest-storage.kafka.producer-record-version=%" PRId64 ": records of version 0 and 1 can be written",
+                       cfg->kafka_record_version);
     if (cfg->kafka_write_timeout < 1000 || cfg->kafka_write_timeout > 900000)
         return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.write-timeout must be from 1s to 15m");
-    return true;
+    return kafka_security_check(cfg, err);
 }
 
 /* --- properties --- */
 
-struct props {
-    rd_kafka_conf_t *conf;
-    struct err *err;
-    bool ok;
-};
-
-static void set(struct props *p, const char *name, const char *value)
+void kafka_prop_set(struct kafka_props *p, const char *name, const char *value)
 {
     char text[256];
     if (p->ok && rd_kafka_conf_set(p->conf, name, value, text, sizeof(text)) != RD_KAFKA_CONF_OK)
         p->ok = err_set(p->err, ERR_CONFIG, "Kafka client: %s: %s", name, text);
 }
 
-static void set_i64(struct props *p, const char *name, int64_t value)
+void kafka_prop_set_unless_empty(struct kafka_props *p, const char *name, const char *value)
+{
+    if (value[0])
+        kafka_prop_set(p, name, value);
+}
+
+static void set_i64(struct kafka_props *p, const char *name, int64_t value)
 {
     char text[32];
     snprintf(text, sizeof(text), "%" PRId64, value);
-    set(p, name, text);
+    kafka_prop_set(p, name, text);
 }
 
-static void set_unless_empty(struct props *p, const char *name, const char *value)
-{
-    if (value[0])
-        set(p, name, value);
-}
-
-static void set_connection(struct props *p, const struct plog_config *cfg)
+static void set_connection(struct kafka_props *p, const struct plog_config *cfg)
 {
     struct buf servers;
     buf_init(&servers, 0);
     for (size_t i = 0; i < cfg->kafka_address.n; i++)
         buf_printf(&servers, "%s%s", i ? "," : "", cfg->kafka_address.items[i]);
-    set(p, "bootstrap.servers", buf_cstr(&servers));
+    kafka_prop_set(p, "bootstrap.servers", buf_cstr(&servers));
     buf_release(&servers);
-    set(p, "client.id", cfg->kafka_client_id[0] ? cfg->kafka_client_id : "brunn");
-    set_unless_empty(p, "client.rack", cfg->kafka_client_rack);
+    kafka_prop_set(p, "client.id", cfg->kafka_client_id[0] ? cfg->kafka_client_id : "brunn");
+    kafka_prop_set_unless_empty(p, "client.rack", cfg->kafka_client_rack);
     set_i64(p, "socket.connection.setup.timeout.ms", MAX(cfg->kafka_dial_timeout, 1000));
-    set(p, "socket.nagle.disable", "true");
-    set(p, "socket.keepalive.enable", "true");
-    set(p, "reconnect.backoff.max.ms", "1000"); /* an outage heals within a second of its end */
+    kafka_prop_set(p, "socket.nagle.disable", "true");
+    kafka_prop_set(p, "socket.keepalive.enable", "true");
+    kafka_prop_set(p, "reconnect.backoff.max.ms", "1000"); /* an outage heals within a second of its end */
     /* As Mimir's: so soon a refusal (no right to the topic) is forgotten that the brokers do not repeat. */
-    set(p, "topic.metadata.refresh.interval.ms", "10000");
+    kafka_prop_set(p, "topic.metadata.refresh.interval.ms", "10000");
     set_i64(p, "message.max.bytes", KAFKA_MESSAGE_MAX_BYTES);
-}
-
-static void set_security(struct props *p, const struct plog_config *cfg)
-{
-    bool sasl = wants_sasl(cfg), tls = cfg->kafka_tls_enabled;
-    set(p, "security.protocol", sasl ? tls ? "sasl_ssl" : "sasl_plaintext" : tls ? "ssl" : "plaintext");
-    if (sasl) {
-        set(p, "sasl.mechanism", cfg->kafka_sasl_mechanism);
-        set(p, "sasl.username", cfg->kafka_sasl_username);
-        set(p, "sasl.password", cfg->kafka_sasl_password);
-    }
-    if (!tls)
-        return;
-    set_unless_empty(p, "ssl.ca.location", cfg->kafka_tls_ca_path);
-    set_unless_empty(p, "ssl.certificate.location", cfg->kafka_tls_cert_path);
-    set_unless_empty(p, "ssl.key.location", cfg->kafka_tls_key_path);
-    if (cfg->kafka_tls_insecure_skip_verify) {
-        set(p, "enable.ssl.certificate.verification", "false");
-        set(p, "ssl.endpoint.identification.algorithm", "none");
-    }
 }
 
 /*
  * A batch stays below a megabyte before compression, so that it passes a broker left at its default of 1 MiB; only a
  * record that is larger alone makes a larger one.
  */
-static void set_producer(struct props *p, const struct plog_config *cfg)
+static void set_producer(struct kafka_props *p, const struct plog_config *cfg)
 {
-    set(p, "enable.idempotence", "true"); /* with it: acks=all, order kept across retries */
-    set(p, "acks", "all");
-    set(p, "linger.ms", "5");
-    set(p, "batch.size", "1000000");
-    set(p, "compression.codec", "snappy");
+    kafka_prop_set(p, "enable.idempotence", "true"); /* with it: acks=all, order kept across retries */
+    kafka_prop_set(p, "acks", "all");
+    set_i64(p, "linger.ms", cfg->kafka_linger);
+    kafka_prop_set(p, "batch.size", "1000000");
+    kafka_prop_set(p, "compression.codec", "snappy");
     set_i64(p, "delivery.timeout.ms", cfg->kafka_write_timeout);
     set_i64(p, "request.timeout.ms", cfg->kafka_write_timeout);
     /* The bound is ours: kafka_produce.c. */
-    set(p, "queue.buffering.max.messages", "10000000");
-    set(p, "queue.buffering.max.kbytes", "2147483647");
+    kafka_prop_set(p, "queue.buffering.max.messages", "10000000");
+    kafka_prop_set(p, "queue.buffering.max.kbytes", "2147483647");
     rd_kafka_conf_set_dr_msg_cb(p->conf, kafka_delivered);
 }
 
-static void set_consumer(struct props *p, const struct plog_config *cfg)
+static void set_consumer(struct kafka_props *p, const struct plog_config *cfg)
 {
-    set(p, "auto.offset.reset", "error"); /* kafka_fetch.c decides */
-    set(p, "enable.partition.eof", "true");
-    set(p, "enable.auto.commit", "false");
-    set(p, "auto.commit.enable", "false");
-    set(p, "check.crcs", "true");
-    set(p, "isolation.level", "read_uncommitted");
+    kafka_prop_set(p, "auto.offset.reset", "error"); /* kafka_fetch.c decides */
+    kafka_prop_set(p, "enable.partition.eof", "true");
+    kafka_prop_set(p, "enable.auto.commit", "false");
+    kafka_prop_set(p, "auto.commit.enable", "false");
+    kafka_prop_set(p, "check.crcs", "true");
+    kafka_prop_set(p, "isolation.level", "read_uncommitted");
     set_i64(p, "fetch.wait.max.ms", MIN(cfg->kafka_fetch_max_wait, 30000));
-    set(p, "fetch.message.max.bytes", "16000000");
-    set(p, "fetch.max.bytes", "50000000");
-    set(p, "fetch.error.backoff.ms", "100");
+    kafka_prop_set(p, "fetch.message.max.bytes", "16000000");
+    kafka_prop_set(p, "fetch.max.bytes", "50000000");
+    kafka_prop_set(p, "fetch.error.backoff.ms", "100");
     set_i64(p, "queued.max.messages.kbytes",
             (int64_t)MAX(MIN(cfg->kafka_max_buffered_bytes, KAFKA_QUEUED_MAX_BYTES) / 1024, 1));
 }
@@ -168,16 +124,16 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
 rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,
                              struct err *err)
 {
-    struct props p = {.conf = rd_kafka_conf_new(), .err = err, .ok = true};
+    struct kafka_props p = {.conf = rd_kafka_conf_new(), .err = err, .ok = true};
     set_connection(&p, cfg);
-    set_security(&p, cfg);
+    kafka_security_set(&p, cfg);
     if (role == KAFKA_PRODUCER)
         set_producer(&p, cfg);
     else
         set_consumer(&p, cfg);
     if (role == KAFKA_GROUP) {
-        set(&p, "group.id", group);
-        set(&p, "session.timeout.ms", "10000"); /* so long a commit waits for the coordinator */
+        kafka_prop_set(&p, "group.id", group);
+        kafka_prop_set(&p, "session.timeout.ms", "10000"); /* so long a commit waits for the coordinator */
     }
     rd_kafka_conf_set_opaque(p.conf, opaque);
     rd_kafka_conf_set_log_cb(p.conf, log_line);
@@ -188,8 +144,12 @@ rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role
         if (!rk)
             err_set(err, ERR_CONFIG, "Kafka client: %s", text);
     }
-    if (!rk) /* a handle that was made owns the configuration */
+    if (!rk) { /* a handle that was made owns the configuration */
         rd_kafka_conf_destroy(p.conf);
+    } else if (!kafka_security_start(rk, cfg, err)) {
+        rd_kafka_destroy(rk);
+        return NULL;
+    }
     return rk;
 }
 

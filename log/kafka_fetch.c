@@ -19,6 +19,7 @@
 
 /* When nothing is known of the end, a fetch gives the broker so long to answer whatever its timeout is. */
 #define FIRST_ANSWER_MS 1000
+#define WAKE_LOOK_MS 50 /* librdkafka's wait cannot be interrupted: plog_wake takes so long at most */
 
 /* The messages of a batch, in its arena. */
 struct pin {
@@ -80,14 +81,20 @@ static bool consumer_start_at(struct kafka *k, struct kafka_part *part, int32_t 
 
 void kafka_consumers_stop(struct kafka *k)
 {
-    for (int32_t i = 0; k->part && i < k->base.n_partitions; i++) {
-        struct kafka_part *part = &k->part[i];
+    for (int32_t i = 0; i < plog_partitions(&k->base); i++) {
+        struct kafka_part *part = k->part[i];
         if (!part->rk)
             continue;
         consumer_halt(part, i);
         rd_kafka_topic_destroy(part->topic);
         rd_kafka_destroy(part->rk);
     }
+}
+
+void kafka_wake(struct plog *log, int32_t partition)
+{
+    struct kafka *k = CONTAINER_OF(log, struct kafka, base);
+    atomic_store(&k->part[partition]->woken, true);
 }
 
 /* --- one message --- */
@@ -205,9 +212,9 @@ static bool fetch_all(struct fetch *f, int64_t timeout_ms, struct err *err)
         if (!grow(f))
             return f->ret->n > 0 ? true : err_set(err, ERR_NO_MEMORY, "no memory for a batch of records");
         int64_t wait_ms = f->ret->n ? 0 : patience_ms(f, begin_ms, timeout_ms);
-        rd_kafka_message_t *m = rd_kafka_consume(f->part->topic, f->partition, (int)MIN(wait_ms, 1000));
+        rd_kafka_message_t *m = rd_kafka_consume(f->part->topic, f->partition, (int)MIN(wait_ms, WAKE_LOOK_MS));
         if (!m) {
-            if (f->ret->n || wait_ms == 0)
+            if (f->ret->n || wait_ms == 0 || atomic_exchange(&f->part->woken, false))
                 return true;
             continue;
         }
@@ -233,7 +240,7 @@ bool kafka_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max
                  struct plog_batch *ret, struct err *err)
 {
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);
-    struct kafka_part *part = &k->part[partition];
+    struct kafka_part *part = k->part[partition];
     *ret = (struct plog_batch){0};
     arena_init(&ret->arena, 0);
     offset = MAX(offset, 0);

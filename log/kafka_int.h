@@ -3,6 +3,7 @@
  *
  *   kafka.c           open, close, the vtable; the topic and its partitions
  *   kafka_client.c    flags to librdkafka's properties; its errors to ours; its log lines to ours
+ *   kafka_security.c  SASL and TLS
  *   kafka_produce.c   records out, delivery reports in, the poll thread
  *   kafka_fetch.c     records in
  *   kafka_offsets.c   watermarks, offsets by time, a group's committed offset
@@ -14,7 +15,10 @@
  *   consumers   one a partition that is fetched, made by the first fetch: a long poll of one partition does not hold up
  *               another, and a process that fetches nothing has none.
  *
- * Locks: producer.lock (the handle; read-held while a request is handed over, written at a replacement), late_lock
+ * Threads of ours: the producer's poll thread, and one that looks every 10 seconds, or when a partition was asked for that is not there, whether the topic has
+ * grown.
+ *
+ * Locks: watch.lock, producer.lock (the handle; read-held while a request is handed over, written at a replacement), late_lock
  * (list of requests that failed half-way), part.lock (a partition's consumer, held through a whole fetch: a partition
  * has one reader). None is taken while another is held.
  *
@@ -31,6 +35,7 @@
 #include "log/plog_int.h"
 
 #define KAFKA_QUEUED_MAX_BYTES ((uint64_t)64 << 20)
+#define KAFKA_PARTITIONS_MAX 16384
 #define KAFKA_MESSAGE_MAX_BYTES 16000000 /* Mimir's batch bound; its largest record is 16 KiB less */
 
 /* Requests of one plog_produce. Freed when the last of its records has its report. */
@@ -52,6 +57,7 @@ struct kafka_part {
     rd_kafka_t *rk; /* NULL until the first fetch; guarded by lock, as are the next three */
     rd_kafka_topic_t *topic;
     int64_t position;             /* of the next record that the consumer will give; -1 = not started */
+    _Atomic bool woken;           /* the fetch that waits, or else the next, does not; any thread */
     bool at_end;                  /* the broker said that nothing is there from position on */
     _Atomic int64_t acknowledged; /* beyond the newest record of this process whose offset the broker told */
     _Atomic bool offset_unknown;  /* there is an acknowledged one whose offset it did not tell */
@@ -66,8 +72,18 @@ struct kafka_group {
 #define KAFKA_GROUPS_MAX 1024 /* no process uses more than one a partition */
 
 struct kafka_metrics {
-    struct metric *latency_ok, *latency_failed, *buffered_bytes, *enqueued, *input_bytes, *sent_bytes, *fetched,
-        *fetch_errors, *corrupt_records, *offset_requests, *offset_failures, *offset_seconds;
+    struct log_writer_metrics writer;
+    struct metric *buffered_records, *enqueue_seconds, *fetched, *fetch_errors, *corrupt_records;
+};
+
+/* Looks whether the topic has grown. */
+struct kafka_topic_watch {
+    pthread_t thread;
+    bool started; /* owned by open and close */
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    bool closing; /* guarded by lock, as is the next */
+    bool missing; /* somebody asked for a partition that is not there */
 };
 
 struct kafka {
@@ -76,10 +92,25 @@ struct kafka {
     struct kafka_metrics m;
     rd_kafka_t *client;
     struct kafka_producer producer;
-    struct kafka_part *part; /* by partition */
+    struct kafka_part **part; /* by partition, room for KAFKA_PARTITIONS_MAX; those below base.n_partitions are there and stay */
+    struct kafka_topic_watch watch;
     pthread_mutex_t groups_lock;
     struct kafka_group *groups; /* guarded by groups_lock; only added to while open */
 };
+
+/* kafka_client.c: properties; after one that was refused the others do nothing */
+struct kafka_props {
+    rd_kafka_conf_t *conf;
+    struct err *err;
+    bool ok;
+};
+void kafka_prop_set(struct kafka_props *p, const char *name, const char *value);
+void kafka_prop_set_unless_empty(struct kafka_props *p, const char *name, const char *value);
+
+/* kafka_security.c: SASL and TLS. check: the flags; set: the properties; start: what a handle needs once it is made. */
+bool kafka_security_check(const struct plog_config *cfg, struct err *err);
+void kafka_security_set(struct kafka_props *p, const struct plog_config *cfg);
+bool kafka_security_start(rd_kafka_t *rk, const struct plog_config *cfg, struct err *err);
 
 /* kafka_client.c */
 enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT, KAFKA_GROUP };
@@ -105,6 +136,7 @@ void kafka_delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *op
 bool kafka_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
                  struct plog_batch *ret, struct err *err);
 void kafka_consumers_stop(struct kafka *k);
+void kafka_wake(struct plog *log, int32_t partition);
 
 /* kafka_offsets.c */
 bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err);

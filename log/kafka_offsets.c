@@ -19,13 +19,26 @@
 
 /* --- ends --- */
 
+/* Questions and their outcome, counted as Mimir counts them: first offsets and last ones apart, by partition. */
+static const enum log_metric_id first_metrics[] = {LOG_FIRST_OFFSET_REQUESTS, LOG_FIRST_OFFSET_FAILURES, LOG_FIRST_OFFSET_SECONDS};
+static const enum log_metric_id last_metrics[] = {LOG_LAST_OFFSET_REQUESTS, LOG_LAST_OFFSET_FAILURES, LOG_LAST_OFFSET_SECONDS};
+
+static void count_question(const struct kafka *k, const enum log_metric_id ids[3], int32_t partition, int64_t begin_ms, bool ok)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%" PRId32, partition);
+    const struct slice labels[] = {slice_of(text), slice_of(k->cfg.kafka_topic)};
+    metric_inc(metric_get(log_metrics[ids[0]], labels));
+    metric_add(metric_get(log_metrics[ids[1]], labels), ok ? 0 : 1);
+    metric_observe(metric_get(log_metrics[ids[2]], labels), (double)(clock_mono_ms() - begin_ms) / 1e3);
+}
+
 /* A partition may be without a leader for a moment: after its topic was made, and when the leader moves. */
 bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err)
 {
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);
     int64_t begin_ms = clock_mono_ms(), end_ms = begin_ms + k->cfg.kafka_offset_timeout, left_ms;
     rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__TIMED_OUT;
-    metric_inc(k->m.offset_requests);
     while ((left_ms = end_ms - clock_mono_ms()) > 0) {
         code = rd_kafka_query_watermark_offsets(k->client, k->cfg.kafka_topic, partition, ret_first, ret_next,
                                                 (int)left_ms);
@@ -33,11 +46,9 @@ bool kafka_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int6
             break;
         kafka_sleep_ms(RETRY_MS);
     }
-    metric_observe(k->m.offset_seconds, (double)(clock_mono_ms() - begin_ms) / 1e3);
-    if (!code)
-        return true;
-    metric_inc(k->m.offset_failures);
-    return kafka_err(err, code, "asking Kafka for the first and last offset");
+    count_question(k, first_metrics, partition, begin_ms, !code);
+    count_question(k, last_metrics, partition, begin_ms, !code);
+    return code ? kafka_err(err, code, "asking Kafka for the first and last offset") : true;
 }
 
 /* One question for all of them; the code of the first partition that got none. */
@@ -62,21 +73,18 @@ bool kafka_ends(struct plog *log, const int32_t *partitions, size_t n, int64_t *
     for (size_t i = 0; i < n; i++)
         if (!rd_kafka_topic_partition_list_find(list, k->cfg.kafka_topic, partitions[i]))
             rd_kafka_topic_partition_list_add(list, k->cfg.kafka_topic, partitions[i]);
-    metric_inc(k->m.offset_requests);
     while ((left_ms = end_ms - clock_mono_ms()) > 0) {
         code = ask_ends(k, list, left_ms);
         if (!code || !kafka_err_is_passing(code))
             break;
         kafka_sleep_ms(RETRY_MS);
     }
-    metric_observe(k->m.offset_seconds, (double)(clock_mono_ms() - begin_ms) / 1e3);
+    for (size_t i = 0; i < n; i++)
+        count_question(k, last_metrics, partitions[i], begin_ms, !code);
     for (size_t i = 0; !code && i < n; i++)
         ret_next[i] = rd_kafka_topic_partition_list_find(list, k->cfg.kafka_topic, partitions[i])->offset;
     rd_kafka_topic_partition_list_destroy(list);
-    if (!code)
-        return true;
-    metric_inc(k->m.offset_failures);
-    return kafka_err(err, code, "asking Kafka for the last produced offsets");
+    return code ? kafka_err(err, code, "asking Kafka for the last produced offsets") : true;
 }
 
 bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *ret_offset, struct err *err)
@@ -99,7 +107,7 @@ bool kafka_offset_at(struct plog *log, int32_t partition, int64_t t, int64_t *re
 bool kafka_acknowledged(struct plog *log, int32_t partition, int64_t *ret_next, struct err *err)
 {
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);
-    struct kafka_part *part = &k->part[partition];
+    struct kafka_part *part = k->part[partition];
     if (atomic_exchange(&part->offset_unknown, false)) {
         int64_t first, next;
         if (!kafka_offsets(log, partition, &first, &next, err)) {

@@ -56,11 +56,6 @@ static const char *reason_of(rd_kafka_resp_err_t code)
     }
 }
 
-static void count_failed(size_t n_records, const char *reason)
-{
-    metric_add(log_metric(LOG_RECORDS_FAILED, reason), (double)n_records);
-}
-
 /* --- the end of a request --- */
 
 static void describe_failure(rd_kafka_resp_err_t code, struct err *err)
@@ -75,10 +70,11 @@ static void describe_failure(rd_kafka_resp_err_t code, struct err *err)
         kafka_err(err, code, "the records were not acknowledged by Kafka");
 }
 
-static void release_bytes(struct kafka *k, uint64_t bytes)
+static void release_bytes(struct kafka *k, const struct plog_produce *p)
 {
-    uint64_t left = atomic_fetch_sub(&k->producer.buffered_bytes, bytes) - bytes;
-    metric_set(k->m.buffered_bytes, (double)left);
+    uint64_t left = atomic_fetch_sub(&k->producer.buffered_bytes, p->bytes) - p->bytes;
+    metric_set(k->m.writer.buffered_bytes, (double)left);
+    metric_add(k->m.buffered_records, -(double)p->n);
 }
 
 static void finish(struct kafka *k, struct kafka_request *req)
@@ -86,16 +82,16 @@ static void finish(struct kafka *k, struct kafka_request *req)
     struct plog_produce *p = req->p;
     rd_kafka_resp_err_t code = (rd_kafka_resp_err_t)atomic_load(&req->error);
     double seconds = (double)(clock_mono_ns() - p->queued_ns) / 1e9;
-    release_bytes(k, p->bytes);
+    release_bytes(k, p);
     if (code) {
         struct err err;
         describe_failure(code, &err);
-        count_failed(p->n, reason_of(code));
-        metric_observe(k->m.latency_failed, seconds);
+        log_count_failed(p->n, reason_of(code));
+        metric_observe(k->m.writer.latency_failed, seconds);
         p->done(p, &err);
     } else {
-        metric_add(k->m.sent_bytes, (double)req->value_bytes);
-        metric_observe(k->m.latency_ok, seconds);
+        metric_add(k->m.writer.sent_bytes, (double)req->value_bytes);
+        metric_observe(k->m.writer.latency_ok, seconds);
         p->done(p, NULL);
     }
     free(req);
@@ -131,7 +127,7 @@ void kafka_delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *op
     if (message->err)
         set_error(req, message->err);
     else
-        note_offset(&k->part[r->partition], r, message->offset);
+        note_offset(k->part[r->partition], r, message->offset);
     if (atomic_fetch_sub(&req->left, 1) == 1)
         finish(k, req);
 }
@@ -182,7 +178,7 @@ static bool hand_over(struct kafka *k, struct item *item, struct err *err)
     if (!plain_value(r, &value, &owned, err))
         return false;
     item->request->value_bytes += value.n;
-    uint32_t version = htonl(r->version);
+    uint32_t number = MAX(r->version, (uint32_t)k->cfg.kafka_record_version), version = htonl(number); /* 1 is 0 by another name */
     union { /* librdkafka's struct takes pointers that are not const; it does not write through them */
         const char *in;
         char *out;
@@ -201,7 +197,7 @@ static bool hand_over(struct kafka *k, struct item *item, struct err *err)
                           : RD_KAFKA_MSG_F_COPY},
         {.vtype = RD_KAFKA_VTYPE_HEADER, .u.header = {.name = "Version", .val = &version, .size = sizeof(version)}},
     };
-    rd_kafka_error_t *error = rd_kafka_produceva(k->producer.rk, args, r->version ? 8 : 7);
+    rd_kafka_error_t *error = rd_kafka_produceva(k->producer.rk, args, number ? 8 : 7);
     if (!error)
         return true;
     rd_kafka_resp_err_t code = rd_kafka_error_code(error);
@@ -226,31 +222,24 @@ static bool reserve(struct kafka *k, struct plog_produce *p, struct err *err)
     uint64_t limit = k->cfg.producer_max_buffered_bytes, before = atomic_load(&k->producer.buffered_bytes);
     do {
         if (p->bytes > limit || before > limit - p->bytes)
-            return err_set(err, p->bytes > limit ? ERR_TOO_LARGE : ERR_UNAVAILABLE,
-                           "the log's produce buffer is full: %" PRIu64 " bytes wait to become durable, %zu more would "
-                           "exceed -ingest-storage.kafka.producer-max-buffered-bytes=%" PRIu64,
-                           before, p->bytes, limit);
+            return log_refuse_full(p, before, limit, err);
     } while (!atomic_compare_exchange_weak(&k->producer.buffered_bytes, &before, before + p->bytes));
-    metric_set(k->m.buffered_bytes, (double)(before + p->bytes));
+    metric_set(k->m.writer.buffered_bytes, (double)(before + p->bytes));
+    metric_add(k->m.buffered_records, (double)p->n);
     return true;
 }
 
-static size_t prepare(struct plog_produce *p)
+static uint64_t prepare(struct plog_produce *p)
 {
-    int64_t now_ms = clock_wall_ms();
-    size_t value_bytes = 0;
+    uint64_t value_bytes = log_produce_begin(p);
     p->bytes = 0;
-    p->queued_ns = clock_mono_ns();
     for (size_t i = 0; i < p->n; i++) {
-        struct plog_record *r = &p->records[i];
+        const struct plog_record *r = &p->records[i];
         size_t n = r->value.n;
-        if (r->timestamp_ms == 0)
-            r->timestamp_ms = now_ms;
         /* A compressed value is there twice until it is acknowledged. */
         if (r->form == PLOG_SNAPPY && snappy_uncompressed_length(r->value.p, r->value.n, &n) == SNAPPY_OK)
             n += r->value.n;
         p->bytes += n + r->tenant.n + RECORD_OVERHEAD_BYTES;
-        value_bytes += r->value.n;
     }
     return value_bytes;
 }
@@ -289,9 +278,9 @@ bool kafka_produce(struct plog *log, struct plog_produce *p, struct err *err)
 {
     struct kafka *k = CONTAINER_OF(log, struct kafka, base);
     size_t n = p->n; /* p may be gone as soon as it is handed over */
-    metric_add(k->m.input_bytes, (double)prepare(p));
+    metric_add(k->m.writer.input_bytes, (double)prepare(p));
     if (!reserve(k, p, err)) {
-        count_failed(n, "buffer-full");
+        log_count_failed(n, "buffer-full");
         return false;
     }
     struct kafka_request *req = calloc(1, sizeof(*req) + n * sizeof(req->item[0]));
@@ -299,10 +288,12 @@ bool kafka_produce(struct plog *log, struct plog_produce *p, struct err *err)
     req->p = p;
     atomic_init(&req->left, n + 1);
     struct err why = ERR_NONE;
+    int64_t begin_ns = p->queued_ns;
     size_t handed = hand_over_all(k, req, &why);
+    metric_observe(k->m.enqueue_seconds, (double)(clock_mono_ns() - begin_ns) / 1e9);
     if (handed < n && handed == 0) {
-        release_bytes(k, p->bytes);
-        count_failed(n, "other");
+        release_bytes(k, p);
+        log_count_failed(n, "other");
         free(req);
         if (err)
             *err = why;
@@ -310,7 +301,7 @@ bool kafka_produce(struct plog *log, struct plog_produce *p, struct err *err)
     }
     if (handed < n)
         set_error(req, RD_KAFKA_RESP_ERR__FAIL); /* unless it has a better one already */
-    metric_add(k->m.enqueued, (double)n);
+    metric_add(k->m.writer.enqueued, (double)n);
     drop_counts(k, req, n - handed + 1);
     return true;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "log/plog_int.h"
 
 const struct flag_def plog_flags[] = {
@@ -14,6 +15,18 @@ const struct flag_def plog_flags[] = {
 #undef FLAG
 };
 const size_t plog_flags_n = ARRAY_LEN(plog_flags);
+
+bool plog_config_validate(const struct plog_config *cfg, struct err *err)
+{
+    if (!cfg->enabled)
+        return err_set(err, ERR_CONFIG, "-ingest-storage.enabled=false: writes always go through the log");
+    if (cfg->send_to_ingesters || cfg->ignore_errors || cfg->migration_max_wait != 0)
+        return err_set(err, ERR_CONFIG,
+                       "-ingest-storage.migration.*: there is no other way for writes than the log, so there is nothing to migrate");
+    if (cfg->kafka_offset_poll_interval < 0)
+        return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.last-produced-offset-poll-interval must not be negative");
+    return true;
+}
 
 #define METRICS_ROOM log
 #define METRICS_DEF "log/log_metrics.def"
@@ -40,12 +53,61 @@ void plog_hint_unref(struct plog_hint *h)
         h->free(h);
 }
 
-static bool check_partition(const struct plog *log, int32_t partition, struct err *err)
+/* --- what back ends share of producing --- */
+
+void log_writer_metrics_init(struct log_writer_metrics *m, uint64_t buffered_bytes_limit)
 {
-    if (partition >= 0 && partition < log->n_partitions)
-        return true;
-    return err_set(err, ERR_NOT_FOUND, "the log has no partition %" PRId32 ", it has %" PRId32, partition,
-                   log->n_partitions);
+    log_metrics_register();
+    *m = (struct log_writer_metrics){
+        .latency_ok = log_metric(LOG_WRITER_LATENCY, "success"),
+        .latency_failed = log_metric(LOG_WRITER_LATENCY, "failure"),
+        .buffered_bytes = metric_single(log_metrics[LOG_BUFFERED_BYTES]),
+        .enqueued = metric_single(log_metrics[LOG_RECORDS_ENQUEUED]),
+        .input_bytes = metric_single(log_metrics[LOG_INPUT_BYTES]),
+        .sent_bytes = metric_single(log_metrics[LOG_SENT_BYTES]),
+    };
+    metric_set(metric_single(log_metrics[LOG_BUFFERED_BYTES_LIMIT]), (double)buffered_bytes_limit);
+}
+
+uint64_t log_produce_begin(struct plog_produce *p)
+{
+    int64_t now_ms = clock_wall_ms();
+    uint64_t value_bytes = 0;
+    p->queued_ns = clock_mono_ns();
+    for (size_t i = 0; i < p->n; i++) {
+        if (p->records[i].timestamp_ms == 0)
+            p->records[i].timestamp_ms = now_ms;
+        value_bytes += p->records[i].value.n;
+    }
+    return value_bytes;
+}
+
+void log_count_failed(size_t n_records, const char *reason)
+{
+    metric_add(log_metric(LOG_RECORDS_FAILED, reason), (double)n_records);
+}
+
+bool log_refuse_full(const struct plog_produce *p, uint64_t waiting_bytes, uint64_t limit_bytes, struct err *err)
+{
+    return err_set(err, p->bytes > limit_bytes ? ERR_TOO_LARGE : ERR_UNAVAILABLE,
+                   "the log's produce buffer is full: %" PRIu64 " bytes wait to become durable, %zu more would exceed "
+                   "-ingest-storage.kafka.producer-max-buffered-bytes=%" PRIu64,
+                   waiting_bytes, p->bytes, limit_bytes);
+}
+
+/* --- the door --- */
+
+static bool no_partition(struct plog *log, int32_t partition, enum err_code code, struct err *err)
+{
+    if (log->ops->missing)
+        log->ops->missing(log);
+    return err_set(err, code, "the log has no partition %" PRId32 ", it has %" PRId32, partition, plog_partitions(log));
+}
+
+static bool check_partition(struct plog *log, int32_t partition, struct err *err)
+{
+    return (partition >= 0 && partition < plog_partitions(log)) ||
+           no_partition(log, partition, log->ops->missing ? ERR_UNAVAILABLE : ERR_NOT_FOUND, err);
 }
 
 static bool check_group(struct slice group, struct err *err)
@@ -64,7 +126,7 @@ void plog_close(struct plog *log)
 
 int32_t plog_partitions(const struct plog *log)
 {
-    return log->n_partitions;
+    return atomic_load_explicit(&log->n_partitions, memory_order_acquire); /* pairs with whoever grows it */
 }
 
 bool plog_wants_plain(const struct plog *log)
@@ -76,8 +138,8 @@ bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err)
 {
     for (size_t i = 0; i < p->n; i++) {
         const struct plog_record *r = &p->records[i];
-        if (!check_partition(log, r->partition, err))
-            return false;
+        if (r->partition < 0 || r->partition >= plog_partitions(log))
+            return no_partition(log, r->partition, ERR_UNAVAILABLE, err);
         if (r->tenant.n > PLOG_TENANT_MAX || r->value.n > PLOG_VALUE_MAX)
             return err_set(err, ERR_TOO_LARGE,
                            "a record's key may have %d bytes and its value %d, these have %zu and %zu", PLOG_TENANT_MAX,
@@ -101,6 +163,12 @@ void plog_batch_release(struct plog_batch *b)
         b->unpin(b->pin);
     arena_release(&b->arena);
     *b = (struct plog_batch){0};
+}
+
+void plog_wake(struct plog *log, int32_t partition)
+{
+    if (check_partition(log, partition, NULL))
+        log->ops->wake(log, partition);
 }
 
 bool plog_offsets(struct plog *log, int32_t partition, int64_t *ret_first, int64_t *ret_next, struct err *err)
@@ -152,6 +220,6 @@ bool plog_committed(struct plog *log, struct slice group, int32_t partition, int
 
 void plog_set_needed_from(struct plog *log, int32_t partition, int64_t offset)
 {
-    ASSERT(partition >= 0 && partition < log->n_partitions);
+    ASSERT(partition >= 0 && partition < plog_partitions(log));
     log->ops->set_needed_from(log, partition, offset);
 }

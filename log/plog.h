@@ -75,6 +75,9 @@ struct plog_record {
     uint64_t value_sum;     /* the log's */
 };
 
+/* What can be said of the flags without opening anything: ERR_CONFIG. plog_open_* look at the rest. */
+bool plog_config_validate(const struct plog_config *cfg, struct err *err);
+
 /* --- life cycle --- */
 
 /* dir: the log's own folder, made when absent. Errors name the folder and what is wrong with it. */
@@ -107,7 +110,8 @@ struct plog_produce {
 };
 /*
  * Sets timestamps that are 0. The log takes a reference of its own on each hint it keeps; the caller's stay the
- * caller's. False: refused at once (bound reached, not a partition of the log, closing); done does not run then.
+ * caller's. False: refused at once (bound reached, not a partition of the log, closing); done does not run then. A
+ * partition that is not there is ERR_UNAVAILABLE: a topic may yet grow to it.
  */
 bool plog_produce(struct plog *log, struct plog_produce *p, struct err *err);
 
@@ -135,6 +139,8 @@ struct plog_batch {
 bool plog_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
                 struct plog_batch *ret, struct err *err);
 void plog_batch_release(struct plog_batch *b);
+/* A fetch of the partition that waits for records ends now, or the next one does not wait: for who wants to stop its reader. */
+void plog_wake(struct plog *log, int32_t partition);
 
 /* --- offsets --- */
 

@@ -7,6 +7,7 @@
 #include <librdkafka/rdkafka.h>
 #include <librdkafka/rdkafka_mock.h>
 #include <snappy-c.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "tests/log/plog_util.h"
@@ -39,6 +40,15 @@ static struct plog_config kafka_config(void)
         .kafka_tls_ca_path = "",
         .kafka_tls_cert_path = "",
         .kafka_tls_key_path = "",
+        .kafka_tls_server_name = "",
+        .kafka_tls_min_version = "",
+        .kafka_tls_cipher_suites = "",
+        .kafka_oauth_token = "",
+        .kafka_oauth_file_path = "",
+        .kafka_oauth_zid = "",
+        .kafka_oauth_extensions = "",
+        .kafka_oauth_socket_path = "",
+        .kafka_linger = 5,
     };
 }
 
@@ -247,5 +257,73 @@ Test(kafka, ends_of_several_partitions_are_one_question)
     int64_t next[3] = {-7, -7, -7};
     cr_assert(plog_ends(plog, (int32_t[]){1, 0, 1}, 3, next, &err), "%s", err.text);
     cr_expect(next[0] == 3 && next[1] == 0 && next[2] == 3);
-    cr_expect(!plog_ends(plog, (int32_t[]){1, 2}, 2, next, &err) && err.code == ERR_NOT_FOUND);
+    cr_expect(!plog_ends(plog, (int32_t[]){1, 2}, 2, next, &err) && err.code == ERR_UNAVAILABLE);
+}
+
+static void *wake_soon(void *arg)
+{
+    (void)arg;
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    plog_wake(plog, 1);
+    return NULL;
+}
+
+Test(kafka, a_fetch_that_waits_can_be_woken)
+{
+    struct plog_record r = record("a");
+    struct plog_batch b;
+    struct err err = ERR_NONE;
+    must_produce(&r, 1);
+    must_fetch(0, MIB, &b);
+    plog_batch_release(&b);
+    pthread_t t;
+    pthread_create(&t, NULL, wake_soon, NULL);
+    int64_t begin_ms = clock_mono_ms();
+    cr_assert(plog_fetch(plog, 1, 1, MIB, 20000, &b, &err), "%s", err.text);
+    cr_expect(b.n == 0 && b.next_offset == 1);
+    plog_batch_release(&b);
+    pthread_join(t, NULL);
+    plog_wake(plog, 1); /* before the fetch that would wait */
+    cr_assert(plog_fetch(plog, 1, 1, MIB, 20000, &b, &err));
+    plog_batch_release(&b);
+    cr_expect_lt(clock_mono_ms() - begin_ms, 5000);
+}
+
+Test(kafka, a_partition_that_is_not_there_is_an_error_that_may_pass)
+{
+    struct plog_record r = record("a");
+    r.partition = 2;
+    struct err err = ERR_NONE;
+    int64_t first, next;
+    cr_expect(!produce_wait(plog, &r, 1, &err) && err.code == ERR_UNAVAILABLE);
+    cr_expect_str_eq(err.text, "the log has no partition 2, it has 2");
+    cr_expect(!plog_offsets(plog, 2, &first, &next, &err) && err.code == ERR_UNAVAILABLE);
+}
+
+Test(kafka, flags_that_cannot_be_are_told_before_anything_is_opened)
+{
+    struct plog_config cfg;
+    struct err err = ERR_NONE;
+#define REFUSED(word, ...)                                                                                             \
+    do {                                                                                                               \
+        cfg = kafka_config();                                                                                          \
+        __VA_ARGS__;                                                                                                   \
+        cr_expect(!plog_open_kafka(&cfg, &err) && err.code == ERR_CONFIG);                                             \
+        cr_expect(strstr(err.text, word), "%s", err.text);                                                             \
+    } while (0)
+    REFUSED("producer-record-version", cfg.kafka_record_version = 2);
+    REFUSED("producer-linger", cfg.kafka_linger = 2000);
+    REFUSED("AWS_MSK_IAM", cfg.kafka_sasl_mechanism = "AWS_MSK_IAM");
+    REFUSED("needs one of", cfg.kafka_sasl_mechanism = "OAUTHBEARER");
+    REFUSED("zid", cfg.kafka_sasl_mechanism = "OAUTHBEARER", cfg.kafka_oauth_token = "t", cfg.kafka_oauth_zid = "z");
+    REFUSED("extensions", cfg.kafka_sasl_mechanism = "OAUTHBEARER", cfg.kafka_oauth_token = "t",
+            cfg.kafka_oauth_extensions = "[]");
+    REFUSED("VersionTLS14", cfg.kafka_tls_enabled = true, cfg.kafka_tls_min_version = "VersionTLS14");
+    REFUSED("TLS_NONE_SUCH", cfg.kafka_tls_enabled = true, cfg.kafka_tls_cipher_suites = "TLS_NONE_SUCH");
+    cfg = kafka_config();
+    cr_expect(!plog_config_validate(&cfg, &err) && strstr(err.text, "-ingest-storage.enabled"));
+    cfg.enabled = true;
+    cr_expect(plog_config_validate(&cfg, &err));
+    cfg.send_to_ingesters = true;
+    cr_expect(!plog_config_validate(&cfg, &err));
 }

@@ -792,3 +792,33 @@ Test(plog, close_waits_for_what_is_queued)
     open_log();
     offsets_are(0, 0, N);
 }
+
+static void *wake_soon(void *arg)
+{
+    (void)arg;
+    usleep(100000);
+    plog_wake(plog, 0);
+    return NULL;
+}
+
+Test(plog, a_fetch_that_waits_can_be_woken)
+{
+    struct plog_batch b;
+    struct err err = ERR_NONE;
+    pthread_t t;
+    open_log();
+    int64_t begin_ms = clock_mono_ms();
+    pthread_create(&t, NULL, wake_soon, NULL);
+    cr_assert(plog_fetch(plog, 0, 0, MIB, 20000, &b, &err), "%s", err.text);
+    cr_expect(b.n == 0 && b.next_offset == 0);
+    plog_batch_release(&b);
+    pthread_join(t, NULL);
+    plog_wake(plog, 0); /* before the fetch that would wait; once only */
+    cr_assert(plog_fetch(plog, 0, 0, MIB, 20000, &b, &err));
+    plog_batch_release(&b);
+    cr_expect_lt(clock_mono_ms() - begin_ms, 5000);
+    begin_ms = clock_mono_ms();
+    cr_assert(plog_fetch(plog, 0, 0, MIB, 50, &b, &err));
+    plog_batch_release(&b);
+    cr_expect_geq(clock_mono_ms() - begin_ms, 49);
+}
