@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/json.h"
 #include "base/slice.h"
 #include "ring/kv.h"
 
@@ -85,6 +86,9 @@ void partition_desc_encode(const struct partition_desc *d, struct buf *out);
 struct partition_desc *partition_desc_merge(struct partition_desc *local, const struct partition_desc *incoming, bool local_cas,
                                             int64_t now_s);
 void partition_desc_remove_tombstones(struct partition_desc *d, int64_t limit_s, size_t *ret_removed, size_t *ret_left);
+
+/* The fields of the message, for people: struct memberlist_view's function. */
+void partition_desc_json(const void *value, struct json *j);
 
 /* "partitionRingDesc"; its values are struct partition_desc. */
 extern const struct kv_codec partition_desc_codec;

@@ -172,7 +172,7 @@ static void on_compressed(struct incoming *in, struct slice body)
     if (wire_decompress(body, &plain))
         on_message(in, buf_slice(&plain));
     else
-        in->c->stats.packets_dropped++;
+        in->c->stats.packets_in_errors++;
     buf_release(&plain);
 }
 
@@ -181,7 +181,7 @@ static void on_body(struct incoming *in, enum wire_type type, struct slice body)
     struct core *c = in->c;
     struct wire_msg m;
     if (!wire_fields_of(type) || !wire_get(body, &m)) {
-        c->stats.packets_dropped++;
+        c->stats.packets_in_errors++;
         return;
     }
     switch (type) {
@@ -207,8 +207,17 @@ static void on_body(struct incoming *in, enum wire_type type, struct slice body)
         core_alive(c, &m, false);
         break;
     default:
-        c->stats.packets_dropped++; /* a message of streams */
+        c->stats.packets_in_errors++; /* a message of streams */
     }
+}
+
+static void on_user(struct core *c, struct slice pair)
+{
+    uint64_t bad = c->stats.bad_values;
+    c->stats.user_messages_in++;
+    c->stats.user_bytes_in += pair.n;
+    store_on_pair(c, pair);
+    c->stats.user_invalid += c->stats.bad_values > bad;
 }
 
 static void on_message(void *arg, struct slice message)
@@ -216,20 +225,20 @@ static void on_message(void *arg, struct slice message)
     struct incoming *in = arg;
     struct core *c = in->c;
     if (!message.n || in->depth == DEPTH_MAX) {
-        c->stats.packets_dropped++;
+        c->stats.packets_in_errors++;
         return;
     }
     struct slice body = {message.p + 1, message.n - 1};
     in->depth++;
     switch ((uint8_t)message.p[0]) {
     case WIRE_COMPOUND:
-        c->stats.packets_dropped += !wire_each_of_compound(body, on_message, in);
+        c->stats.packets_in_errors += !wire_each_of_compound(body, on_message, in);
         break;
     case WIRE_COMPRESS:
         on_compressed(in, body);
         break;
     case WIRE_USER:
-        store_on_pair(c, body);
+        on_user(c, body);
         break;
     default:
         on_body(in, (enum wire_type)(uint8_t)message.p[0], body);
@@ -250,10 +259,11 @@ void core_on_packet(struct core *c, struct slice frame)
     if (c->left)
         return;
     c->stats.packets_in++;
-    c->stats.bytes_in += frame.n;
+    c->stats.packet_bytes_in += frame.n + 1;
+    c->stats.bytes_in += frame.n + 1;
     if (!wire_frame_parse(frame, &addr, &payload, &digest_ok) || !wire_take_label(payload, &label, &payload) ||
         !label_fits(c, label) || !wire_take_crc(payload, &payload)) {
-        c->stats.packets_dropped++;
+        c->stats.packets_in_errors++;
         return;
     }
     c->stats.bad_digests += !digest_ok;
@@ -334,6 +344,8 @@ static enum wire_result on_push_pull(struct core *c, struct slice body, struct b
     wire_push_pull_parse(&second, c->cfg.max_nodes, &header, merge_node, c, &state);
     if (!wire_each_state_pair(state, merge_pair, c))
         c->stats.bad_values++;
+    c->stats.state_pulls++;
+    c->stats.state_pull_bytes += state.n;
     return WIRE_OK;
 }
 

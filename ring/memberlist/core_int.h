@@ -95,6 +95,7 @@ struct entry {
     uint64_t version;
     bool deleted;
     int64_t update_time_ms;
+    uint64_t tombstones_removed; /* ever */
 };
 
 struct core {

@@ -140,13 +140,15 @@ static struct conn *conn_new(struct memberlist *m, int fd, enum conn_kind kind, 
     return c;
 }
 
-static void count_failed(struct memberlist *m, bool is_stream)
+static void count_failed(struct memberlist *m, enum conn_kind kind)
 {
     pthread_mutex_lock(&m->lock);
-    if (is_stream)
-        m->core.stats.streams_failed++;
+    if (kind == CONN_IN)
+        m->core.stats.packets_in_errors++;
+    else if (kind == CONN_OUT_PACKET)
+        m->core.stats.packets_out_errors++;
     else
-        m->core.stats.packets_dropped++;
+        m->core.stats.streams_failed++;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -166,7 +168,7 @@ static void conn_fail(struct memberlist *m, struct conn *c)
     if (c->dead)
         return;
     c->dead = true;
-    count_failed(m, c->kind == CONN_OUT_STREAM);
+    count_failed(m, c->kind);
     if (c->is_join)
         join_done(m, false);
 }
@@ -195,7 +197,7 @@ static void send_out(struct memberlist *m, struct outgoing *o)
     int fd = allowed && m->n_conns_out < m->cfg.max_connections_out ? connect_to(&o->to) : -1;
     if (fd < 0) {
         buf_release(&o->bytes);
-        count_failed(m, o->is_stream);
+        count_failed(m, o->is_stream ? CONN_OUT_STREAM : CONN_OUT_PACKET);
         if (o->is_join)
             join_done(m, false);
         return;
@@ -217,7 +219,7 @@ static void accept_all(struct memberlist *m)
             return;
         if (m->n_conns_in >= m->cfg.max_connections_in) {
             close(fd);
-            count_failed(m, false);
+            count_failed(m, CONN_IN);
             continue;
         }
         struct conn *c = conn_new(m, fd, CONN_IN, m->cfg.stream_timeout_ms);
@@ -318,12 +320,20 @@ static bool read_some(struct memberlist *m, struct conn *c)
     return false;
 }
 
+static void conn_unknown(struct memberlist *m, struct conn *c)
+{
+    c->dead = true;
+    pthread_mutex_lock(&m->lock);
+    m->core.stats.unknown_connections++;
+    pthread_mutex_unlock(&m->lock);
+}
+
 static void conn_read(struct memberlist *m, struct conn *c)
 {
     while (!c->dead && !c->writing && read_some(m, c)) {
         bool is_packet = c->kind == CONN_IN && c->in.p[0] == WIRE_FRAME_PACKET;
         if (c->kind == CONN_IN && !is_packet && c->in.p[0] != WIRE_FRAME_STREAM)
-            conn_fail(m, c);
+            conn_unknown(m, c);
         else if (is_packet && c->in.n > CORE_PACKET_MAX_BYTES + 1024)
             conn_fail(m, c);
         else if (!is_packet && c->in.n >= c->need_bytes)

@@ -226,6 +226,7 @@ void memberlist_free(struct memberlist *m)
 {
     if (!m)
         return;
+    metrics_withdraw(m);
     if (m->started)
         join_threads(m, 3);
     for (size_t i = 0; i < MEMBERLIST_WATCHES_MAX; i++)

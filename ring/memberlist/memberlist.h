@@ -134,10 +134,18 @@ struct memberlist_member {
 size_t memberlist_members(struct memberlist *m, struct memberlist_member *ret, size_t max);
 
 struct memberlist_stats {
-    uint64_t packets_in, packets_out,
-        packets_dropped; /* dropped: malformed, wrong label or checksum, limits, failed connections */
+    uint64_t packets_in, packet_bytes_in;
+    uint64_t packets_in_errors; /* malformed, wrong label or checksum, limits, too slow */
+    uint64_t packets_out, packet_bytes_out;
+    uint64_t packets_out_errors; /* failed connections */
+    uint64_t packets_unsent;     /* no room in the outbox */
     uint64_t streams_in, streams_out, streams_failed;
-    uint64_t bytes_in, bytes_out;
+    uint64_t unknown_connections;
+    uint64_t bytes_in, bytes_out; /* of packets and streams */
+    uint64_t state_pushes, state_push_bytes;
+    uint64_t state_pulls, state_pull_bytes;
+    uint64_t user_messages_in, user_bytes_in, user_invalid; /* changes of values that came in packets */
+    uint64_t cas_attempts, cas_successes, cas_failures;
     uint64_t bad_digests; /* processed all the same */
     uint64_t broadcasts_dropped;
     uint64_t conflicts;  /* two processes of one name */
@@ -146,3 +154,6 @@ struct memberlist_stats {
     int awareness; /* 0 = we are well */
 };
 void memberlist_stats(struct memberlist *m, struct memberlist_stats *ret);
+
+/* From now on /metrics shows this member, under Mimir's names, until it is freed. One member of a process at a time. */
+void memberlist_metrics_export(struct memberlist *m);

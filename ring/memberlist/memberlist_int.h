@@ -55,6 +55,8 @@ struct memberlist {
     size_t joins_ok;   /* and well */
     size_t n_out;      /* connections out, as of the last round */
     struct kv_watch *watches[MEMBERLIST_WATCHES_MAX];
+    struct memberlist_stats exported; /* what /metrics has been told */
+    bool exports;                     /* owned by whoever owns m */
 
     /* event thread */
     struct conn *conns;
@@ -79,3 +81,7 @@ void *join_main(void *m);
 /* --- values.c --- */
 extern const struct kv_ops memberlist_kv_ops;
 void *notify_main(void *m);
+/* Calls that watchers wait for. With the lock held. */
+size_t values_pending(const struct memberlist *m);
+/* --- metrics.c --- */
+void metrics_withdraw(struct memberlist *m);

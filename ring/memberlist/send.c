@@ -61,7 +61,7 @@ void addr_to_text(const struct gossip_addr *a, char *ret, size_t n)
 static struct outgoing *post(struct core *c, const struct gossip_addr *to)
 {
     if (c->n_outbox == CORE_OUTBOX_MAX) {
-        c->stats.packets_dropped++;
+        c->stats.packets_unsent++;
         return NULL;
     }
     struct outgoing *o = &c->outbox[c->n_outbox++];
@@ -93,6 +93,7 @@ static void send_one(struct core *c, const struct gossip_addr *to, bool crc, str
     ASSERT(!payload.failed && !o->bytes.failed);
     buf_release(&payload);
     c->stats.packets_out++;
+    c->stats.packet_bytes_out += o->bytes.n;
     c->stats.bytes_out += o->bytes.n;
 }
 
@@ -175,6 +176,8 @@ void core_state(struct core *c, bool is_join, struct buf *out)
         wire_put_map(out, wire_fields_of_node_state(), &m);
     }
     buf_put_slice(out, buf_slice(&user));
+    c->stats.state_pushes++;
+    c->stats.state_push_bytes += user.n;
     buf_release(&user);
 }
 

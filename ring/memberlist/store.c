@@ -80,10 +80,11 @@ static void tell(struct core *c, const struct entry *e, const void *change, bool
 static void *merge(struct core *c, struct entry *e, const void *incoming, bool is_cas)
 {
     int64_t now_s = c->wall_ms / 1000, limit_s = now_s - c->cfg.left_ingesters_timeout_ms / 1000;
+    size_t removed = 0;
     void *value = must(e->codec->clone(e->value));
     void *change = e->codec->merge(value, incoming, is_cas, now_s);
     if (change && c->cfg.left_ingesters_timeout_ms > 0) {
-        e->codec->remove_tombstones(value, limit_s, NULL, NULL);
+        e->codec->remove_tombstones(value, limit_s, &removed, NULL);
         e->codec->remove_tombstones(change, limit_s, NULL, NULL);
         if (e->codec->is_empty(change)) {
             e->codec->free(change);
@@ -94,6 +95,7 @@ static void *merge(struct core *c, struct entry *e, const void *incoming, bool i
         e->codec->free(value);
         return NULL;
     }
+    e->tombstones_removed += removed;
     e->codec->free(e->value);
     e->value = value;
     return change;

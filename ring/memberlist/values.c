@@ -73,15 +73,15 @@ static bool stored(enum store_result r, struct slice key, struct err *err)
     return true;
 }
 
-static bool values_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg,
-                       struct err *err)
+static bool try_cas(struct memberlist *m, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg,
+                    struct err *err)
 {
-    struct memberlist *m = of(kv);
     for (int i = 0; i < KV_CAS_TRIES; i++) {
         uint64_t version;
         bool ok;
         pthread_mutex_lock(&m->lock);
         void *value = copy_value(m, key, codec, &version, &ok);
+        m->core.stats.cas_attempts++;
         pthread_mutex_unlock(&m->lock);
         if (!ok)
             return wrong_codec(key, codec, err);
@@ -96,6 +96,20 @@ static bool values_cas(struct kv *kv, struct slice key, const struct kv_codec *c
             return stored(r, key, err);
     }
     return err_set(err, ERR_CONFLICT, "memberlist: %.*s was changed by others %d times", SL_FMT(key), KV_CAS_TRIES);
+}
+
+static bool values_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg,
+                       struct err *err)
+{
+    struct memberlist *m = of(kv);
+    bool ok = try_cas(m, key, codec, fn, arg, err);
+    pthread_mutex_lock(&m->lock);
+    if (ok)
+        m->core.stats.cas_successes++;
+    else
+        m->core.stats.cas_failures++;
+    pthread_mutex_unlock(&m->lock);
+    return ok;
 }
 
 static bool values_remove(struct kv *kv, struct slice key, struct err *err)
@@ -169,6 +183,17 @@ static bool wants(const struct kv_watch *w, const struct entry *e)
     struct slice key = slice_of(w->key);
     return e->codec == w->codec &&
            (w->is_prefix ? slice_has_prefix(slice_of(e->key), key) : slice_eq(slice_of(e->key), key));
+}
+
+size_t values_pending(const struct memberlist *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < MEMBERLIST_WATCHES_MAX; i++)
+        for (size_t k = 0; m->watches[i] && k < MEMBERLIST_KEYS_MAX; k++) {
+            const struct entry *e = &m->core.entries[k];
+            n += e->key && e->version > m->watches[i]->seen[k] && wants(m->watches[i], e);
+        }
+    return n;
 }
 
 /* Tells one watch of one entry, without the lock meanwhile. */
