@@ -64,7 +64,7 @@ class Kafka:
                          f"SASL_SSL://127.0.0.1:{self.tls_port},CONTROLLER://127.0.0.1:{controller}",
             "controller.listener.names": "CONTROLLER", "inter.broker.listener.name": "PLAINTEXT",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.enabled.mechanisms": "PLAIN,OAUTHBEARER",
             "ssl.keystore.type": "PEM", "ssl.keystore.location": self.keystore,
             "log.dirs": os.path.join(self.folder, "data"), "message.max.bytes": "16000000",
             "offsets.topic.replication.factor": "1", "offsets.topic.num.partitions": "1",
@@ -73,6 +73,9 @@ class Kafka:
         for listener in ("sasl_plaintext", "sasl_ssl"):
             lines[f"listener.name.{listener}.plain.sasl.jaas.config"] = \
                 f'{login} required user_{USER}="{PASSWORD}";'
+            # Tokens that nobody has signed: Kafka takes them when it is told of no way to check them.
+            lines[f"listener.name.{listener}.oauthbearer.sasl.jaas.config"] = \
+                f'org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="{USER}";'
         self.properties = os.path.join(self.folder, "server.properties")
         with open(self.properties, "w") as f:
             f.writelines(f"{name}={value}\n" for name, value in lines.items())
@@ -99,6 +102,10 @@ class Kafka:
 
     def thaw(self):
         self.server.process.send_signal(signal.SIGCONT)
+
+    def grow(self, topic, partitions):
+        self.java("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address, "--alter", "--topic", topic,
+                  "--partitions", str(partitions))
 
     # --- what is in it, by a client that is not ours ---
 
