@@ -381,8 +381,8 @@ static void fetch_failed(struct consumer *c, const struct err *err)
 }
 
 /*
- * While stopping: is everything consumed that this process has produced? That is what the next start need not replay, at
- * no question to a log elsewhere; what others go on to produce has no end.
+ * While stopping: is everything consumed that this process has produced? That is what the next start need not replay,
+ * at no question to a log elsewhere; what others go on to produce has no end.
  */
 static bool drained(struct consumer *c)
 {

@@ -317,8 +317,8 @@ bool ingester_ready(struct ingester *ing, struct err *ret)
         return false;
     int64_t idle_ms = clock_mono_ms() - atomic_load_explicit(&ing->progress_ms, memory_order_relaxed);
     if (idle_ms > STUCK_MS && (atomic_load(&ing->applying) || atomic_load(&ing->stuck)))
-        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition, done,
-                       (long long)(idle_ms / 1000));
+        return err_set(ret, ERR_UNAVAILABLE, "partition %d: no progress at offset %lld for %lld s", ing->partition,
+                       done, (long long)(idle_ms / 1000));
     return true;
 }
 

@@ -78,8 +78,9 @@ char *group_name(const struct ingest_config *cfg, int32_t partition, const char 
     buf_puts(&b, rest);
     char *name = NULL;
     if (b.n == 0 || b.n > PLOG_GROUP_NAME_MAX) {
-        err_set(err, ERR_CONFIG, "-ingest-storage.kafka.consumer-group makes a name of %zu bytes, from 1 to %d are possible",
-                b.n, PLOG_GROUP_NAME_MAX);
+        err_set(err, ERR_CONFIG,
+                "-ingest-storage.kafka.consumer-group makes a name of %zu bytes, from 1 to %d are possible", b.n,
+                PLOG_GROUP_NAME_MAX);
     } else {
         name = xmalloc(b.n + 1);
         memcpy(name, buf_cstr(&b), b.n + 1);
@@ -127,12 +128,13 @@ static bool ask_log(struct ingester *ing, struct start *st, struct err *err)
 static bool retention_start(struct ingester *ing, const struct start *st, int64_t *ret, struct err *err)
 {
     *ret = st->first;
-    return ing->cfg.retention_period <= 0 || plog_offset_at(ing->log, ing->partition,
-                                                            clock_wall_ms() - ing->cfg.retention_period, ret, err);
+    return ing->cfg.retention_period <= 0 ||
+           plog_offset_at(ing->log, ing->partition, clock_wall_ms() - ing->cfg.retention_period, ret, err);
 }
 
 /* A damaged piece is given up when the log still has all that was in it, else the start is refused. */
-static bool give_up(struct ingester *ing, const struct start *st, const char *dir, const struct err *why, struct err *err)
+static bool give_up(struct ingester *ing, const struct start *st, const char *dir, const struct err *why,
+                    struct err *err)
 {
     int64_t needed;
     if (!retention_start(ing, st, &needed, err))
@@ -258,8 +260,9 @@ static bool choose_position(struct ingester *ing, const struct start *st, int64_
         return false;
     int64_t own = has_checkpoint ? st->manifest + 1 : 0;
     if (st->manifest >= st->next) {
-        LOG_ERROR("the checkpoint is beyond the end of the log: reading all of it", {"partition", LOG_I64(ing->partition)},
-                  {"position", LOG_I64(st->manifest + 1)}, {"end", LOG_I64(st->next)});
+        LOG_ERROR("the checkpoint is beyond the end of the log: reading all of it",
+                  {"partition", LOG_I64(ing->partition)}, {"position", LOG_I64(st->manifest + 1)},
+                  {"end", LOG_I64(st->next)});
         if (!ingester_rewind(ing, st->first, err))
             return false;
         own = st->first;
@@ -282,8 +285,8 @@ static void ask_committed(struct ingester *ing)
         return;
     }
     ing->committed = -1;
-    LOG_WARN("the committed offset is not known", {"group", LOG_STR(ing->group)}, {"partition", LOG_I64(ing->partition)},
-             {"err", LOG_ERR(&err)});
+    LOG_WARN("the committed offset is not known", {"group", LOG_STR(ing->group)},
+             {"partition", LOG_I64(ing->partition)}, {"err", LOG_ERR(&err)});
 }
 
 /* --- catching up --- */
