@@ -75,7 +75,8 @@ struct ring_member_identity {
 
 /*
  * Fills in what the flags leave open: the host name, an address of the network interfaces, default_port (of gRPC). flag as in struct kv_user.
- * ERR_CONFIG, which names the flag, when no interface has an address that others can reach, or a value is too long or no port.
+ * Interfaces that are not named are those of private networks, else any; with none at all the loopback address is taken and a warning logged, so that
+ * a single process starts anywhere. ERR_CONFIG, which names the flag, when the named ones have no address, or a value is too long or no port.
  */
 bool ring_member_resolve(const struct ring_member_config *cfg, const char *flag, uint16_t default_port,
                          struct ring_member_identity *ret, struct err *err);
