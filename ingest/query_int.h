@@ -15,8 +15,35 @@ bool postings_select(const struct shard_data *d, const struct matcher *matchers,
 
 /* Has the series a sample in [min_t, max_t], as far as chunks tell? */
 bool series_overlaps(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t);
+/* Its chunks in that range, without a look at the disk. */
+uint32_t series_count_chunks(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t);
 /* Its labels; the strings live as long as d. False: the arena is full. */
 bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct arena *arena, struct labels *ret);
+
+/*
+ * Chunks of series on their way to a query: what has to be taken under the shard's lock is taken by series_take_chunks. Full chunks are only named then, since
+ * looking at them may read the disk; series_read_full_chunks does that when the lock is gone. Bytes live as long as the taker and the arena.
+ */
+struct chunk_taker {
+    struct head *head;
+    struct chunk_pins pins;
+    int64_t min_t;
+    int64_t max_t;
+    uint64_t n_samples; /* handed out so far */
+};
+void chunk_taker_init(struct chunk_taker *s, struct head *h, int64_t min_t, int64_t max_t);
+void chunk_taker_release(struct chunk_taker *s);
+
+/* Of one series; to be zeroed before. */
+struct taken_chunks {
+    struct series_chunk *chunks; /* room for all; open and late ones stand in it, and at last all by min_t */
+    size_t n_chunks;
+    const struct chunk_entry *full; /* copied */
+    size_t n_full;
+};
+/* False: the arena is full. A damaged chunk is counted and left out: the rest of the series is still good. */
+bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct taken_chunks *out);
+bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *taken, struct arena *arena);
 
 bool query_memory_error(const struct ctx *ctx, struct err *err);
 

@@ -23,16 +23,12 @@ struct set_part {
 
 struct head_set {
     struct series_set base;
-    struct head *head;
-    struct chunk_pins pins;
-    int64_t min_t;
-    int64_t max_t;
+    struct chunk_taker taker;
     bool no_chunks;
     size_t left; /* of the limit */
     uint32_t part;
     size_t at;
     uint64_t n_series;
-    uint64_t n_samples;
     struct set_part parts[];
 };
 
@@ -61,18 +57,34 @@ static const struct ooo_block *ooo_in_range(const struct shard_data *d, const st
     return b->samples[0].t <= max_t && b->samples[b->n - 1].t >= min_t ? b : NULL;
 }
 
-bool series_overlaps(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t)
+static bool open_in_range(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t)
 {
-    const struct series_cold *c = series_cold(d, ref);
     enum chunk_encoding enc;
     int64_t open_min;
-    if (series_open_chunk(d, ref, &enc, &open_min).n && open_min <= max_t && series_hot(d, ref)->app.t >= min_t)
+    return series_open_chunk(d, ref, &enc, &open_min).n && open_min <= max_t && series_hot(d, ref)->app.t >= min_t;
+}
+
+bool series_overlaps(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t)
+{
+    if (open_in_range(d, ref, min_t, max_t))
         return true;
+    const struct series_cold *c = series_cold(d, ref);
     const struct chunk_entry *e = series_chunks(d, c);
     for (uint32_t i = 0; i < c->n_chunks; i++)
         if (entry_overlaps(&e[i], min_t, max_t))
             return true;
     return ooo_in_range(d, c, min_t, max_t) != NULL;
+}
+
+uint32_t series_count_chunks(const struct shard_data *d, uint32_t ref, int64_t min_t, int64_t max_t)
+{
+    const struct series_cold *c = series_cold(d, ref);
+    const struct chunk_entry *e = series_chunks(d, c);
+    uint32_t n = open_in_range(d, ref, min_t, max_t) ? 1 : 0;
+    n += ooo_in_range(d, c, min_t, max_t) != NULL;
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        n += entry_overlaps(&e[i], min_t, max_t);
+    return n;
 }
 
 bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct arena *arena, struct labels *ret)
@@ -128,20 +140,8 @@ static void sort_chunks(struct series_chunk *chunks, size_t n)
     }
 }
 
-/*
- * A series on its way: what had to be taken under the shard's lock is taken. Full chunks are only named, since looking
- * at them may read the disk, which is done after the lock is gone.
- */
-struct pending {
-    struct series *series;
-    struct series_chunk *chunks; /* room for all; open and late ones stand in it */
-    size_t n_chunks;
-    const struct chunk_entry *full; /* copied */
-    size_t n_full;
-};
-
-static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
-                            struct pending *out)
+static bool take_open_chunk(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
+                            struct taken_chunks *out)
 {
     enum chunk_encoding enc;
     int64_t min_t;
@@ -157,8 +157,8 @@ static bool take_open_chunk(struct head_set *s, const struct shard_data *d, uint
     return true;
 }
 
-static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
-                        struct pending *out)
+bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
+                        struct taken_chunks *out)
 {
     const struct series_cold *c = series_cold(d, ref);
     const struct chunk_entry *e = series_chunks(d, c);
@@ -181,9 +181,7 @@ static bool take_chunks(struct head_set *s, const struct shard_data *d, uint32_t
     return ooo_chunk(ooo, arena, &out->chunks[out->n_chunks++]);
 }
 
-/* Full chunks of the range. A damaged one is counted and left out: the rest of the series is still good. False: the
- * arena is full. */
-static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena *arena)
+bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *p, struct arena *arena)
 {
     for (size_t i = 0; i < p->n_full; i++) {
         const struct chunk_entry *e = &p->full[i];
@@ -204,16 +202,25 @@ static bool read_full_chunks(struct head_set *s, struct pending *p, struct arena
         }
     }
     sort_chunks(p->chunks, p->n_chunks);
-    p->series->chunks = p->chunks;
-    p->series->n_chunks = p->n_chunks;
     return true;
+}
+
+void chunk_taker_init(struct chunk_taker *s, struct head *h, int64_t min_t, int64_t max_t)
+{
+    *s = (struct chunk_taker){.head = h, .min_t = min_t, .max_t = max_t};
+    chunk_pins_init(&s->pins, h->chunks);
+}
+
+void chunk_taker_release(struct chunk_taker *s)
+{
+    chunk_pins_release(&s->pins);
 }
 
 /* --- the set --- */
 
 /* Up to max series of the current part, under its shard's lock. False: the arena is full. */
-static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, struct pending *pending,
-                       size_t *ret_n)
+static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max,
+                       struct taken_chunks *taken, size_t *ret_n)
 {
     const struct set_part *part = &s->parts[s->part];
     const struct shard_data *d = part->data;
@@ -224,13 +231,12 @@ static bool take_batch(struct head_set *s, struct arena *arena, struct series *r
             __builtin_prefetch(series_hot(d, part->refs[s->at + AHEAD]));
             __builtin_prefetch(series_cold(d, part->refs[s->at + AHEAD]));
         }
-        if (!series_overlaps(d, ref, s->min_t, s->max_t))
+        if (!series_overlaps(d, ref, s->taker.min_t, s->taker.max_t))
             continue;
-        struct pending *p = &pending[*ret_n];
-        *p = (struct pending){.series = &ret[*ret_n]};
-        *p->series = (struct series){0};
-        if (!series_materialise_labels(d, ref, arena, &p->series->labels) ||
-            (!s->no_chunks && !take_chunks(s, d, ref, arena, p)))
+        taken[*ret_n] = (struct taken_chunks){0};
+        ret[*ret_n] = (struct series){0};
+        if (!series_materialise_labels(d, ref, arena, &ret[*ret_n].labels) ||
+            (!s->no_chunks && !series_take_chunks(&s->taker, d, ref, arena, &taken[*ret_n])))
             return false;
         (*ret_n)++;
     }
@@ -239,16 +245,19 @@ static bool take_batch(struct head_set *s, struct arena *arena, struct series *r
 
 static bool fill_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max, size_t *ret_n)
 {
-    struct pending pending[LOCK_BATCH];
+    struct taken_chunks taken[LOCK_BATCH];
     size_t n = 0;
-    struct shard *shard = &s->head->shards[s->part];
+    struct shard *shard = &s->taker.head->shards[s->part];
     pthread_rwlock_rdlock(&shard->lock);
-    bool ok = take_batch(s, arena, ret, MIN(max, (size_t)LOCK_BATCH), pending, &n);
+    bool ok = take_batch(s, arena, ret, MIN(max, (size_t)LOCK_BATCH), taken, &n);
     pthread_rwlock_unlock(&shard->lock);
     size_t kept = 0;
     for (size_t i = 0; ok && i < n; i++) {
-        if (!s->no_chunks)
-            ok = read_full_chunks(s, &pending[i], arena);
+        if (!s->no_chunks) {
+            ok = series_read_full_chunks(&s->taker, &taken[i], arena);
+            ret[i].chunks = taken[i].chunks;
+            ret[i].n_chunks = taken[i].n_chunks;
+        }
         ret[kept] = ret[i];
         /* All its chunks damaged: then there is nothing to say about it. */
         kept += s->no_chunks || ret[i].n_chunks;
@@ -263,7 +272,7 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
     struct head_set *s = CONTAINER_OF(base, struct head_set, base);
     *ret_n = 0;
     max = MIN(max, s->left);
-    while (*ret_n < max && s->part < s->head->n_shards) {
+    while (*ret_n < max && s->part < s->taker.head->n_shards) {
         if (s->at == s->parts[s->part].n) {
             s->part++;
             s->at = 0;
@@ -286,10 +295,10 @@ static void set_release(struct series_set *base)
     struct head_set *s = CONTAINER_OF(base, struct head_set, base);
     metric_observe(metric_get(ingest_metrics[INGESTER_QUERIED_SERIES], &SL("send")), (double)s->n_series);
     if (!s->no_chunks)
-        metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)s->n_samples);
-    for (uint32_t i = 0; i < s->head->n_shards; i++)
+        metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)s->taker.n_samples);
+    for (uint32_t i = 0; i < s->taker.head->n_shards; i++)
         shard_data_unref(s->parts[i].data);
-    chunk_pins_release(&s->pins);
+    chunk_taker_release(&s->taker);
     free(s);
 }
 
@@ -299,12 +308,9 @@ struct series_set *head_select(struct head *h, struct ctx *ctx, const struct sel
 {
     struct head_set *s = xcalloc(1, sizeof(*s) + h->n_shards * sizeof(s->parts[0]));
     s->base.ops = &set_ops;
-    s->head = h;
-    s->min_t = p->min_t;
-    s->max_t = p->max_t;
+    chunk_taker_init(&s->taker, h, p->min_t, p->max_t);
     s->no_chunks = p->no_chunks;
     s->left = p->limit ? p->limit : SIZE_MAX;
-    chunk_pins_init(&s->pins, h->chunks);
     bool ok = true;
     for (uint32_t i = 0; ok && i < h->n_shards; i++) {
         struct set_part *part = &s->parts[i];
