@@ -40,6 +40,8 @@ bool write_config_validate(const struct write_config *cfg, struct err *err)
     if (cfg->retry_after_min_backoff < 1000 || cfg->retry_after_max_backoff < cfg->retry_after_min_backoff)
         return err_set(err, ERR_CONFIG,
                        "distributor.retry_after_header: min_backoff must be at least 1s and max_backoff no less than it");
+    if (cfg->ring_auto_forget_periods < 0)
+        return err_set(err, ERR_CONFIG, "distributor.ring.auto_forget_unhealthy_periods: must not be negative");
     if (cfg->max_tenants < 1 || cfg->known_series_max < 0 || cfg->max_inflight_push_requests < 0 || cfg->max_ingestion_rate < 0)
         return err_set(err, ERR_CONFIG, "distributor: limits must not be negative, and max_tenants at least 1");
     return true;
@@ -96,6 +98,7 @@ void distributor_free(struct distributor *d)
     while (atomic_load_explicit(&d->inflight, memory_order_acquire) > 0)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     metrics_remove_on_scrape(refresh_gauges, d);
+    distributor_membership_free(d->member);
     write_tenants_free(d->tenants);
     pthread_mutex_destroy(&d->rate_lock);
     free(d);

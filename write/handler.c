@@ -225,8 +225,9 @@ static bool request_rate_allows(struct push *p)
     if (l->request_rate <= 0)
         return true;
     struct write_tenant *t = p->tenant;
+    const double share = l->request_rate / (double)distributor_n_healthy(p->d);
     pthread_mutex_lock(&t->lock);
-    bool ok = token_bucket_take(&t->requests, clock_mono_ns(), l->request_rate, (double)l->request_burst_size, 1);
+    bool ok = token_bucket_take(&t->requests, clock_mono_ns(), share, (double)l->request_burst_size, 1);
     pthread_mutex_unlock(&t->lock);
     if (ok)
         return true;

@@ -202,6 +202,12 @@ static double burst_of(const struct limits *l)
                                          : (double)l->ingestion_burst_size;
 }
 
+/* What this distributor may let through of the tenant's rate: all distributors together keep the limit. */
+static double rate_of(struct push *p)
+{
+    return p->limits->ingestion_rate / (double)distributor_n_healthy(p->d);
+}
+
 static bool rate_limited(struct push *p, const struct push_counts *items, uint64_t n)
 {
     static const char of_all[] = "This limit is applied on the total number of samples, exemplars and metadata received across all "
@@ -240,8 +246,9 @@ static bool rate_allows_any(struct push *p)
     if (n == 0)
         return true;
     struct write_tenant *t = p->tenant;
+    const double rate = rate_of(p);
     pthread_mutex_lock(&t->lock);
-    double have = token_bucket_peek(&t->items, clock_mono_ns(), p->limits->ingestion_rate, burst_of(p->limits));
+    double have = token_bucket_peek(&t->items, clock_mono_ns(), rate, burst_of(p->limits));
     pthread_mutex_unlock(&t->lock);
     return have >= 1 || rate_limited(p, &p->decoded, n);
 }
@@ -250,8 +257,9 @@ static bool take_rate(struct push *p)
 {
     uint64_t n = items_of(&p->accepted);
     struct write_tenant *t = p->tenant;
+    const double rate = rate_of(p);
     pthread_mutex_lock(&t->lock);
-    bool ok = token_bucket_take(&t->items, clock_mono_ns(), p->limits->ingestion_rate, burst_of(p->limits), (double)n);
+    bool ok = token_bucket_take(&t->items, clock_mono_ns(), rate, burst_of(p->limits), (double)n);
     pthread_mutex_unlock(&t->lock);
     if (!ok) {
         struct push_counts refused = p->accepted;

@@ -31,9 +31,15 @@ struct distributor {
     struct known_budget known_budget;
     atomic_int_fast64_t inflight;           /* any thread, relaxed */
     atomic_int_fast64_t inflight_bytes;     /* any thread, relaxed */
+    struct distributor_membership *member;  /* owned; NULL: alone; immutable once it has joined */
     pthread_mutex_t rate_lock;
     struct moving_rate rate;                /* guarded by rate_lock */
 };
+
+/* Healthy distributors of the ring, this one among them; at least 1. Looked at once a second; any thread. */
+int64_t distributor_n_healthy(struct distributor *d);
+/* distributor_leave, and forgets the ring. */
+void distributor_membership_free(struct distributor_membership *m);
 
 /* Items taken in, for the moving average; and that average. Any thread. */
 void distributor_count_items(struct distributor *d, uint64_t n);
