@@ -9,7 +9,7 @@ build_dskit_node() { # folder
   copy=$(mktemp -d)
   cp -r "$1/." "$copy"
   chmod -R u+w "$copy"
-  (cd "$copy" && go build -o "$peer_cache/dskit-node" .)
+  (cd "$copy" && go build -o "$peer_cache/dskit-gossip" .)
   rm -rf "$copy"
 }
 
@@ -18,5 +18,5 @@ build_peers() {
   mkdir -p "$peer_cache"
   { [ -x "$peer_cache/prometheus/prometheus" ] || bash "$tools/prometheus/build.sh" "$peer_cache/prometheus"; } &&
     { [ -x "$peer_cache/mimir" ] || bash "$tools/mimir/build.sh" "$peer_cache/mimir"; } &&
-    { [ -x "$peer_cache/dskit-node" ] || build_dskit_node "$tools/dskit-node"; }
+    build_dskit_node tests/e2e/interop/dskit-node # fast when it is in Go's own cache
 }

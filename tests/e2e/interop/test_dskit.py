@@ -1,30 +1,16 @@
-"""Our gossip beside a real dskit process: both directions of joining, members, values, leaving.
+"""Our gossip beside a real dskit process (dskit-node/): both directions of joining, members, both rings' values, changes, leaving."""
 
-The program tells others dskit's default port whatever port it listens on, so it has to listen on that one, and there is one of it at a time:
-a lock keeps runs of other checkouts on this machine away.
-"""
-
-import fcntl
 import os
 import re
 import subprocess
-import tempfile
 import time
 
 import pytest
 
 from process import PEERS, free_port
 
-DSKIT_NODE = os.path.join(PEERS, "dskit-node")
+DSKIT_NODE = os.path.join(PEERS, "dskit-gossip")
 SECONDS = 30
-GO_PORT = 7946
-
-
-@pytest.fixture(scope="module", autouse=True)
-def port_is_ours():
-    with open(os.path.join(tempfile.gettempdir(), f"brunn-test-port-{GO_PORT}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +52,12 @@ def nodes(tmp_path, our_program):
         started.append(Node(tmp_path / name, [our_program, name, str(port), f"127.0.0.1:{seed}" if seed else "-", str(seconds), *more]))
         return started[-1]
 
-    def theirs(seed, seconds=SECONDS):
+    def theirs(seed, seconds=SECONDS, *more):
+        port = free_port()
         join = ["-join", f"127.0.0.1:{seed}"] if seed else []
-        started.append(Node(tmp_path / "go-1", [DSKIT_NODE, "-name", "go-1", "-port", str(GO_PORT), "-for", f"{seconds}s", *join]))
+        args = ["-name", "go-7", "-port", str(port), "-partition", "7", "-for", f"{seconds}s", *join, *more]
+        started.append(Node(tmp_path / "go-7", [DSKIT_NODE, *args]))
+        started[-1].port = port
         return started[-1]
 
     yield ours, theirs
@@ -77,10 +66,14 @@ def nodes(tmp_path, our_program):
 
 
 def check_both(our, their):
-    our.wait_for(r"^member go-1\S* alive")
-    our.wait_for(r"^instance go-1 ACTIVE")
-    our.wait_for(r"^instance brunn-1 ACTIVE")
-    their.wait_for(r"go-1 ring:.*brunn-1.*partitions:")
+    our.wait_for(r"^member go-7\S* alive")
+    for node in (our, their):
+        node.wait_for(r"^instance go-7 ACTIVE")
+        node.wait_for(r"^instance brunn-1 ACTIVE")
+        node.wait_for(r"^partition 7 Active tokens 512")
+        node.wait_for(r"^partition 1 Pending tokens 512")
+        node.wait_for(r"^owner go-7 of 7")
+        node.wait_for(r"^owner brunn-1 of 1")
 
 
 def test_dskit_joins_us(nodes):
@@ -94,8 +87,18 @@ def test_dskit_joins_us(nodes):
 def test_we_join_dskit(nodes):
     ours, theirs = nodes
     their = theirs(None)
-    their.wait_for("go-1 ring:")
-    check_both(ours("brunn-1", free_port(), GO_PORT), their)
+    their.wait_for("^instance go-7")
+    check_both(ours("brunn-1", free_port(), their.port), their)
+
+
+def test_each_changes_the_others_partition(nodes):
+    ours, theirs = nodes
+    their = theirs(None, SECONDS, "-activate", "1")
+    their.wait_for("^instance go-7")
+    our = ours("brunn-1", free_port(), their.port, SECONDS, "inactivate=7")
+    for node in (our, their):
+        node.wait_for(r"^partition 1 Active tokens 512")
+        node.wait_for(r"^partition 7 Inactive tokens 512")
 
 
 def test_leaving_is_seen_by_both(nodes):
@@ -107,22 +110,23 @@ def test_leaving_is_seen_by_both(nodes):
     ours("brunn-2", free_port(), port, 5, "leave")
     our.wait_for(r"^member brunn-2 alive")
     our.wait_for(r"^member brunn-2 left")
-    our.wait_for(r"^member go-1\S* alive")
-    our.wait_for(r"^member go-1\S* left")
+    our.wait_for(r"^member go-7\S* alive")
+    our.wait_for(r"^member go-7\S* left")
 
 
 def test_nobody_is_suspected_in_a_mixed_cluster(nodes):
     ours, theirs = nodes
     port = free_port()
     their = theirs(None, 60)
-    their.wait_for("go-1 ring:")
-    first = ours("brunn-1", port, GO_PORT, 60)
+    their.wait_for("^instance go-7")
+    first = ours("brunn-1", port, their.port, 60)
     second = ours("brunn-2", free_port(), port, 60)
     for our in (first, second):
-        for name in ("brunn-1", "brunn-2", "go-1"):
+        for name in ("brunn-1", "brunn-2", "go-7"):
             our.wait_for(rf"^instance {name} ACTIVE")
             our.wait_for(rf"^member {name}\S* alive")
-    their.wait_for(r"go-1 ring:.*brunn-1.*brunn-2")
+    for name in ("brunn-1", "brunn-2"):
+        their.wait_for(rf"^instance {name} ACTIVE")
     time.sleep(20)
     for node in (first, second, their):
         assert not re.search(r"suspect| dead|conflict|timeout reached", node.text(), re.I), node.text()[-4000:]

@@ -276,3 +276,113 @@ Test(memberlist_process, configurations_that_cannot_work_are_refused)
     cfg.bind_addr = "localhost";
     cr_assert_null(memberlist_new(&cfg, &codecs, &err));
 }
+
+static struct memberlist_config lonely(const char *const *seeds, size_t n)
+{
+    struct memberlist_config cfg;
+    memberlist_config_default(&cfg);
+    cfg.node_name = "lonely";
+    cfg.bind_addr = "127.0.0.1";
+    cfg.bind_port = 0;
+    cfg.join = seeds;
+    cfg.n_join = n;
+    cfg.min_join_backoff_ms = cfg.max_join_backoff_ms = 10;
+    return cfg;
+}
+
+static void count_up(void *arg)
+{
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+
+Test(memberlist_process, joining_nobody_is_a_failure_only_if_it_shall_be)
+{
+    static _Atomic int failed;
+    static const char *const nobody[] = {"127.0.0.1:1"};
+    struct kv_codecs codecs = {.codecs = {&set_codec}, .n = 1};
+    struct err err = ERR_NONE;
+    struct memberlist_config cfg = lonely(nobody, 1);
+    cfg.fast_join_min_nodes = 1;
+    struct memberlist *m = memberlist_new(&cfg, &codecs, &err);
+    cr_assert_not(memberlist_start(m, &err));
+    cr_assert_eq(err.code, ERR_UNAVAILABLE);
+    memberlist_free(m);
+    cfg.fast_join_min_nodes = 0;
+    cfg.max_join_retries = 3;
+    cfg.abort_if_join_fails = true;
+    cfg.on_join_failed = count_up;
+    cfg.on_join_failed_arg = &failed;
+    m = memberlist_new(&cfg, &codecs, &err);
+    cr_assert(memberlist_start(m, &err));
+    int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+    while (!atomic_load(&failed) && clock_mono_ms() < until_ms)
+        usleep(1000);
+    cr_assert_eq(atomic_load(&failed), 1);
+    cr_assert(!memberlist_wait_joined(m, 1));
+    memberlist_free(m);
+}
+
+Test(memberlist_process, start_returns_with_the_values_of_the_cluster)
+{
+    struct memberlist *a = node_new("a", 0, 0, NULL, NULL);
+    put(a, "x");
+    struct memberlist *b = node_new("b", 0, memberlist_port(a), NULL, NULL);
+    cr_assert(has(b, "x"));
+    memberlist_free(b);
+    memberlist_free(a);
+}
+
+Test(memberlist_process, the_first_of_a_service_finds_itself_and_later_the_others)
+{
+    struct memberlist *spare = node_new("spare", 0, 0, NULL, NULL); /* for its port, which another one takes later */
+    uint16_t port = memberlist_port(spare);
+    memberlist_free(spare);
+    struct kv_codecs codecs = {.codecs = {&set_codec}, .n = 1};
+    struct err err = ERR_NONE;
+    char own[32], other[32];
+    const char *const seeds[] = {own, other};
+    struct memberlist *first_spare = node_new("first", 0, 0, NULL, NULL);
+    struct memberlist_config cfg = lonely(seeds, 2);
+    cfg.bind_port = memberlist_port(first_spare);
+    memberlist_free(first_spare);
+    snprintf(own, sizeof own, "127.0.0.1:%u", cfg.bind_port);
+    snprintf(other, sizeof other, "127.0.0.1:%u", port);
+    cfg.fast_join_min_nodes = 1;
+    cfg.max_join_retries = 1000;
+    struct memberlist *m = memberlist_new(&cfg, &codecs, &err);
+    cr_assert(m && memberlist_start(m, &err), "%s", err.text);
+    cr_assert_eq(count(m, "alive"), 1);
+    struct memberlist *later = node_new("later", port, 0, NULL, NULL);
+    wait_count(m, "alive", 2);
+    memberlist_free(m);
+    memberlist_free(later);
+}
+
+static void on_value_slowly(void *arg, struct slice key, const void *value)
+{
+    (void)key, (void)value;
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+
+Test(memberlist_process, watchers_hear_the_last_change_and_not_more_often_than_the_notify_interval)
+{
+    static _Atomic int calls, seen;
+    struct kv_codecs codecs = {.codecs = {&set_codec}, .n = 1};
+    struct err err = ERR_NONE;
+    struct memberlist_config cfg = lonely(NULL, 0);
+    cfg.notify_interval_ms = 300;
+    struct memberlist *m = memberlist_new(&cfg, &codecs, &err);
+    cr_assert(m && memberlist_start(m, &err));
+    struct kv_watch *counting = kv_watch_key(memberlist_kv(m), KEY, &set_codec, on_value_slowly, &calls, NULL);
+    struct kv_watch *last = kv_watch_key(memberlist_kv(m), KEY, &set_codec, on_value, &seen, NULL);
+    for (char name[] = "a"; name[0] < 'a' + 20; name[0]++)
+        put(m, name);
+    int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+    while (atomic_load(&seen) != 20 && clock_mono_ms() < until_ms)
+        usleep(1000);
+    cr_assert_eq(atomic_load(&seen), 20);
+    cr_assert_lt(atomic_load(&calls), 20);
+    kv_unwatch(memberlist_kv(m), counting);
+    kv_unwatch(memberlist_kv(m), last);
+    memberlist_free(m);
+}
