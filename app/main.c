@@ -52,7 +52,8 @@ static bool printed(struct process *p)
     } else if (p->app.print_version) {
         printf("brunn, version %s\n", BRUNN_VERSION);
     } else if (p->app.print_modules) {
-        puts("all");
+        for (size_t i = 0; i < process_targets_n; i++)
+            puts(process_targets[i].name);
     } else if (p->app.print_config) {
         struct buf out;
         buf_init(&out, 0);

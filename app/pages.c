@@ -70,6 +70,8 @@ static void page_ready(struct http_request *req, void *arg)
     buf_puts(&out, "Some services are not Running:\n");
     size_t heading = out.n;
     for (size_t i = 0; i < process_n_modules(); i++) {
+        if (!process_has_module(p, i))
+            continue;
         struct err detail = ERR_NONE;
         enum module_state s = process_module_state(p, i, &detail);
         if (s == MODULE_RUNNING)
@@ -137,6 +139,8 @@ static void services_json(struct process *p, struct buf *out)
     json_key(&j, SL("services"));
     json_arr(&j);
     for (size_t i = 0; i < process_n_modules(); i++) {
+        if (!process_has_module(p, i))
+            continue;
         json_obj(&j);
         json_key(&j, SL("name"));
         json_str(&j, slice_of(process_module_name(i)));
@@ -155,6 +159,8 @@ static void services_html(struct process *p, struct http_request *req)
     page_begin(req, &out, "Modules");
     buf_puts(&out, "<h1>Modules</h1>\n<div class=\"pane\"><table>\n<tr><th>Module</th><th>State</th></tr>\n");
     for (size_t i = 0; i < process_n_modules(); i++) {
+        if (!process_has_module(p, i))
+            continue;
         enum module_state s = process_module_state(p, i, NULL);
         const char *look = s == MODULE_RUNNING ? "good" : s == MODULE_FAILED ? "bad" : "";
         buf_printf(&out, "<tr><td>%s</td><td class=\"%s\">%s</td></tr>\n", process_module_name(i), look,

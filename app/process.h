@@ -12,13 +12,22 @@
 #include "app/data_dir.h"
 #include "base/flags.h"
 #include "ingest/ingest.h"
+#include "ingest/member/member.h"
+#include "ingest/service/ingest_service.h"
+#include "log/last_produced.h"
 #include "log/plog.h"
 #include "model/limits.h"
 #include "net/http.h"
 #include "net/page.h"
 #include "net/rpc/rpc.h"
+#include "partition-ring/config.h"
+#include "partition-ring/page.h"
 #include "partition-ring/partition_view.h"
 #include "read/api/api.h"
+#include "read/ingesters/ingesters.h"
+#include "ring/config.h"
+#include "ring/memberlist/page.h"
+#include "ring/ring.h"
 #include "storage/queryable.h"
 #include "write/write.h"
 
@@ -32,7 +41,37 @@ struct app_config {
 enum module_state { MODULE_NEW, MODULE_STARTING, MODULE_RUNNING, MODULE_STOPPING, MODULE_TERMINATED, MODULE_FAILED };
 const char *module_state_name(enum module_state s);
 
-#define PROCESS_MAX_MODULES 8
+#define PROCESS_MAX_MODULES 16
+
+/* What a process does; -target names them. */
+enum role { ROLE_DISTRIBUTOR = 1, ROLE_INGESTER = 2, ROLE_QUERIER = 4 };
+
+struct process_target {
+    const char *name;
+    unsigned roles;
+};
+extern const struct process_target process_targets[]; /* "all" is the first */
+extern const size_t process_targets_n;
+
+/* The flags of the rings and of gossip (cluster.c). */
+struct cluster_config {
+    struct memberlist_flags_config gossip;
+    struct kv_config instance_kv;
+    struct kv_config partition_kv;
+    struct kv_config distributor_kv;
+    struct ring_member_config distributor_member;
+    struct ring_member_config member;
+    struct ingester_ring_config ingester_ring;
+    struct partition_ring_config partitions;
+};
+
+/* An ingester of this process and its place in the rings. */
+struct seat {
+    char *id;
+    struct ingester *ingester;
+    struct ingest_service *service;
+    struct member *member;
+};
 
 struct process {
     /* configuration: immutable after process_configure */
@@ -44,21 +83,32 @@ struct process {
     struct ingest_config ingest;
     struct write_config write;
     struct read_config read;
+    struct ingesters_config ingesters_cfg;
+    struct cluster_config cluster;
     struct limits limits;
     struct limits_provider limits_provider;
+    unsigned roles; /* enum role bits */
 
     /* modules: set by their start functions */
     struct data_dir data_dir;
+    struct memberlist *gossip; /* NULL: no ring is gossiped */
     struct plog *log;
-    struct kv *kv; /* in memory; holds the partitions ring */
+    struct last_produced *last_produced; /* NULL with the embedded log, which is asked directly */
+    struct kv *memory_kv;
+    struct kv *instance_kv, *partition_kv;      /* of those who read the rings */
+    struct kv *member_kv, *member_partition_kv; /* of those who are in them */
+    struct ring *instances;
     struct partition_watcher *partitions;
-    struct ingester **ingesters; /* one a partition */
-    size_t n_ingesters;
+    struct seat *seats;
+    size_t n_seats;
     struct queryable *queryable;
+    struct ingesters_consistency consistency;
     struct distributor *distributor;
     struct query_api *api;
     struct http_server *server;
     struct rpc_server *rpc_server;
+    struct memberlist_page gossip_page;
+    struct partition_ring_page partition_page;
 
     _Atomic int states[PROCESS_MAX_MODULES]; /* enum module_state; writer: main thread, readers any, relaxed */
     atomic_bool stopping;                    /* SIGTERM was received */
@@ -71,9 +121,17 @@ bool process_start(struct process *p, struct err *err);
 void process_stop(struct process *p);
 void process_release(struct process *p);
 
+/* The log is this process's own: it is the whole cluster. */
+static inline bool process_is_alone(const struct process *p)
+{
+    return p->log_cfg.kafka_address.n == 0;
+}
+
 size_t process_n_modules(void);
+/* It is there in a process of these roles. */
+bool process_has_module(const struct process *p, size_t i);
 const char *process_module_name(size_t i);
-/* As shown: an ingester that has not caught up is Starting. detail (may be NULL) says how far it is. */
+/* As shown: a module that runs but is not ready yet is Starting. detail (may be NULL) says what is missing. */
 enum module_state process_module_state(struct process *p, size_t i, struct err *detail);
 
 /* The pages of pages.c; their arg is the struct process. */

@@ -17,8 +17,8 @@ struct flag_room {
     size_t n;
 };
 
-#define FLAG_MAX_ROOMS 16
-#define FLAG_MAX_FLAGS 1024
+#define FLAG_MAX_ROOMS 32
+#define FLAG_MAX_FLAGS 2048
 
 struct flag_set {
     struct arena arena; /* every parsed string and list */

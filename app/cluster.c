@@ -1,0 +1,300 @@
+/*
+ * What joins this process with others: gossip, the stores and views of the rings, and its ingesters' seats in them.
+ *
+ * With the embedded log the cluster is this process: its rings live in memory, every partition of the log is ACTIVE from the start, and one ingester a
+ * partition runs here. With Kafka a process has one ingester, whose partition is the number at the end of its instance id.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "app/modules.h"
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/logger.h"
+#include "ring/memberlist/page.h"
+
+#define INGESTER_RING "ingester.ring."
+#define PARTITION_RING "ingester.partition-ring."
+
+#define KV_ROW(...) FLAG_ROW(kv_config, __VA_ARGS__)
+
+static const struct flag_def instance_kv_flags[] = {
+#define FLAG KV_ROW
+#define RING_FLAG INGESTER_RING
+#define RING_YAML INGESTER_RING
+#include "ring/kv_flags.def"
+#undef RING_FLAG
+#undef RING_YAML
+#undef FLAG
+};
+
+static const struct flag_def partition_kv_flags[] = {
+#define FLAG KV_ROW
+#define RING_FLAG PARTITION_RING
+#define RING_YAML "ingester.partition_ring."
+#include "ring/kv_flags.def"
+#undef RING_FLAG
+#undef RING_YAML
+#undef FLAG
+};
+
+void cluster_add_flags(struct process *p)
+{
+    struct cluster_config *c = &p->cluster;
+    flag_set_add(p->flags, "Gossip", memberlist_flags, memberlist_flags_n, &c->gossip);
+    flag_set_add(p->flags, "Ingester ring", instance_kv_flags, ARRAY_LEN(instance_kv_flags), &c->instance_kv);
+    flag_set_add(p->flags, "Ingester ring", ingester_ring_member_flags, ingester_ring_member_flags_n, &c->member);
+    flag_set_add(p->flags, "Ingester ring", ingester_ring_flags, ingester_ring_flags_n, &c->ingester_ring);
+    flag_set_add(p->flags, "Partitions ring", partition_kv_flags, ARRAY_LEN(partition_kv_flags), &c->partition_kv);
+    flag_set_add(p->flags, "Distributor ring", distributor_kv_flags, distributor_kv_flags_n, &c->distributor_kv);
+    flag_set_add(p->flags, "Distributor ring", distributor_member_flags, distributor_member_flags_n, &c->distributor_member);
+    flag_set_add(p->flags, "Partitions ring", partition_ring_flags, partition_ring_flags_n, &c->partitions);
+}
+
+/* --- gossip ---------------------------------------------------------------------------------------------------------- */
+
+static bool is_gossiped(const struct kv_config *kv)
+{
+    return strcmp(kv->store, "memberlist") == 0;
+}
+
+static bool wants_gossip(const struct process *p)
+{
+    return !process_is_alone(p) && (is_gossiped(&p->cluster.instance_kv) || is_gossiped(&p->cluster.partition_kv) ||
+                                    is_gossiped(&p->cluster.distributor_kv));
+}
+
+bool gossip_start(struct process *p, struct err *err)
+{
+    if (!wants_gossip(p))
+        return true;
+    struct memberlist_config cfg;
+    struct kv_codecs codecs = {0};
+    kv_codecs_add(&codecs, &ring_desc_codec);
+    kv_codecs_add(&codecs, &partition_desc_codec);
+    return memberlist_config_from_flags(&p->cluster.gossip, &cfg, err) &&
+           (p->gossip = memberlist_new(&cfg, &codecs, err)) && memberlist_start(p->gossip, err);
+}
+
+bool gossip_ready(struct process *p, struct err *ret)
+{
+    if (!p->gossip || p->cluster.gossip.join.n == 0 || memberlist_wait_joined(p->gossip, 0))
+        return true;
+    return err_set(ret, ERR_UNAVAILABLE, "no member of -memberlist.join has answered yet");
+}
+
+void gossip_stop(struct process *p)
+{
+    if (p->gossip)
+        memberlist_leave(p->gossip);
+    memberlist_free(p->gossip);
+    p->gossip = NULL;
+}
+
+struct kv_stores cluster_stores(struct process *p)
+{
+    return (struct kv_stores){p->memory_kv, p->gossip ? memberlist_kv(p->gossip) : NULL};
+}
+
+static struct kv *open_store(struct process *p, const struct kv_config *cfg, const char *flag, const char *name,
+                             struct err *err)
+{
+    struct kv_stores stores = cluster_stores(p);
+    struct kv_config own = *cfg;
+    if (process_is_alone(p))
+        own.store = "inmemory";
+    return kv_open(&own, &(struct kv_user){flag, name}, &stores, err);
+}
+
+/* --- the rings --------------------------------------------------------------------------------------------------------- */
+
+bool instance_ring_start(struct process *p, struct err *err)
+{
+    const struct ring_config cfg = {
+        .replication_factor = (size_t)p->cluster.ingester_ring.replication_factor,
+        .heartbeat_timeout_ms = p->cluster.member.heartbeat_timeout,
+        .zone_awareness = p->cluster.ingester_ring.zone_awareness_enabled,
+    };
+    p->memory_kv = kv_inmemory_new(16);
+    return (p->instance_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-ring", err)) &&
+           (p->instances = ring_new(p->instance_kv, SL(RING_KEY_INGESTERS), &cfg, err));
+}
+
+void instance_ring_stop(struct process *p)
+{
+    ring_free(p->instances);
+    kv_free(p->instance_kv);
+    kv_free(p->memory_kv);
+    p->instances = NULL;
+    p->instance_kv = p->memory_kv = NULL;
+}
+
+/* Every partition of the embedded log, ACTIVE; whoever owns them says so himself. */
+static enum kv_cas put_partitions(void *arg, void **value, struct err *err)
+{
+    (void)err;
+    const struct process *p = arg;
+    struct partition_desc *d = partition_desc_new();
+    bool changed;
+    for (int32_t i = 0; i < plog_partitions(p->log); i++) {
+        partition_create(d, i, clock_wall_ms());
+        partition_change_state(d, i, PARTITION_ACTIVE, clock_wall_ms(), &changed, NULL);
+    }
+    partition_desc_free(*value);
+    *value = d;
+    return KV_CAS_STORE;
+}
+
+/* The watcher is told by a thread of the store's. */
+static void wait_for_partitions(struct process *p)
+{
+    for (size_t n = 0; n == 0;) {
+        struct partition_view *v = partition_watcher_current(p->partitions);
+        partition_view_readers(v, &n);
+        partition_view_free(v);
+        if (n == 0)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+bool partition_ring_start(struct process *p, struct err *err)
+{
+    const struct slice key = SL(RING_KEY_INGESTER_PARTITIONS);
+    p->partition_kv = open_store(p, &p->cluster.partition_kv, PARTITION_RING, "ingester-partitions-watcher", err);
+    if (!p->partition_kv || !(p->partitions = partition_watcher_new(p->partition_kv, key, err)))
+        return false;
+    if (!process_is_alone(p))
+        return true;
+    if (!kv_cas(p->partition_kv, key, &partition_desc_codec, put_partitions, p, err))
+        return false;
+    wait_for_partitions(p);
+    return true;
+}
+
+void partition_ring_stop(struct process *p)
+{
+    partition_watcher_free(p->partitions);
+    kv_free(p->partition_kv);
+    p->partitions = NULL;
+    p->partition_kv = NULL;
+}
+
+/* --- ingesters and their seats ------------------------------------------------------------------------------------------ */
+
+static bool seat_identity(struct process *p, int32_t partition, struct ring_member_identity *ret, struct err *err)
+{
+    if (!process_is_alone(p))
+        return ring_member_resolve(&p->cluster.member, INGESTER_RING, (uint16_t)p->rpc.grpc_listen_port, ret, err);
+    snprintf(ret->id, sizeof(ret->id), "ingester-%d", partition);
+    snprintf(ret->addr, sizeof(ret->addr), "127.0.0.1:%lld", (long long)p->rpc.grpc_listen_port);
+    ret->zone[0] = '\0';
+    return true;
+}
+
+static bool add_seat(struct process *p, const struct ring_member_identity *self, int32_t partition, const char *dir,
+                     struct err *err)
+{
+    char own[PATH_MAX + 32];
+    snprintf(own, sizeof(own), "%s/partition-%d", dir, partition);
+    struct seat *s = &p->seats[p->n_seats++];
+    s->id = strdup(self->id);
+    struct member_config cfg;
+    if (!member_config_of(&p->cluster.ingester_ring, &p->cluster.member, &p->cluster.partitions, self, partition, own, &cfg, err))
+        return false;
+    if (process_is_alone(p))
+        cfg.min_ready_ms = cfg.observe_ms = 0; /* nobody else has to hear of it */
+    return (s->ingester = ingester_new(&p->ingest, &p->limits_provider, p->log, partition, own, self->id,
+                                       p->data_dir.hash_seed, err)) &&
+           (s->service = ingest_service_new(&p->ingest, s->ingester, partition, p->last_produced)) &&
+           (s->member = member_new(&cfg, p->member_kv, p->member_partition_kv, s->ingester, err)) &&
+           ingester_start(s->ingester, err);
+}
+
+static bool add_seats(struct process *p, const char *dir, struct err *err)
+{
+    struct ring_member_identity self;
+    int32_t partition = 0, n = process_is_alone(p) ? plog_partitions(p->log) : 1;
+    p->seats = calloc((size_t)n, sizeof(p->seats[0]));
+    ASSERT(p->seats);
+    for (int32_t i = 0; i < n; i++) {
+        if (!seat_identity(p, i, &self, err) || !member_partition_of(self.id, &partition, err) ||
+            !add_seat(p, &self, partition, dir, err))
+            return false;
+    }
+    return true;
+}
+
+bool ingesters_start(struct process *p, struct err *err)
+{
+    char dir[PATH_MAX];
+    snprintf(dir, sizeof(dir), "%s/tsdb", p->app.data_dir);
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
+        return err_errno(err, ERR_IO, errno, "making folder %s", dir);
+    return (p->member_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-lifecycler", err)) &&
+           (p->member_partition_kv =
+                open_store(p, &p->cluster.partition_kv, PARTITION_RING, "ingester-partitions-lifecycler", err)) &&
+           add_seats(p, dir, err);
+}
+
+void ingesters_stop(struct process *p)
+{
+    for (size_t i = 0; i < p->n_seats; i++)
+        ingester_stop(p->seats[i].ingester);
+    for (size_t i = 0; i < p->n_seats; i++) {
+        struct seat *s = &p->seats[i];
+        member_stop(s->member);
+        member_free(s->member);
+        ingest_service_free(s->service);
+        ingester_free(s->ingester);
+        free(s->id);
+    }
+    free(p->seats);
+    kv_free(p->member_kv);
+    kv_free(p->member_partition_kv);
+    p->seats = NULL;
+    p->n_seats = 0;
+    p->member_kv = p->member_partition_kv = NULL;
+}
+
+/* Last of all, when everything that others may ask for is there. */
+bool membership_start(struct process *p, struct err *err)
+{
+    for (size_t i = 0; i < p->n_seats; i++)
+        if (!member_start(p->seats[i].member, err))
+            return false;
+    return true;
+}
+
+void membership_stop(struct process *p)
+{
+    for (size_t i = 0; i < p->n_seats; i++)
+        member_leave(p->seats[i].member);
+}
+
+bool membership_ready(struct process *p, struct err *ret)
+{
+    for (size_t i = 0; i < p->n_seats; i++)
+        if (!member_ready(p->seats[i].member, ret))
+            return false;
+    return true;
+}
+
+/* --- pages and endpoints -------------------------------------------------------------------------------------------------- */
+
+void cluster_add_routes(struct process *p)
+{
+    static const struct memberlist_view views[] = {{&partition_desc_codec, partition_desc_json}};
+    const char *prefix = p->app.prometheus_http_prefix;
+    p->gossip_page = (struct memberlist_page){.m = p->gossip, .views = views, .n_views = ARRAY_LEN(views)};
+    p->partition_page = (struct partition_ring_page){p->partition_kv, RING_KEY_INGESTER_PARTITIONS, "collectors/ingester-partitions"};
+    http_server_add(p->server, prefix, memberlist_routes, memberlist_routes_n, &p->gossip_page);
+    http_server_add(p->server, prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
+    /* Several ingesters are in one process only when it is alone, and then nobody scales it. */
+    if (p->n_seats == 1)
+        http_server_add(p->server, prefix, member_routes, member_routes_n, p->seats[0].member);
+}
