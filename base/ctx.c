@@ -1,5 +1,7 @@
 #include "base/ctx.h"
 
+#include <string.h>
+
 #include "base/clock.h"
 
 bool ctx_check(const struct ctx *ctx, struct err *err)
@@ -17,4 +19,16 @@ struct slice ctx_tag_find(const struct ctx *ctx, struct slice name)
         if (slice_eq(ctx->tags[i].name, name))
             return ctx->tags[i].value;
     return (struct slice){0};
+}
+
+bool ctx_tag_add(struct ctx *ctx, struct slice name, struct slice value)
+{
+    struct ctx_tag *tags = ARENA_ARRAY(ctx->arena, struct ctx_tag, ctx->n_tags + 1);
+    if (!tags)
+        return false;
+    if (ctx->n_tags)
+        memcpy(tags, ctx->tags, ctx->n_tags * sizeof(*tags));
+    tags[ctx->n_tags++] = (struct ctx_tag){name, value};
+    ctx->tags = tags;
+    return true;
 }

@@ -31,6 +31,8 @@ struct ctx {
 
 /* The value of the first tag of this name; p == NULL when there is none. */
 struct slice ctx_tag_find(const struct ctx *ctx, struct slice name);
+/* Adds one behind the others; name and value stay the caller's, and the list that was there before is left alone. False: the arena is used up. */
+bool ctx_tag_add(struct ctx *ctx, struct slice name, struct slice value);
 
 /* True while the work may go on; else sets ERR_CANCELED ("context canceled") or ERR_TIMEOUT ("context deadline exceeded"). */
 bool ctx_check(const struct ctx *ctx, struct err *err);

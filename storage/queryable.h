@@ -1,8 +1,8 @@
 /*
  * What a query engine asks of a store of series, whoever keeps them: a head in this process, an ingester over RPC, blocks.
  *
- * A select gives batches of series with their chunks still encoded. Everything returned (labels, chunk bytes) stays valid until
- * series_set_release, and is charged to ctx->arena where it had to be copied. A set is used by one thread.
+ * A select gives batches of series with their chunks still encoded. Labels stay valid until series_set_release, chunks at least until the next call on
+ * the set (those of a head in this process until its release too). What had to be copied is charged to ctx->arena. A set is used by one thread.
  */
 #pragma once
 
