@@ -1,0 +1,184 @@
+/* Life of the queryable, and the plan of a call: which partitions, and in which order the owners of each are asked. */
+#include "read/ingesters/ingesters.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "read/ingesters/ingesters_int.h"
+
+#define METRICS_ROOM ingesters
+#define METRICS_DEF "read/ingesters/ingesters_metrics.def"
+#define METRICS_DEFINE_ONLY
+#include "base/metrics_table.h"
+
+const double ingesters_buckets_seconds[] = {0.001, 0.004, 0.016, 0.064, 0.256, 1.024, 4.096, 16.384, INFINITY};
+
+const struct flag_def ingesters_flags[] = {
+#define FLAG(...) FLAG_ROW(ingesters_config, __VA_ARGS__)
+#include "read/ingesters/ingesters_flags.def"
+#undef FLAG
+};
+const size_t ingesters_flags_n = ARRAY_LEN(ingesters_flags);
+
+static const struct queryable_ops ingesters_ops = {
+    .select = ingesters_select,
+    .label_names = ingesters_label_names,
+    .label_values = ingesters_label_values,
+    .metadata = ingesters_metadata,
+    .exemplars = ingesters_exemplars,
+};
+
+static struct rpc_client_config client_config(const struct ingesters_config *cfg)
+{
+    return (struct rpc_client_config){
+        .max_recv_msg_bytes = cfg->client_max_recv_msg_size > 0 ? (uint64_t)cfg->client_max_recv_msg_size : 0,
+        .connect_timeout_ms = cfg->client_connect_timeout,
+        .backoff_min_ms = cfg->client_backoff_base_delay,
+        .backoff_max_ms = cfg->client_backoff_max_delay,
+    };
+}
+
+struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts)
+{
+    ingesters_metrics_register();
+    struct ingesters *q = calloc(1, sizeof(*q));
+    ASSERT(q);
+    q->base.ops = &ingesters_ops;
+    q->cfg = parts->cfg;
+    q->limits = parts->limits;
+    q->partitions = parts->partitions;
+    q->instances = parts->instances;
+    q->zone = strdup(parts->zone ? parts->zone : "");
+    q->local = calloc(parts->n_local + 1, sizeof(*q->local));
+    ASSERT(q->zone && q->local);
+    for (size_t i = 0; i < parts->n_local; i++) {
+        const char *id = strdup(parts->local[i].id);
+        ASSERT(id);
+        q->local[q->n_local++] = (struct local_ingester){id, parts->local[i].queryable};
+    }
+    atomic_init(&q->calls, (uint_fast64_t)clock_wall_ns());
+    struct rpc_client_config cfg = client_config(parts->cfg);
+    peers_init(&q->peers, &cfg);
+    return &q->base;
+}
+
+void ingesters_queryable_free(struct queryable *base)
+{
+    if (!base)
+        return;
+    struct ingesters *q = ingesters_of(base);
+    peers_release(&q->peers);
+    for (size_t i = 0; i < q->n_local; i++)
+        free((char *)q->local[i].id);
+    free(q->local);
+    free(q->zone);
+    free(q);
+}
+
+bool over_memory(const struct ctx *ctx, struct err *err)
+{
+    return err_set(err, ERR_MAX_QUERY_MEMORY,
+                   "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %zu bytes)",
+                   ctx->arena->budget_bytes);
+}
+
+/* --- the order of owners -------------------------------------------------------------------------------------------------------- */
+
+enum { RANK_LOCAL, RANK_ZONE, RANK_OTHER };
+
+static bool is_preferred(const struct ingesters *q, const char *zone)
+{
+    const struct flag_list *zones = &q->cfg->preferred_zones;
+    if (zones->n == 0)
+        return q->zone[0] && strcmp(q->zone, zone) == 0;
+    for (size_t i = 0; i < zones->n; i++)
+        if (strcmp(zones->items[i], zone) == 0)
+            return true;
+    return false;
+}
+
+static struct owner owner_of(const struct ingesters *q, const struct ring_instance *in)
+{
+    struct owner o = {.instance = in, .rank = is_preferred(q, in->zone) ? RANK_ZONE : RANK_OTHER};
+    for (size_t i = 0; i < q->n_local; i++)
+        if (strcmp(q->local[i].id, in->id) == 0) {
+            o.local = q->local[i].queryable;
+            o.rank = RANK_LOCAL;
+        }
+    return o;
+}
+
+/* splitmix64: good enough to spread load, and needs no state of its own. */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* Each into a random place among those before it of its own rank: every order of equals is as likely. */
+static void put_owner(struct part *p, struct owner o, uint64_t *random)
+{
+    size_t lower = 0;
+    while (lower < p->n_owners && p->owners[lower].rank < o.rank)
+        lower++;
+    size_t upper = lower;
+    while (upper < p->n_owners && p->owners[upper].rank == o.rank)
+        upper++;
+    size_t at = lower + (size_t)(next_random(random) % (upper - lower + 1));
+    memmove(&p->owners[at + 1], &p->owners[at], (p->n_owners - at) * sizeof(o));
+    p->owners[at] = o;
+    p->n_owners++;
+}
+
+/* --- the plan -------------------------------------------------------------------------------------------------------------------- */
+
+static bool plan_part(struct ingesters *q, struct ctx *ctx, const struct partition_view *view, const struct ring_snapshot *instances, int64_t now_ms,
+                      uint64_t *random, struct part *p, struct err *err)
+{
+    struct replication_set set;
+    if (!partition_view_owners(view, p->partition, instances, now_ms, &set, err))
+        return false;
+    p->owners = arena_array(ctx->arena, set.n, sizeof(*p->owners));
+    for (size_t i = 0; i < set.n && p->owners; i++)
+        put_owner(p, owner_of(q, set.instances[i]), random);
+    replication_set_release(&set);
+    return p->owners || over_memory(ctx, err);
+}
+
+/* As many as readers read, or fewer for a tenant with a shard size. */
+static size_t tenant_partitions(const struct ingesters *q, const struct ctx *ctx, const struct partition_view *view, int64_t now_ms, int32_t *ret)
+{
+    const struct limits *l = limits_of(q->limits, ctx->tenant);
+    int64_t lookback_ms = l->query_ingesters_within;
+    /* Without a lookback nothing says which partitions the tenant used to have. */
+    bool sharded = q->cfg->shuffle_sharding && lookback_ms > 0;
+    return partition_view_tenant_readers(view, ctx->tenant, sharded ? l->ingestion_partitions_tenant_shard_size : 0, lookback_ms, now_ms, ret);
+}
+
+bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_view *view, const struct ring_snapshot *instances, struct part **ret,
+                size_t *ret_n, struct err *err)
+{
+    size_t n_readers;
+    int64_t now_ms = clock_wall_ms();
+    partition_view_readers(view, &n_readers);
+    if (partition_view_desc(view)->n_partitions == 0)
+        return err_set(err, ERR_INTERNAL, "empty ring");
+    int32_t *ids = ARENA_ARRAY(ctx->arena, int32_t, n_readers + 1);
+    struct part *parts = arena_zalloc(ctx->arena, (n_readers + 1) * sizeof(*parts));
+    if (!ids || !parts)
+        return over_memory(ctx, err);
+    size_t n = tenant_partitions(q, ctx, view, now_ms, ids);
+    uint64_t random = atomic_fetch_add_explicit(&q->calls, 1, memory_order_relaxed);
+    for (size_t i = 0; i < n; i++) {
+        parts[i].partition = ids[i];
+        if (!plan_part(q, ctx, view, instances, now_ms, &random, &parts[i], err))
+            return false;
+    }
+    *ret = parts;
+    *ret_n = n;
+    return true;
+}

@@ -1,0 +1,127 @@
+/* One client for each ingester's address. It is kept as long as the instance is in the ring, and dropped at a sweep afterwards, with its last request. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "read/ingesters/ingesters_int.h"
+
+#define SWEEP_EVERY_MS 10000
+
+void peers_init(struct peers *p, const struct rpc_client_config *cfg)
+{
+    *p = (struct peers){.clients = rpc_clients_new(cfg), .swept_ms = clock_mono_ms()};
+    pthread_mutex_init(&p->lock, NULL);
+}
+
+static void peer_free(struct peer *peer)
+{
+    rpc_client_free(peer->client);
+    free(peer->addr);
+    free(peer);
+    metric_add(metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]), -1);
+}
+
+void peers_release(struct peers *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        ASSERT(p->items[i]->refs == 0);
+        peer_free(p->items[i]);
+    }
+    free(p->items);
+    rpc_clients_free(p->clients);
+    pthread_mutex_destroy(&p->lock);
+}
+
+/* The first place whose address is not below this one. */
+static size_t place_of(const struct peers *p, const char *addr)
+{
+    size_t low = 0, high = p->n;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (strcmp(p->items[mid]->addr, addr) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct peer *insert(struct peers *p, size_t at, const char *addr)
+{
+    if (p->n == p->cap) {
+        p->cap = p->cap ? p->cap * 2 : 16;
+        p->items = realloc(p->items, p->cap * sizeof(*p->items));
+        ASSERT(p->items);
+    }
+    struct peer *peer = calloc(1, sizeof(*peer));
+    ASSERT(peer);
+    peer->addr = strdup(addr);
+    ASSERT(peer->addr);
+    peer->client = rpc_client_new(p->clients, addr);
+    memmove(&p->items[at + 1], &p->items[at], (p->n - at) * sizeof(*p->items));
+    p->items[at] = peer;
+    p->n++;
+    metric_add(metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]), 1);
+    return peer;
+}
+
+struct peer *peers_get(struct peers *p, const char *addr)
+{
+    pthread_mutex_lock(&p->lock);
+    size_t at = place_of(p, addr);
+    bool found = at < p->n && strcmp(p->items[at]->addr, addr) == 0;
+    struct peer *peer = found ? p->items[at] : insert(p, at, addr);
+    peer->refs++;
+    pthread_mutex_unlock(&p->lock);
+    return peer;
+}
+
+void peers_put(struct peers *p, struct peer *peer)
+{
+    pthread_mutex_lock(&p->lock);
+    bool last = --peer->refs == 0 && peer->dropped;
+    pthread_mutex_unlock(&p->lock);
+    if (last)
+        peer_free(peer);
+}
+
+static bool in_ring(const struct ring_desc *d, const char *addr)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (strcmp(d->instances[i].addr, addr) == 0)
+            return true;
+    return false;
+}
+
+/* Takes out of the table whoever has left the ring; those without requests are listed in idle[p->n]. Needs the lock. */
+static size_t drop_locked(struct peers *p, const struct ring_desc *d, struct peer **idle)
+{
+    size_t n = 0, n_idle = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        struct peer *peer = p->items[i];
+        peer->dropped = !in_ring(d, peer->addr);
+        if (!peer->dropped)
+            p->items[n++] = peer;
+        else if (peer->refs == 0)
+            idle[n_idle++] = peer;
+    }
+    p->n = n;
+    return n_idle;
+}
+
+void peers_sweep(struct peers *p, const struct ring_snapshot *instances)
+{
+    struct peer **idle = NULL;
+    size_t n_idle = 0;
+    pthread_mutex_lock(&p->lock);
+    if (clock_mono_ms() - p->swept_ms >= SWEEP_EVERY_MS) {
+        p->swept_ms = clock_mono_ms();
+        idle = calloc(p->n + 1, sizeof(*idle));
+        ASSERT(idle);
+        n_idle = drop_locked(p, ring_snapshot_desc(instances), idle);
+    }
+    pthread_mutex_unlock(&p->lock);
+    for (size_t i = 0; i < n_idle; i++)
+        peer_free(idle[i]);
+    free(idle);
+}
