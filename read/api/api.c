@@ -125,9 +125,10 @@ static void call_init(struct call *c, struct http_request *req, struct query_api
     buf_init(&c->body, api->cfg->max_response_bytes);
 }
 
+/* Says to the store how fresh the answer must be, and waits here if that is done here. */
 static bool wait_for_writes(struct call *c)
 {
-    return !c->api->barrier || c->api->barrier(c->api->barrier_arg, &c->ctx, &c->err);
+    return add_consistency(c) && (!c->api->barrier || c->api->barrier(c->api->barrier_arg, &c->ctx, &c->err));
 }
 
 static bool check_size(struct call *c)

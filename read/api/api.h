@@ -19,7 +19,9 @@ extern const struct flag_def read_flags[];
 extern const size_t read_flags_n;
 
 /*
- * Waits until the store holds everything that was acknowledged before now: in the single process each query does so. Given by app; NULL: no wait.
+ * Called before a request reads. The ctx's tags say how fresh the answer must be (log/read_consistency.h: from the request's headers, else the tenant's limit). Given by app,
+ * NULL: nothing is to be done. In the single process it waits until the store holds everything that was acknowledged before now, whatever the tags; in a cluster it adds the
+ * offsets for which the ingesters shall wait to the tags of strong reads (read/ingesters/ingesters.h). Tags that it adds lie in ctx->arena.
  */
 typedef bool read_barrier_fn(void *arg, struct ctx *ctx, struct err *err);
 

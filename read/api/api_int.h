@@ -57,6 +57,11 @@ void serve(struct http_request *req, struct query_api *api, const char *op, int 
 #include "read/api/read_routes.def"
 #undef ROUTE
 
+/* --- consistency.c ------------------------------------------------------------------------------------------------------------- */
+
+/* The request's wish, as tags of c->ctx. */
+bool add_consistency(struct call *c);
+
 /* --- params.c: every function sets c->err on failure ------------------------------------------------------------------------- */
 
 /* Unix seconds or RFC 3339. "cannot parse ... to a valid timestamp" */

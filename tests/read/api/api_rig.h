@@ -157,19 +157,26 @@ struct api_rig {
     struct query_api *api;
     atomic_int barriers;
     bool barrier_fails;
+    pthread_mutex_t lock;
+    char tags[512]; /* guarded by lock: of the last request, "name=value;..." */
 };
 
 static bool api_rig_barrier(void *arg, struct ctx *ctx, struct err *err)
 {
     struct api_rig *r = arg;
-    (void)ctx;
     atomic_fetch_add(&r->barriers, 1);
+    pthread_mutex_lock(&r->lock);
+    r->tags[0] = '\0';
+    for (size_t i = 0, n = 0; i < ctx->n_tags && n < sizeof(r->tags); i++)
+        n += (size_t)snprintf(r->tags + n, sizeof(r->tags) - n, "%.*s=%.*s;", SL_FMT(ctx->tags[i].name), SL_FMT(ctx->tags[i].value));
+    pthread_mutex_unlock(&r->lock);
     return !r->barrier_fails || err_set(err, ERR_TIMEOUT, "timed out waiting for the log");
 }
 
 static void api_rig_new(struct api_rig *r)
 {
     memset(r, 0, sizeof(*r));
+    pthread_mutex_init(&r->lock, NULL);
     rig_new(&r->http);
     flag_set_add(r->http.flags, "Querier", read_flags, read_flags_n, &r->cfg);
     flag_set_add(r->http.flags, "Limits", limits_flags, limits_flags_n, &r->limits);
@@ -190,7 +197,7 @@ static void api_rig_stop(struct api_rig *r)
     cr_assert_eq(r->store.open_sets, 0);
 }
 
-static struct reply api_ask(struct api_rig *r, const char *path_and_query)
+UNUSED static struct reply api_ask(struct api_rig *r, const char *path_and_query)
 {
     char path[4096];
     snprintf(path, sizeof(path), "/prometheus/api/v1/%s", path_and_query);
@@ -203,7 +210,7 @@ struct api_case {
     const char *body; /* "" = not compared */
 };
 
-static void api_check(struct api_rig *r, const struct api_case *cases, size_t n)
+UNUSED static void api_check(struct api_rig *r, const struct api_case *cases, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         struct reply a = api_ask(r, cases[i].path);
