@@ -375,8 +375,7 @@ static void fetch_failed(struct consumer *c, const struct err *err)
     }
     if (may_log(ing))
         LOG_ERROR("cannot fetch from the log", {"partition", LOG_I64(ing->partition)}, {"err", LOG_ERR(err)});
-    if (!atomic_load(&ing->stop_consumer))
-        sleep_ms(c->retry_ms);
+    sleep_ms(c->retry_ms);
     c->retry_ms = MIN(2 * c->retry_ms, RETRY_MAX_MS);
 }
 
@@ -434,6 +433,8 @@ static void consume(struct consumer *c)
         int64_t asked_ns = clock_mono_ns();
         int64_t wait_ms = atomic_load(&ing->stop_consumer) ? 0 : FETCH_WAIT_MS;
         if (!plog_fetch(ing->log, ing->partition, ing->position, (size_t)ing->cfg.fetch_max_bytes, wait_ms, &b, &err)) {
+            if (c->stop_at_ms)
+                return; /* the next start reads the rest */
             fetch_failed(c, &err);
             continue;
         }

@@ -313,12 +313,12 @@ void catch_up_check(struct ingester *ing)
 {
     struct catch_up *c = &ing->catch_up;
     bool known = true;
-    while (known && ing->position >= atomic_load(&c->target)) {
+    while (known && (!waits_for_lag(ing) || ing->position >= atomic_load(&c->target))) {
         int64_t now_ms = clock_mono_ms();
         int64_t lag_ms = now_ms - c->asked_ms;
         if (!waits_for_lag(ing) || lag_will_do(ing, lag_ms, now_ms)) {
             atomic_store(&ing->ready, true);
-            LOG_INFO("caught up with the log", {"partition", LOG_I64(ing->partition)},
+            LOG_INFO("the ingester serves", {"partition", LOG_I64(ing->partition)},
                      {"offset", LOG_I64(ing->position - 1)}, {"lag_ms", LOG_I64(lag_ms)});
             return;
         }

@@ -15,6 +15,8 @@ struct world {
     struct limits_provider limits;
     struct flag_set *flags;
     struct plog *log;
+    struct plog *front; /* what the ingester is given instead of the log; NULL = the log itself */
+    int64_t produce_ms; /* when the next record is produced; 0 = T0 */
     struct ingester *ing;
     bool hints;
     uint64_t hint_seed;
@@ -58,7 +60,7 @@ static inline bool world_try_start(struct world *w, struct err *err)
     if (!w->log)
         world_open_log(w);
     snprintf(dir, sizeof(dir), "%s/ingester", w->dir);
-    w->ing = ingester_new(&w->cfg, &w->limits, w->log, 0, dir, "ingester-0", RIG_SEED, err);
+    w->ing = ingester_new(&w->cfg, &w->limits, w->front ? w->front : w->log, 0, dir, "ingester-0", RIG_SEED, err);
     return w->ing && ingester_start(w->ing, err);
 }
 
@@ -121,7 +123,7 @@ static inline void world_produce(struct world *w, struct plog_record rec)
     struct err err;
     pthread_mutex_init(&p.lock, NULL);
     pthread_cond_init(&p.cond, NULL);
-    rec.timestamp_ms = T0;
+    rec.timestamp_ms = w->produce_ms ? w->produce_ms : T0;
     if (!plog_produce(w->log, &p.p, &err))
         abort();
     pthread_mutex_lock(&p.lock);
