@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "net/cluster.h"
 #include "net/http_int.h"
 
 #define MAX_CONNS 20000
@@ -64,6 +65,10 @@ void http_server_unref(struct http_server *s)
         free(g);
         g = next;
     }
+    for (size_t i = 0; i < s->n_excluded_agents; i++)
+        regfree(&s->excluded_agents[i]);
+    free(s->excluded_agents);
+    tls_context_free(s->tls);
     MHD_destroy_response(s->empty);
     if (s->wake_fd >= 0)
         close(s->wake_fd);
@@ -120,14 +125,15 @@ uint16_t http_server_port(const struct http_server *s)
 
 /* --- start ----------------------------------------------------------------------------------------------------- */
 
-static size_t sane_conn_limit(int64_t wanted)
+/* A connection with TLS takes three descriptors. */
+static size_t sane_conn_limit(int64_t wanted, bool tls)
 {
     if (wanted > 0)
         return (size_t)wanted;
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY)
         return MAX_CONNS;
-    return MIN(MAX((size_t)files.rlim_cur / 4 * 3, (size_t)16), (size_t)MAX_CONNS);
+    return MIN(MAX((size_t)files.rlim_cur / 4 * (tls ? 1 : 3), (size_t)16), (size_t)MAX_CONNS);
 }
 
 static size_t n_workers(int64_t wanted, size_t a_core, size_t at_least)
@@ -151,6 +157,8 @@ static bool check_config(const struct http_config *cfg, struct err *err)
         return err_set(err, ERR_CONFIG, "-server.http-conn-memory-bytes must be between 4KiB and 16MiB");
     if (cfg->http_io_threads < 0 || cfg->http_io_threads > HTTP_MAX_IO_THREADS)
         return err_set(err, ERR_CONFIG, "-server.http-io-threads must be between 0 and %d", HTTP_MAX_IO_THREADS);
+    if (!cluster_config_check(cfg, "http", cfg->http_cluster_validation_enabled, cfg->http_cluster_validation_soft, err))
+        return false;
     if (cfg->http_write_queue < 1 || cfg->http_query_queue < 1)
         return err_set(err, ERR_CONFIG, "-server.http-write-queue and -server.http-query-queue must be at least 1");
     if (cfg->http_write_workers < 0 || cfg->http_write_workers > 1024 || cfg->http_query_workers < 0 || cfg->http_query_workers > 1024)
@@ -158,23 +166,50 @@ static bool check_config(const struct http_config *cfg, struct err *err)
     return true;
 }
 
+static bool prepare_agents(struct http_server *s, struct err *err)
+{
+    const struct flag_list *agents = &s->cfg->http_cluster_validation_excluded_agents;
+    s->excluded_agents = calloc(agents->n + 1, sizeof *s->excluded_agents);
+    ASSERT(s->excluded_agents);
+    for (; s->n_excluded_agents < agents->n; s->n_excluded_agents++)
+        if (regcomp(&s->excluded_agents[s->n_excluded_agents], agents->items[s->n_excluded_agents], REG_EXTENDED | REG_NOSUB) != 0)
+            return err_set(err, ERR_CONFIG, "-server.cluster-validation.http.excluded-user-agents: bad regular expression \"%s\"",
+                           agents->items[s->n_excluded_agents]);
+    return true;
+}
+
+static bool prepare_tls(struct http_server *s, struct err *err)
+{
+    const struct http_config *cfg = s->cfg;
+    const struct tls_server_config tls = {.cert_path = cfg->http_tls_cert_path,
+                                          .key_path = cfg->http_tls_key_path,
+                                          .client_auth = cfg->http_tls_client_auth,
+                                          .ca_path = cfg->http_tls_ca_path,
+                                          .min_version = cfg->tls_min_version,
+                                          .cipher_suites = cfg->tls_cipher_suites};
+    if (!tls_server_wanted(&tls))
+        return true;
+    s->tls = tls_server_new(&tls, "http/1.1", err);
+    return s->tls != NULL;
+}
+
 bool http_server_start(struct http_server *s, struct err *err)
 {
     ASSERT(!s->started);
-    if (!check_config(s->cfg, err))
+    if (!check_config(s->cfg, err) || !prepare_agents(s, err) || !prepare_tls(s, err))
         return false;
     int fd;
     if (!http_listen(s->cfg->http_listen_address, s->cfg->http_listen_port, &fd, &s->port, err))
         return false;
     s->listen_fd = fd;
     s->started = true; /* from here on http_server_stop has something to do */
-    s->conn_limit = sane_conn_limit(s->cfg->http_conn_limit);
+    s->conn_limit = sane_conn_limit(s->cfg->http_conn_limit, s->tls != NULL);
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
     s->query_pool = pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
     metric_set_callback(queued_series("write"), queued, s->write_pool);
     metric_set_callback(queued_series("query"), queued, s->query_pool);
-    if (http_conn_start_io(s, err) && http_watch_start(s, err))
+    if (http_conn_start_io(s, err) && http_tls_start(s, err) && http_watch_start(s, err))
         return true;
     http_server_stop(s, 0);
     return false;
@@ -225,9 +260,11 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     abandon_all(s);
     wait_until_quiet(s, ABORT_GRACE_MS);
     http_watch_stop(s);
+    http_tls_close(s);
     for (size_t i = 0; i < s->n_io; i++)
         MHD_stop_daemon(s->io[i]);
     s->n_io = 0;
+    http_tls_stop(s);
     metric_set_callback(queued_series("write"), NULL, NULL);
     metric_set_callback(queued_series("query"), NULL, NULL);
     pool_stop(s->write_pool);

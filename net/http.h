@@ -174,5 +174,7 @@ struct http_families {
     struct metric_family *sent;              /* method, route */
     struct metric_family *connections;       /* protocol */
     struct metric_family *connections_limit; /* protocol */
+    struct metric_family *tls_failed;        /* protocol */
+    struct metric_family *wrong_cluster;     /* protocol, method, cluster_validation_label, request_cluster_validation_label */
 };
 struct http_families http_request_families(void);

@@ -22,7 +22,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/logger.h"
+#include "net/cluster.h"
 #include "net/http_int.h"
 
 #define REQUEST_ARENA_BUDGET ((size_t)1 << 30)
@@ -207,10 +209,51 @@ static bool admit_body(struct http_request *req)
     return true;
 }
 
+/* Whether the path holds a slash and one of these after it: there may be a prefix before and more behind. */
+static bool is_excluded_path(struct slice path, const char *const *items, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct slice item = slice_of(items[i] + (items[i][0] == '/'));
+        for (size_t at = 0; at + item.n < path.n; at++)
+            if (path.p[at] == '/' && memcmp(path.p + at + 1, item.p, item.n) == 0)
+                return true;
+    }
+    return false;
+}
+
+static bool check_cluster(struct http_request *req)
+{
+    static const char *const always[] = {"metrics", "ready", "debug/pprof"};
+    const struct http_config *cfg = req->server->cfg;
+    const struct flag_list *paths = &cfg->http_cluster_validation_excluded_paths;
+    if (!cfg->http_cluster_validation_enabled || is_excluded_path(req->path, always, ARRAY_LEN(always)) ||
+        is_excluded_path(req->path, paths->items, paths->n))
+        return true;
+    const char *agent = http_header(req, "User-Agent").p; /* headers' copies end with a NUL */
+    for (size_t i = 0; agent && i < req->server->n_excluded_agents; i++)
+        if (regexec(&req->server->excluded_agents[i], agent, 0, NULL, 0) == 0)
+            return true;
+    struct err err = ERR_NONE;
+    struct slice route = slice_of(req->entry->label);
+    if (cluster_label_check(cfg, "http", cfg->http_cluster_validation_soft, route, http_header(req, "X-Cluster"), &err))
+        return true;
+    struct buf body = {0};
+    struct json j;
+    json_init(&j, &body);
+    json_obj(&j);
+    json_key(&j, SL("cluster_validation_error_message"));
+    json_str(&j, slice_of(err.text));
+    json_key(&j, SL("route"));
+    json_str(&j, route);
+    json_obj_end(&j);
+    http_respond(req, 511, "application/json", &body);
+    return false;
+}
+
 static void admit(struct http_request *req)
 {
     struct http_server *s = req->server;
-    if (!http_route_request(req))
+    if (!http_route_request(req) || !check_cluster(req))
         return;
     const struct http_route *route = req->entry->route;
     req->limit_bytes = route->flags & HTTP_BIG_BODY ? s->limits.max_push_body_bytes : s->limits.max_body_bytes;

@@ -3,13 +3,16 @@
 
 #include <microhttpd.h>
 #include <pthread.h>
+#include <regex.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/metrics.h"
 #include "base/pool.h"
 #include "net/http.h"
+#include "net/tls.h"
 
 #define METRICS_ROOM http
 #define METRICS_DEF "net/http_metrics.def"
@@ -153,6 +156,12 @@ struct http_server {
     uint16_t port;
     size_t conn_limit;
     atomic_size_t n_conns;
+    struct http_front *fronts[HTTP_MAX_IO_THREADS]; /* TLS; as many as I/O threads, or none */
+    size_t n_fronts;
+    atomic_size_t n_shaking; /* connections at a front that MHD does not know of yet */
+    struct tls_context *tls; /* NULL: plain */
+    regex_t *excluded_agents; /* cluster validation; immutable after start */
+    size_t n_excluded_agents;
     struct metric *m_conns;
     atomic_uint_fast64_t body_bytes; /* charged by all requests */
 
@@ -212,3 +221,12 @@ void http_watch_stop(struct http_server *s);
 void http_watch_wake(struct http_server *s);
 /* Keeps the socket of a refused request open until its client has stopped sending, so that it can read the answer. */
 void http_watch_linger(struct http_server *s, int fd);
+
+/* http_tls.c: what stands before MHD when TLS is served. */
+bool http_tls_start(struct http_server *s, struct err *err);
+/* Before MHD's end: it is given no more connections. */
+void http_tls_close(struct http_server *s);
+/* After MHD's end: sends what it has said, and ends. */
+void http_tls_stop(struct http_server *s);
+/* Takes over a connection that was accepted: handshake, and then to the I/O thread of this number. */
+void http_tls_take(struct http_server *s, size_t io, int fd, const struct sockaddr_storage *addr, socklen_t len);

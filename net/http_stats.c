@@ -23,7 +23,9 @@ struct http_families http_request_families(void)
                                   .received = http_metrics[HTTP_M_RECEIVED],
                                   .sent = http_metrics[HTTP_M_SENT],
                                   .connections = http_metrics[HTTP_M_CONNECTIONS],
-                                  .connections_limit = http_metrics[HTTP_M_CONNECTIONS_LIMIT]};
+                                  .connections_limit = http_metrics[HTTP_M_CONNECTIONS_LIMIT],
+                                  .tls_failed = http_metrics[HTTP_M_TLS_FAILED],
+                                  .wrong_cluster = http_metrics[HTTP_M_WRONG_CLUSTER]};
 }
 
 static size_t method_index(enum http_method m)

@@ -47,14 +47,22 @@ static void hand_over(struct http_server *s, int fd, const struct sockaddr_stora
 {
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    struct MHD_Daemon *io = s->io[s->next_io++ % s->n_io];
-    (void)MHD_add_connection(io, fd, (const struct sockaddr *)addr, len); /* closes fd when it fails */
+    size_t io = s->next_io++ % s->n_io;
+    if (s->n_fronts)
+        http_tls_take(s, io, fd, addr, len);
+    else
+        (void)MHD_add_connection(s->io[io], fd, (const struct sockaddr *)addr, len); /* closes fd when it fails */
+}
+
+static bool has_room(struct http_server *s)
+{
+    return atomic_load(&s->n_conns) + atomic_load(&s->n_shaking) < s->conn_limit;
 }
 
 /* False: out of descriptors or memory, better wait a little. */
 static bool accept_some(struct http_server *s)
 {
-    for (int i = 0; i < ACCEPTED_AT_ONCE && atomic_load(&s->n_conns) < s->conn_limit; i++) {
+    for (int i = 0; i < ACCEPTED_AT_ONCE && has_room(s); i++) {
         struct sockaddr_storage addr;
         socklen_t len = sizeof addr;
         int fd = accept4(s->listen_fd, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -179,8 +187,7 @@ static bool has_work(struct http_server *s)
 static size_t fill_fds(struct http_server *s, struct pollfd *fds, bool may_accept)
 {
     fds[0] = (struct pollfd){.fd = s->wake_fd, .events = POLLIN};
-    bool room = atomic_load(&s->n_conns) < s->conn_limit;
-    fds[1] = (struct pollfd){.fd = may_accept && room ? s->listen_fd : -1, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = may_accept && has_room(s) ? s->listen_fd : -1, .events = POLLIN};
     size_t n = 2;
     pthread_mutex_lock(&s->linger_lock);
     for (size_t i = 0; i < s->n_lingers; i++)

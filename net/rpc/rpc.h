@@ -26,6 +26,7 @@
 #include "base/err.h"
 #include "base/flags.h"
 #include "base/slice.h"
+#include "net/tls.h"
 
 /* The numbers are gRPC's. Other numbers travel as they are: Mimir's httpgrpc puts HTTP statuses there. */
 enum rpc_code {
@@ -88,11 +89,18 @@ struct rpc_method {
     rpc_handler *handler;
 };
 
+struct http_config;
 /* cfg must outlive the server. The service grpc.health.v1.Health is there from the start. */
 struct rpc_server *rpc_server_new(const struct rpc_config *cfg);
+/* Before start: what both servers have in common stands among the HTTP server's flags (TLS versions, cipher suites,
+ * cluster labels). Without this call the defaults hold. common must outlive the server. */
+void rpc_server_set_common(struct rpc_server *s, const struct http_config *common);
 /* Before start. The table must outlive the server. */
 void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg);
-/* Errors name the address: "listen tcp 0.0.0.0:9095: address already in use". */
+/* The same for methods with many answers: the cluster label is not looked for there, as Mimir's clients send it with
+ * unary calls only. */
+void rpc_server_add_streams(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg);
+/* Errors name the address: "listen tcp 0.0.0.0:9095: address already in use", or the TLS file. */
 bool rpc_server_start(struct rpc_server *s, struct err *err);
 uint16_t rpc_server_port(const struct rpc_server *s);
 /* What Health/Check answers; serving from the start. Any thread. */
@@ -134,7 +142,11 @@ struct rpc_client_config {
     int64_t backoff_max_ms;       /* ... doubled with each failure up to this; 0: 10 s */
     int64_t keepalive_time_ms;    /* a ping when nothing came for so long while calls run; 0: 20 s */
     int64_t keepalive_timeout_ms; /* 0: 10 s */
+    const char *cluster_label;    /* sent with unary calls; NULL or "": none. Must outlive the clients */
+    struct tls_client_config tls; /* all zero: plain. Its strings must outlive the clients */
 };
+/* Whether TLS' files can be read and its words are known. Without this a client that cannot connect says why. */
+bool rpc_client_config_check(const struct rpc_client_config *cfg, struct err *err);
 
 /* An I/O thread for the connections of many clients. */
 struct rpc_clients;
@@ -156,6 +168,8 @@ struct rpc_args {
     /* Streams only: our side is not ended after the request, for methods that live as long as it is open (etcd's Watch).
      * Without a deadline in ctx the stream has none. */
     bool keep_open;
+    /* Streams only: the method has one answer, so what goes with unary calls (the cluster's label) goes with it. */
+    bool unary;
 };
 
 /*

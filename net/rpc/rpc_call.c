@@ -9,6 +9,7 @@
 #include "net/rpc/rpc_client_int.h"
 
 #define ATTEMPTS 2
+#define FIXED_HEADERS 10 /* of a request, at most */
 
 struct client_stream *rpc_client_stream_of(struct rpc_stream *st)
 {
@@ -62,11 +63,11 @@ static void submit(struct rpc_stream *st)
         return;
     }
     char timeout[16];
-    nghttp2_nv *nv = calloc(8 + cs->n_metadata, sizeof *nv);
+    nghttp2_nv *nv = calloc(FIXED_HEADERS + cs->n_metadata, sizeof *nv);
     ASSERT(nv);
     size_t n = 0;
     nv[n++] = rpc_nv(SL(":method"), SL("POST"));
-    nv[n++] = rpc_nv(SL(":scheme"), SL("http"));
+    nv[n++] = rpc_nv(SL(":scheme"), c->owner->cfg.tls.enabled ? SL("https") : SL("http"));
     nv[n++] = rpc_nv(SL(":path"), slice_of(cs->method));
     nv[n++] = rpc_nv(SL(":authority"), slice_of(c->address));
     nv[n++] = rpc_nv(SL("te"), SL("trailers"));
@@ -76,6 +77,9 @@ static void submit(struct rpc_stream *st)
         rpc_timeout_format(cs->deadline_ms - clock_mono_ms(), timeout);
         nv[n++] = rpc_nv(SL("grpc-timeout"), slice_of(timeout));
     }
+    const char *label = c->owner->cfg.cluster_label;
+    if (cs->unary && label && label[0])
+        nv[n++] = rpc_nv(SL("x-cluster"), slice_of(label));
     for (size_t i = 0; i < cs->n_metadata; i++)
         nv[n++] = rpc_nv(cs->metadata[i].name, cs->metadata[i].value);
     nghttp2_data_provider body = rpc_conn_body(st);
@@ -190,7 +194,9 @@ static void client_closed(struct rpc_stream *st, uint32_t h2_error, bool conn_lo
     struct client_stream *cs = rpc_client_stream_of(st);
     char text[96];
     if (conn_lost) {
-        rpc_client_stream_end(st, RPC_UNAVAILABLE, SL("the connection was lost"), false);
+        const char *reason = st->conn->tls ? tls_reason(st->conn->tls) : "";
+        snprintf(text, sizeof text, "the connection was lost%s%s", reason[0] ? ": " : "", reason);
+        rpc_client_stream_end(st, RPC_UNAVAILABLE, slice_of(text), false);
     } else if (h2_error == NGHTTP2_NO_ERROR) {
         snprintf(text, sizeof text, "unexpected HTTP status code received from server: %d", cs->http_status);
         rpc_client_stream_end(st, cs->http_status == 200 ? RPC_INTERNAL : code_of_http(cs->http_status),
@@ -289,6 +295,7 @@ static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_arg
     cs->client = c;
     cs->ctx = args->ctx;
     cs->deadline_ms = deadline_ms;
+    cs->unary = args->unary;
     cs->method = strdup(args->method);
     ASSERT(cs->method);
     copy_metadata(cs, args);
@@ -404,6 +411,7 @@ bool rpc_call(struct rpc_client *c, const struct rpc_args *args, struct buf *ret
 {
     struct rpc_args unary = *args;
     unary.keep_open = false;
+    unary.unary = true;
     int64_t deadline_ms = call_deadline_ms(c, &unary);
     bool again = true;
     bool fine = false;

@@ -46,7 +46,10 @@ struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg)
         .backoff_max_ms = or_default(cfg->backoff_max_ms, 10000),
         .keepalive_time_ms = or_default(cfg->keepalive_time_ms, 20000),
         .keepalive_timeout_ms = or_default(cfg->keepalive_timeout_ms, 10000),
+        .tls = cfg->tls,
+        .cluster_label = cfg->cluster_label,
     };
+    pthread_mutex_init(&cs->lock, NULL);
     cs->loop = rpc_loop_new();
     struct err err = ERR_NONE;
     bool started = rpc_loop_start(cs->loop, "grpc-client", &err);
@@ -59,6 +62,8 @@ static void clients_unref(struct rpc_clients *cs)
     if (atomic_fetch_sub_explicit(&cs->refs, 1, memory_order_acq_rel) != 1)
         return;
     rpc_loop_unref(cs->loop);
+    tls_context_free(cs->tls);
+    pthread_mutex_destroy(&cs->lock);
     free(cs);
 }
 
@@ -270,10 +275,72 @@ static int dial(struct rpc_client *c, int64_t until_ms, struct err *err)
     return fd;
 }
 
+/* --- TLS (the same thread) ------------------------------------------------------------------------------------- */
+
+/* Made with the first connection; a certificate that is not there yet is a failed attempt like others. */
+static struct tls_context *tls_of(struct rpc_clients *cs, struct err *err)
+{
+    pthread_mutex_lock(&cs->lock);
+    if (!cs->tls)
+        cs->tls = tls_client_new(&cs->cfg.tls, "h2", err);
+    struct tls_context *tls = cs->tls;
+    pthread_mutex_unlock(&cs->lock);
+    return tls;
+}
+
+static bool shake(struct rpc_client *c, struct tls *tls, int fd, int64_t until_ms, struct err *err)
+{
+    for (;;) {
+        enum tls_result result = tls_handshake(tls, err);
+        if (result == TLS_DONE || result == TLS_FAILED)
+            return result == TLS_DONE;
+        if (clock_mono_ms() >= until_ms)
+            return err_set(err, ERR_UNAVAILABLE, "TLS handshake: i/o timeout");
+        if (is_gone(c))
+            return err_set(err, ERR_UNAVAILABLE, "the client is closed");
+        struct pollfd p = {.fd = fd, .events = result == TLS_WANT_READ ? POLLIN : POLLOUT};
+        poll(&p, 1, GONE_POLL_MS);
+    }
+}
+
+/* NULL: no handshake; err says why. */
+static struct tls *encrypt(struct rpc_client *c, int fd, int64_t until_ms, struct err *err)
+{
+    struct err why = ERR_NONE;
+    struct tls_context *ctx = tls_of(c->owner, &why);
+    struct tls *tls = ctx ? tls_new(ctx, fd, c->host, &why) : NULL;
+    if (tls && shake(c, tls, fd, until_ms, &why))
+        return tls;
+    tls_free(tls);
+    err_set(err, ERR_UNAVAILABLE, "connection error: %s: %s", c->address, why.text);
+    return NULL;
+}
+
+bool rpc_client_config_check(const struct rpc_client_config *cfg, struct err *err)
+{
+    struct tls_context *tls = cfg->tls.enabled ? tls_client_new(&cfg->tls, "h2", err) : NULL;
+    bool fine = tls || !cfg->tls.enabled;
+    tls_context_free(tls);
+    return fine;
+}
+
+/* --- connecting ------------------------------------------------------------------------------------------------ */
+
 struct connected {
     struct rpc_client *client; /* counted; the connection's reference */
     int fd;
+    struct tls *tls;
 };
+
+static void connected_free(struct connected *d)
+{
+    if (d->fd >= 0) {
+        tls_free(d->tls);
+        close(d->fd);
+    }
+    rpc_client_unref(d->client);
+    free(d);
+}
 
 void rpc_client_set_idle(struct rpc_client *c)
 {
@@ -283,14 +350,19 @@ void rpc_client_set_idle(struct rpc_client *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-static void connect_failed(struct rpc_client *c, const struct err *why)
+static void back_off_locked(struct rpc_client *c, const struct err *why)
 {
     const struct rpc_client_config *cfg = &c->owner->cfg;
-    pthread_mutex_lock(&c->lock);
-    c->state = CLIENT_IDLE;
     c->backoff_ms = c->backoff_ms ? MIN(c->backoff_ms * 2, cfg->backoff_max_ms) : cfg->backoff_min_ms;
     c->retry_at_ms = clock_mono_ms() + c->backoff_ms;
     c->why = *why;
+}
+
+static void connect_failed(struct rpc_client *c, const struct err *why)
+{
+    pthread_mutex_lock(&c->lock);
+    c->state = CLIENT_IDLE;
+    back_off_locked(c, why);
     struct client_stream *waiting = take_waiting(c);
     pthread_mutex_unlock(&c->lock);
     fail_all(waiting, why);
@@ -302,22 +374,21 @@ static void adopt(void *arg)
     struct connected *d = arg;
     struct rpc_client *c = d->client;
     struct rpc_conn *conn = NULL;
-    if (is_gone(c))
-        close(d->fd);
-    else
-        conn = rpc_conn_new(c->owner->loop, &rpc_client_role, c, d->fd, 0);
-    free(d);
+    if (!is_gone(c)) {
+        conn = rpc_conn_new(c->owner->loop, &rpc_client_role, c, d->fd, d->tls, 0);
+        d->fd = -1;
+    }
     if (!conn) {
         connect_failed(c, &(struct err){.code = ERR_UNAVAILABLE, .text = "the client is closed"});
-        rpc_client_unref(c);
+        connected_free(d);
         return;
     }
+    free(d);
     c->conn = conn;
     conn->keepalive_time_ms = c->owner->cfg.keepalive_time_ms;
     conn->keepalive_timeout_ms = c->owner->cfg.keepalive_timeout_ms;
     pthread_mutex_lock(&c->lock);
     c->state = CLIENT_READY;
-    c->backoff_ms = 0;
     struct client_stream *waiting = take_waiting(c);
     pthread_mutex_unlock(&c->lock);
     kick_all(waiting);
@@ -329,23 +400,22 @@ static void *connect_now(void *arg)
 {
     struct rpc_client *c = arg;
     struct err why = ERR_NONE;
-    int fd = dial(c, clock_mono_ms() + c->owner->cfg.connect_timeout_ms, &why);
-    bool ready = false;
-    if (fd >= 0) {
-        struct connected *d = calloc(1, sizeof *d);
-        ASSERT(d);
-        *d = (struct connected){.client = c, .fd = fd};
-        rpc_client_ref(c);
-        ready = rpc_loop_post(c->owner->loop, adopt, d);
-        if (!ready) {
-            free(d);
-            close(fd);
-            rpc_client_unref(c);
-            err_set(&why, ERR_UNAVAILABLE, "the client is closed");
-        }
+    int64_t until_ms = clock_mono_ms() + c->owner->cfg.connect_timeout_ms;
+    struct connected *d = calloc(1, sizeof *d);
+    ASSERT(d);
+    rpc_client_ref(c);
+    *d = (struct connected){.client = c, .fd = dial(c, until_ms, &why)};
+    bool fine = d->fd >= 0;
+    if (fine && c->owner->cfg.tls.enabled) {
+        d->tls = encrypt(c, d->fd, until_ms, &why);
+        fine = d->tls != NULL;
     }
-    if (!ready)
+    if (fine && !rpc_loop_post(c->owner->loop, adopt, d))
+        fine = err_set(&why, ERR_UNAVAILABLE, "the client is closed");
+    if (!fine) {
         connect_failed(c, &why);
+        connected_free(d);
+    }
     rpc_client_unref(c);
     return NULL;
 }
@@ -419,8 +489,25 @@ void rpc_client_going_away(struct rpc_conn *conn)
     }
 }
 
+/* A server that closes before it has said anything (it may not like our certificate) is as good as none. */
+static void count_closing(struct rpc_conn *conn)
+{
+    struct rpc_client *c = conn->owner;
+    const char *reason = conn->tls ? tls_reason(conn->tls) : "";
+    struct err why = ERR_NONE;
+    err_set(&why, ERR_UNAVAILABLE, "connection error: %s: closed before the server preface was received%s%s", c->address,
+            reason[0] ? ": " : "", reason);
+    pthread_mutex_lock(&c->lock);
+    if (conn->heard)
+        c->backoff_ms = 0;
+    else if (!c->gone)
+        back_off_locked(c, &why);
+    pthread_mutex_unlock(&c->lock);
+}
+
 void rpc_client_conn_closed(struct rpc_conn *conn)
 {
+    count_closing(conn);
     rpc_client_going_away(conn);
     rpc_client_unref(conn->owner);
 }

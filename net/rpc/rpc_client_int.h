@@ -7,6 +7,8 @@ struct rpc_clients {
     atomic_int refs;              /* the owner, and each client: a connecting thread may outlive rpc_clients_free */
     struct rpc_client_config cfg; /* immutable, as the rest */
     struct rpc_loop *loop;
+    pthread_mutex_t lock;
+    struct tls_context *tls; /* guarded by lock until it is set, immutable from then on; NULL: none made yet */
 };
 
 #define RPC_NO_DEADLINE INT64_MAX
@@ -36,6 +38,7 @@ struct client_stream {
     struct rpc_client *client; /* counted */
     const struct ctx *ctx;
     int64_t deadline_ms;
+    bool unary;
     char *method;
     struct rpc_kv *metadata; /* names and values in `bytes` */
     size_t n_metadata;

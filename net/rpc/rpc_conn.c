@@ -1,14 +1,13 @@
 /*
  * One HTTP/2 connection and its nghttp2 session, of either end. All on the connection's I/O thread.
  *
- * nghttp2 is used in memory: bytes read from the socket are fed to it, and the frames it makes are collected into
- * `out`, which goes to the socket. No frame is made while `out` is not written, so that a peer that does not read costs
+ * nghttp2 is used in memory: bytes read from the socket (rpc_io.c) are fed to it, and the frames it makes are collected
+ * into `out`, which goes to the socket. No frame is made while `out` is not written, so that a peer that does not read costs
  * RPC_WRITE_BYTES and what its streams have queued.
  *
  * The session opens the peer's windows only as we consume: the connection's at once, a stream's as its messages find
  * readers (rpc_conn_consume).
  */
-#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -19,9 +18,6 @@
 
 #include "base/clock.h"
 #include "net/rpc/rpc_int.h"
-
-#define READ_BYTES 65536
-#define READS 16 /* of one connection before others have their turn */
 
 nghttp2_nv rpc_nv(struct slice name, struct slice value)
 {
@@ -56,9 +52,10 @@ void rpc_conn_unlink(struct rpc_stream *st, uint32_t h2_error, bool conn_lost)
     if (st->next)
         st->next->prev = st->prev;
     st->prev = st->next = NULL;
-    st->conn = NULL;
-    c->n_streams--;
+    if (--c->n_streams == 0)
+        c->idle_ms = clock_mono_ms();
     st->role->closed(st, h2_error, conn_lost);
+    st->conn = NULL;
     rpc_stream_unref(st);
 }
 
@@ -181,11 +178,29 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
 }
 
+/* As other gRPC servers do: two pings too soon are borne, the third ends the connection. */
+static void count_ping(struct rpc_conn *c)
+{
+    int64_t now_ms = clock_mono_ms();
+    bool soon = c->peer_ping_ms && now_ms - c->peer_ping_ms < c->min_ping_ms;
+    bool idle = c->n_streams == 0 && !c->peer_idle_pings;
+    c->peer_ping_ms = now_ms;
+    if (!c->role->server || !c->min_ping_ms || (!soon && !idle) || ++c->ping_strikes <= 2)
+        return;
+    static const char why[] = "too_many_pings"; /* which gRPC clients know, and then ping less */
+    nghttp2_submit_goaway(c->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->session),
+                          NGHTTP2_ENHANCE_YOUR_CALM, (const uint8_t *)why, sizeof why - 1);
+    c->doomed = true;
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct rpc_conn *c = arg;
+    c->heard = true;
     if (frame->hd.type == NGHTTP2_PING && frame->hd.flags & NGHTTP2_FLAG_ACK)
         c->ping_ms = 0;
+    else if (frame->hd.type == NGHTTP2_PING)
+        count_ping(c);
     if (frame->hd.type == NGHTTP2_GOAWAY) {
         c->going_away = true;
         c->role->going_away(c);
@@ -245,6 +260,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct rpc_conn *c = arg;
+    if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)
+        c->ping_strikes = 0;
     if (!c->role->server || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) ||
         (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA))
         return 0;
@@ -291,113 +308,22 @@ static bool begin_session(struct rpc_conn *c, uint32_t max_streams)
            nghttp2_session_set_local_window_size(c->session, NGHTTP2_FLAG_NONE, 0, RPC_CONN_WINDOW_BYTES) == 0;
 }
 
-/* --- the socket ------------------------------------------------------------------------------------------------ */
-
-bool rpc_conn_feed(struct rpc_conn *c, struct slice in)
-{
-    c->heard_ms = clock_mono_ms();
-    ssize_t n = nghttp2_session_mem_recv(c->session, (const uint8_t *)in.p, in.n);
-    return n >= 0 && (size_t)n == in.n;
-}
-
-static bool collect(struct rpc_conn *c)
-{
-    while (c->out.n < RPC_WRITE_BYTES) {
-        const uint8_t *p;
-        ssize_t n = nghttp2_session_mem_send(c->session, &p);
-        if (n < 0)
-            return false;
-        if (n == 0)
-            return true;
-        buf_put(&c->out, p, (size_t)n);
-    }
-    return !c->out.failed;
-}
-
-static bool want_out(struct rpc_conn *c, bool wants)
-{
-    if (c->wants_out == wants)
-        return true;
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | (wants ? (uint32_t)EPOLLOUT : 0), .data.ptr = &c->watch};
-    c->wants_out = wants;
-    return epoll_ctl(c->loop->epoll_fd, EPOLL_CTL_MOD, c->fd, &ev) == 0;
-}
-
-/* False: the connection is broken. *ret_full: the socket takes no more now. */
-static bool write_out(struct rpc_conn *c, bool *ret_full)
-{
-    *ret_full = false;
-    while (c->out_sent < c->out.n && c->fd >= 0) {
-        ssize_t n = send(c->fd, c->out.p + c->out_sent, c->out.n - c->out_sent, MSG_NOSIGNAL);
-        if (n >= 0) {
-            c->out_sent += (size_t)n;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            *ret_full = true;
-            return true;
-        } else if (errno != EINTR) {
-            return false;
-        }
-    }
-    buf_clear(&c->out);
-    c->out_sent = 0;
-    return true;
-}
-
-bool rpc_conn_flush(struct rpc_conn *c)
-{
-    bool full = false;
-    bool fine = write_out(c, &full);
-    while (fine && !full) {
-        fine = collect(c);
-        if (c->out.n == 0)
-            break;
-        fine = fine && write_out(c, &full);
-    }
-    if (fine && c->fd >= 0)
-        fine = want_out(c, full);
-    bool over = !full && !nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session);
-    if (fine && !over && !(c->going_away && !full && c->n_streams == 0 && !nghttp2_session_want_write(c->session)))
-        return true;
-    rpc_conn_close(c);
-    return false;
-}
-
-static void ready(struct rpc_watch *w, uint32_t events)
-{
-    struct rpc_conn *c = CONTAINER_OF(w, struct rpc_conn, watch);
-    char piece[READ_BYTES];
-    bool fine = true;
-    bool over = false;
-    for (int i = 0; fine && !over && i < READS && events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR); i++) {
-        ssize_t n = recv(c->fd, piece, sizeof piece, 0);
-        if (n > 0)
-            fine = rpc_conn_feed(c, slice_make(piece, (size_t)n));
-        else if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            break;
-        else
-            over = true;
-        if (n < (ssize_t)sizeof piece)
-            break;
-    }
-    if (!rpc_conn_flush(c)) /* a broken session has its GOAWAY to say */
-        return;
-    if (!fine || over)
-        rpc_conn_close(c);
-}
+/* --- life cycle ------------------------------------------------------------------------------------------------ */
 
 struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd,
-                              uint32_t max_streams)
+                              struct tls *tls, uint32_t max_streams)
 {
     struct rpc_conn *c = calloc(1, sizeof *c);
     ASSERT(c);
     int64_t now = clock_mono_ms();
     *c = (struct rpc_conn){
-        .watch.ready = ready, .loop = loop, .role = role, .owner = owner, .fd = fd, .born_ms = now, .heard_ms = now};
+        .watch.ready = rpc_conn_ready, .loop = loop, .role = role, .owner = owner, .fd = fd, .tls = tls, .shaking = tls && role->server, .born_ms = now, .heard_ms = now, .idle_ms = now};
     int on = 1;
     if (fd >= 0)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (!begin_session(c, max_streams) || (fd >= 0 && !rpc_loop_watch(loop, fd, &c->watch, EPOLLIN | EPOLLRDHUP))) {
         nghttp2_session_del(c->session);
+        tls_free(tls);
         if (fd >= 0)
             close(fd);
         free(c);
@@ -421,10 +347,16 @@ void rpc_conn_close(struct rpc_conn *c)
     if (c->next)
         c->next->prev = c->prev;
     nghttp2_session_del(c->session);
-    if (c->fd >= 0)
-        close(c->fd);
+    if (c->tls)
+        tls_end(c->tls);
     buf_release(&c->out);
     c->role->conn_closed(c);
+    tls_free(c->tls);
+    if (c->fd >= 0) {
+        /* A child process may hold the socket for a moment longer, and epoll would go on telling of it. */
+        epoll_ctl(c->loop->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+        close(c->fd);
+    }
     free(c);
 }
 
@@ -439,11 +371,19 @@ void rpc_conn_go_away(struct rpc_conn *c)
 
 void rpc_conn_tick(struct rpc_conn *c, int64_t now_ms)
 {
-    if (c->ping_ms && now_ms - c->ping_ms > c->keepalive_timeout_ms) {
+    if (c->shaking && now_ms - c->born_ms > RPC_HANDSHAKE_MS) {
+        c->role->handshake_failed(c, &(struct err){.code = ERR_TIMEOUT, .text = "TLS handshake: i/o timeout"});
         rpc_conn_close(c);
         return;
     }
-    if (c->max_age_ms && now_ms - c->born_ms > c->max_age_ms)
+    bool old = c->max_age_ms && now_ms - c->born_ms > c->max_age_ms;
+    bool idle = c->max_idle_ms && c->n_streams == 0 && now_ms - c->idle_ms > c->max_idle_ms;
+    bool too_old = old && c->age_grace_ms && now_ms - c->born_ms - c->max_age_ms > c->age_grace_ms;
+    if (too_old || (c->ping_ms && now_ms - c->ping_ms > c->keepalive_timeout_ms)) {
+        rpc_conn_close(c);
+        return;
+    }
+    if (old || idle)
         rpc_conn_go_away(c);
     if (!c->ping_ms && c->keepalive_time_ms && now_ms - c->heard_ms > c->keepalive_time_ms &&
         (c->ping_idle || c->n_streams)) {

@@ -10,6 +10,7 @@
 #include "base/metrics.h"
 #include "base/pool.h"
 #include "net/rpc/rpc.h"
+#include "net/tls.h"
 
 #define RPC_HEAD_BYTES 5                 /* of a message on the wire: compressed flag, length (big-endian) */
 #define RPC_WINDOW_BYTES (1 << 20)       /* flow control of one stream */
@@ -18,6 +19,7 @@
 #define RPC_RECV_BUFFER_BYTES (1u << 20) /* the peer's window is not opened further above */
 #define RPC_MAX_METADATA_BYTES (64u << 10)
 #define RPC_MAX_IO_THREADS 16
+#define RPC_HANDSHAKE_MS 10000 /* a client may take so long for a TLS handshake */
 #define RPC_WRITE_BYTES (128u << 10) /* frames are collected up to this before a write */
 
 /* --- status and headers (rpc_text.c) --- */
@@ -126,6 +128,7 @@ struct rpc_role {
     void (*kick)(struct rpc_stream *st);
     void (*conn_closed)(struct rpc_conn *conn);
     void (*going_away)(struct rpc_conn *conn);
+    void (*handshake_failed)(struct rpc_conn *conn, const struct err *err); /* server; the connection is closed next */
     void (*free)(struct rpc_stream *st);
 };
 
@@ -176,7 +179,7 @@ void rpc_queue_push(struct rpc_queue *q, struct buf *body);
 struct buf rpc_queue_pop(struct rpc_queue *q);
 void rpc_queue_clear(struct rpc_queue *q);
 
-/* --- connections (rpc_conn.c); all on the I/O thread --- */
+/* --- connections (rpc_conn.c, rpc_io.c); all on the I/O thread --- */
 struct rpc_conn {
     struct rpc_watch watch;
     struct rpc_loop *loop;
@@ -190,24 +193,38 @@ struct rpc_conn {
     struct buf out;
     size_t out_sent;
     bool wants_out;  /* epoll waits for EPOLLOUT */
+    bool doomed; /* closed when what is collected has been written */
     bool going_away; /* we sent GOAWAY, or got it */
     int64_t born_ms;
     int64_t heard_ms;
     int64_t ping_ms; /* when the ping was sent; 0 = none is out */
     int64_t keepalive_time_ms;
     int64_t keepalive_timeout_ms;
-    int64_t max_age_ms; /* 0 = none */
+    int64_t max_age_ms;     /* 0 = none */
+    int64_t age_grace_ms;   /* 0 = none */
+    int64_t max_idle_ms;    /* 0 = none */
+    int64_t idle_ms;        /* since when no stream has been there */
+    int64_t min_ping_ms;    /* between pings of the peer; 0 = any */
+    int64_t peer_ping_ms;   /* its last one */
+    unsigned ping_strikes;  /* pings that came too soon, since anything was sent */
+    bool peer_idle_pings;   /* it may ping without a stream */
     bool ping_idle;     /* also while no stream runs */
+    bool heard;         /* a frame at least */
+    struct tls *tls;    /* NULL: plain */
+    bool shaking;       /* the handshake goes on; nothing else does */
 };
 
-/* Settings and defaults are the role's; fd is the connection's from now on. NULL: closed again. */
+/* Settings and defaults are the role's; fd and tls (NULL: plain) are the connection's from now on.
+ * NULL: closed again. A server's end begins with the handshake, a client's comes with it done. */
 struct rpc_conn *rpc_conn_new(struct rpc_loop *loop, const struct rpc_role *role, void *owner, int fd,
-                              uint32_t max_streams);
+                              struct tls *tls, uint32_t max_streams);
 void rpc_conn_close(struct rpc_conn *c);
 void rpc_conn_link(struct rpc_conn *c, struct rpc_stream *st, int32_t id);
 void rpc_conn_unlink(struct rpc_stream *st, uint32_t h2_error, bool conn_lost);
 /* Bytes that came. False: the connection must be closed. */
 bool rpc_conn_feed(struct rpc_conn *c, struct slice in);
+/* What epoll says of its socket. */
+void rpc_conn_ready(struct rpc_watch *w, uint32_t events);
 /* Sends what there is to send; closes the connection (false) when it is broken or done. */
 bool rpc_conn_flush(struct rpc_conn *c);
 void rpc_conn_go_away(struct rpc_conn *c);
@@ -223,6 +240,7 @@ nghttp2_nv rpc_nv(struct slice name, struct slice value);
 struct rpc_entry {
     const struct rpc_method *method;
     void *arg;
+    bool streams;
     struct slice label;
     struct metric *inflight, *received, *sent;
     struct metric *ok; /* duration of the usual status */
@@ -230,6 +248,7 @@ struct rpc_entry {
 
 struct rpc_server {
     const struct rpc_config *cfg;
+    const struct http_config *common; /* NULL: not given */
     atomic_int refs;           /* the owner, and each request */
     struct rpc_entry *entries; /* immutable after start */
     size_t n_entries;
@@ -247,6 +266,8 @@ struct rpc_server {
     atomic_bool serving;
     struct rpc_memory memory;
     struct metric *m_conns;
+    struct metric *m_failed_handshakes;
+    struct tls_context *tls; /* NULL: plain */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* lock */

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "net/cluster.h"
 #include "net/http.h"
 #include "net/rpc/rpc_int.h"
 
@@ -261,11 +262,44 @@ static void refuse_http(struct rpc_stream *st, struct slice status)
     nghttp2_submit_response(st->conn->session, st->id, nv, ARRAY_LEN(nv), NULL);
 }
 
+/* google.rpc.Status {1 code, 2 message, 3 details Any {1 type_url, 2 value}} with grpcutil.ErrorDetails {1 cause: 1 =
+ * wrong label} in it, by which Mimir's clients know this refusal. */
+static void refuse_cluster(struct rpc_stream *st, const struct err *err)
+{
+    static const char type[] = "type.googleapis.com/grpcutil.ErrorDetails";
+    struct slice text = slice_of(err->text);
+    struct buf details = {0};
+    buf_puts(&details, "\x08\x09\x12");
+    buf_put_uvarint(&details, text.n);
+    buf_put_slice(&details, text);
+    buf_putc(&details, 0x1a);
+    buf_put_uvarint(&details, sizeof type - 1 + 6);
+    buf_putc(&details, 0x0a);
+    buf_put_uvarint(&details, sizeof type - 1);
+    buf_puts(&details, type);
+    buf_puts(&details, "\x12\x02\x08\x01");
+    st->failed = true;
+    finish(request_of(st), NULL, RPC_FAILED_PRECONDITION, text, buf_slice(&details));
+    server_kick(st);
+    buf_release(&details);
+}
+
+/* Probes of the health service know no label. */
+static bool wrong_cluster(const struct rpc_request *req, struct err *err)
+{
+    const struct rpc_server *s = req->server;
+    return s->cfg->grpc_cluster_validation_enabled && !req->entry->streams &&
+           !slice_has_prefix(req->path, SL("/grpc.health.v1.Health/")) &&
+           !cluster_label_check(s->common, "grpc", s->cfg->grpc_cluster_validation_soft, req->path,
+                                rpc_metadata(req, "x-cluster"), err);
+}
+
 /* Called at the headers, and again at trailers, which a request should not have. */
 static void server_headers_done(struct rpc_stream *st)
 {
     struct rpc_request *req = request_of(st);
     struct rpc_server *s = req->server;
+    struct err err = ERR_NONE;
     if (req->entry->method)
         return;
     for (size_t i = 0; i < s->n_entries && !req->entry->method; i++)
@@ -284,6 +318,8 @@ static void server_headers_done(struct rpc_stream *st)
         char *text = arena_printf(&req->arena, "grpc: Decompressor is not installed for grpc-encoding \"%.*s\"",
                                   SL_FMT(req->encoding));
         rpc_request_abort(st, RPC_UNIMPLEMENTED, slice_of(text));
+    } else if (wrong_cluster(req, &err)) {
+        refuse_cluster(st, &err);
     }
     st->in.gzip = slice_eq(req->encoding, SL("gzip"));
 }
@@ -368,6 +404,14 @@ static void server_going_away(struct rpc_conn *c)
     (void)c; /* its calls go on; the connection is closed after them */
 }
 
+static void server_handshake_failed(struct rpc_conn *c, const struct err *err)
+{
+    struct rpc_server *s = c->owner;
+    char peer[TLS_PEER_MAX];
+    metric_inc(s->m_failed_handshakes);
+    LOG_DEBUG("gRPC client failed to connect", {"peer", LOG_STR(tls_peer(c->fd, peer))}, {"err", LOG_ERR(err)});
+}
+
 static void server_free(struct rpc_stream *st)
 {
     struct rpc_request *req = request_of(st);
@@ -391,5 +435,6 @@ const struct rpc_role rpc_server_role = {
     .kick = server_kick,
     .conn_closed = server_conn_closed,
     .going_away = server_going_away,
+    .handshake_failed = server_handshake_failed,
     .free = server_free,
 };

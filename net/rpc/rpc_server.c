@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "net/cluster.h"
 #include "net/http.h"
 #include "net/rpc/rpc_int.h"
 
@@ -54,18 +55,38 @@ struct rpc_server *rpc_server_new(const struct rpc_config *cfg)
     pthread_cond_init(&s->changed, &attr);
     pthread_condattr_destroy(&attr);
     s->m_conns = metric_get(http_request_families().connections, (const struct slice[]){SL("grpc")});
+    s->m_failed_handshakes = metric_get(http_request_families().tls_failed, (const struct slice[]){SL("grpc")});
     rpc_entry_init(&s->other, NULL, NULL, "other");
     rpc_server_add(s, rpc_health_methods, rpc_health_methods_n, s);
     return s;
 }
 
-void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
+void rpc_server_set_common(struct rpc_server *s, const struct http_config *common)
+{
+    ASSERT(!s->started);
+    s->common = common;
+}
+
+static void add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg, bool streams)
 {
     ASSERT(!s->started);
     s->entries = realloc(s->entries, (s->n_entries + n) * sizeof *s->entries);
     ASSERT(s->entries || s->n_entries + n == 0);
-    for (size_t i = 0; i < n; i++)
-        rpc_entry_init(&s->entries[s->n_entries++], &methods[i], arg, methods[i].name);
+    for (size_t i = 0; i < n; i++) {
+        struct rpc_entry *e = &s->entries[s->n_entries++];
+        rpc_entry_init(e, &methods[i], arg, methods[i].name);
+        e->streams = streams;
+    }
+}
+
+void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
+{
+    add(s, methods, n, arg, false);
+}
+
+void rpc_server_add_streams(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
+{
+    add(s, methods, n, arg, true);
 }
 
 void rpc_server_unref(struct rpc_server *s)
@@ -73,6 +94,7 @@ void rpc_server_unref(struct rpc_server *s)
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
     free(s->entries);
+    tls_context_free(s->tls);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -107,7 +129,13 @@ static void adopt(void *arg)
     struct for_loop *f = arg;
     struct rpc_server *s = f->server;
     const struct rpc_config *cfg = s->cfg;
-    struct rpc_conn *c = rpc_conn_new(f->loop, &rpc_server_role, s, f->fd, (uint32_t)cfg->grpc_max_concurrent_streams);
+    struct err err = ERR_NONE;
+    struct tls *tls = s->tls ? tls_new(s->tls, f->fd, NULL, &err) : NULL;
+    struct rpc_conn *c = NULL;
+    if (tls || !s->tls)
+        c = rpc_conn_new(f->loop, &rpc_server_role, s, f->fd, tls, (uint32_t)cfg->grpc_max_concurrent_streams);
+    else
+        close(f->fd);
     free(f);
     if (!c) {
         atomic_fetch_sub(&s->n_conns, 1);
@@ -117,6 +145,10 @@ static void adopt(void *arg)
     c->keepalive_time_ms = cfg->grpc_keepalive_time;
     c->keepalive_timeout_ms = cfg->grpc_keepalive_timeout;
     c->max_age_ms = cfg->grpc_max_connection_age;
+    c->age_grace_ms = cfg->grpc_max_connection_age_grace;
+    c->max_idle_ms = cfg->grpc_max_connection_idle;
+    c->min_ping_ms = cfg->grpc_min_time_between_pings;
+    c->peer_idle_pings = cfg->grpc_ping_without_stream_allowed;
     c->ping_idle = true;
     rpc_conn_flush(c);
 }
@@ -172,6 +204,21 @@ static bool check_config(const struct rpc_config *cfg, struct err *err)
     return true;
 }
 
+static bool prepare_tls(struct rpc_server *s, struct err *err)
+{
+    const struct rpc_config *cfg = s->cfg;
+    const struct tls_server_config tls = {.cert_path = cfg->grpc_tls_cert_path,
+                                          .key_path = cfg->grpc_tls_key_path,
+                                          .client_auth = cfg->grpc_tls_client_auth,
+                                          .ca_path = cfg->grpc_tls_ca_path,
+                                          .min_version = s->common ? s->common->tls_min_version : "",
+                                          .cipher_suites = s->common ? s->common->tls_cipher_suites : ""};
+    if (!tls_server_wanted(&tls))
+        return true;
+    s->tls = tls_server_new(&tls, "h2", err);
+    return s->tls != NULL;
+}
+
 static bool start_threads(struct rpc_server *s, struct err *err)
 {
     size_t n = (size_t)s->cfg->grpc_io_threads;
@@ -191,7 +238,9 @@ static bool start_threads(struct rpc_server *s, struct err *err)
 bool rpc_server_start(struct rpc_server *s, struct err *err)
 {
     ASSERT(!s->started);
-    if (!check_config(s->cfg, err))
+    const struct rpc_config *cfg = s->cfg;
+    if (!check_config(cfg, err) || !prepare_tls(s, err) ||
+        !cluster_config_check(s->common, "grpc", cfg->grpc_cluster_validation_enabled, cfg->grpc_cluster_validation_soft, err))
         return false;
     int fd;
     if (!http_listen(s->cfg->grpc_listen_address, s->cfg->grpc_listen_port, &fd, &s->port, err))

@@ -50,7 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!server)
         set_up();
-    struct rpc_conn *c = rpc_conn_new(loop, &rpc_server_role, server, -1, 10);
+    struct rpc_conn *c = rpc_conn_new(loop, &rpc_server_role, server, -1, NULL, 10);
     ASSERT(c);
     atomic_fetch_add(&server->n_conns, 1);
     bool fine = feed(SL(NGHTTP2_CLIENT_MAGIC));
