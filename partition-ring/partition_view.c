@@ -33,6 +33,9 @@ struct partition_view {
     size_t n_readers;
     struct any_token *tokens; /* owned; of partitions in all states, ascending */
     size_t n_tokens;
+    /* Owners of the partition at position i: owners[owners_begin[i]] .. owners[owners_begin[i + 1] - 1], in the order of their ids. */
+    const struct partition_owner **owners; /* owned; the owners are the document's */
+    uint32_t *owners_begin;                /* owned */
 };
 
 static int compare_tokens(const void *a, const void *b)
@@ -84,6 +87,29 @@ static void collect_tokens(struct partition_view *v)
     qsort(v->tokens, v->n_tokens, sizeof(*v->tokens), compare_tokens);
 }
 
+/* Sorted by counting: a query asks for the owners of many partitions. Owners of partitions that are not there are left out. */
+static void collect_owners(struct partition_view *v)
+{
+    const struct partition_desc *d = v->desc;
+    v->owners = malloc((d->n_owners + 1) * sizeof(*v->owners));
+    v->owners_begin = calloc(d->n_partitions + 2, sizeof(*v->owners_begin));
+    ASSERT(v->owners && v->owners_begin);
+    for (int turn = 0; turn < 2; turn++) {
+        for (size_t i = 0; i < d->n_owners; i++) {
+            const struct partition *p = partition_desc_find(d, d->owners[i].partition);
+            if (!p || d->owners[i].state != PARTITION_OWNER_ACTIVE)
+                continue;
+            /* First how many each has, one place further on; then that place is where the next one goes. */
+            uint32_t *place = &v->owners_begin[(size_t)(p - d->partitions) + (turn ? 1 : 2)];
+            if (turn)
+                v->owners[*place] = &d->owners[i];
+            ++*place;
+        }
+        for (size_t i = 0; !turn && i < d->n_partitions; i++)
+            v->owners_begin[i + 2] += v->owners_begin[i + 1];
+    }
+}
+
 struct partition_view *partition_view_new(struct partition_desc *d)
 {
     struct partition_view *v = calloc(1, sizeof(*v));
@@ -98,6 +124,7 @@ struct partition_view *partition_view_new(struct partition_desc *d)
         if (is_read(&d->partitions[i]))
             v->readers[v->n_readers++] = d->partitions[i].id;
     collect_tokens(v);
+    collect_owners(v);
     return v;
 }
 
@@ -115,6 +142,8 @@ void partition_view_free(struct partition_view *v)
     partition_ring_free(v->writers);
     free(v->readers);
     free(v->tokens);
+    free(v->owners);
+    free(v->owners_begin);
     free(v);
 }
 
@@ -154,6 +183,7 @@ static size_t search(const struct partition_view *v, uint32_t key)
 struct shard {
     bool *seen; /* chosen or passed over for good, by position */
     bool *chosen;
+    size_t n_seen;
     int64_t want;
     int64_t n;
     int64_t since_s; /* INT64_MAX: no lookback */
@@ -165,12 +195,14 @@ struct shard {
  */
 static bool shard_round(const struct partition_view *v, struct shard *s, size_t start)
 {
-    for (size_t i = 0, at = start; i < v->n_tokens; i++, at = at + 1 < v->n_tokens ? at + 1 : 0) {
+    size_t all = v->desc->n_partitions; /* when all are seen the rest of the turn brings nothing */
+    for (size_t i = 0, at = start; i < v->n_tokens && s->n_seen < all; i++, at = at + 1 < v->n_tokens ? at + 1 : 0) {
         uint32_t at_partition = v->tokens[at].partition;
         const struct partition *p = &v->desc->partitions[at_partition];
         if (s->seen[at_partition])
             continue;
         s->seen[at_partition] = true;
+        s->n_seen++;
         if (p->state == PARTITION_PENDING)
             continue;
         bool within = p->state_s >= s->since_s;
@@ -227,14 +259,12 @@ static const struct ring_instance *instance_of(const struct ring_desc *d, const 
 bool partition_view_owners(const struct partition_view *v, int32_t partition, const struct ring_snapshot *instances, int64_t now_ms,
                            struct replication_set *ret, struct err *err)
 {
-    const struct partition_desc *d = v->desc;
-    struct replication_set set = {.instances = malloc((d->n_owners + 1) * sizeof(*set.instances))};
+    const struct partition *p = partition_desc_find(v->desc, partition);
+    size_t at = p ? (size_t)(p - v->desc->partitions) : 0, begin = p ? v->owners_begin[at] : 0, end = p ? v->owners_begin[at + 1] : 0;
+    struct replication_set set = {.instances = malloc((end - begin + 1) * sizeof(*set.instances))};
     ASSERT(set.instances);
-    for (size_t i = 0; i < d->n_owners; i++) {
-        const struct partition_owner *o = &d->owners[i];
-        if (o->partition != partition || o->state != PARTITION_OWNER_ACTIVE)
-            continue;
-        const struct ring_instance *in = instance_of(ring_snapshot_desc(instances), o);
+    for (size_t i = begin; i < end; i++) {
+        const struct ring_instance *in = instance_of(ring_snapshot_desc(instances), v->owners[i]);
         if (in && ring_snapshot_is_healthy(instances, in, &ring_op_read, now_ms))
             set.instances[set.n++] = in;
     }
