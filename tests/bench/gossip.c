@@ -248,6 +248,20 @@ static bool all_know_again(size_t unused)
     return true;
 }
 
+static size_t n_missing(void)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_members; i++)
+        n += count(&members[i], "suspect") + count(&members[i], "dead");
+    return n;
+}
+
+static bool nobody_is_missing(size_t unused)
+{
+    (void)unused;
+    return n_missing() == 0;
+}
+
 static void kill_one(void)
 {
     struct member *b = &members[n_members / 2];
@@ -258,7 +272,9 @@ static void kill_one(void)
     int64_t ms = run_until(all_know_again, 0);
     report("killed, back as another", &from, ms);
     from = cost_now();
-    report("... and the old one given up", &from, run_until(all_see, n_members));
+    report("... the old one suspected by all", &from, run_until(all_see, n_members));
+    from = cost_now();
+    report("... and forgotten by all", &from, run_until(nobody_is_missing, 0));
 }
 
 static void lose(int percent, int64_t ms)
@@ -269,10 +285,7 @@ static void lose(int percent, int64_t ms)
     atomic_store(&loss_percent, percent);
     run(ms);
     report(phase, &from, -1);
-    size_t suspects = 0;
-    for (size_t i = 0; i < n_members; i++)
-        suspects += count(&members[i], "suspect") + count(&members[i], "dead");
-    printf("%34s members that somebody holds for suspect or dead, all views together: %zu\n", "", suspects);
+    printf("%34s of %zu views of others at its end, %zu were of a suspect or dead one\n", "", n_members * (n_members - 1), n_missing());
     atomic_store(&loss_percent, 0);
     from = cost_now();
     report("... until all are well", &from, run_until(agreed, n_members));
@@ -303,7 +316,6 @@ int main(int argc, char **argv)
     report("steady state", &from, -1);
     join_one();
     kill_one();
-    run(HEARTBEAT_MS);
     lose(20, 30000);
     divide(30000);
     for (size_t i = 0; i < n_members; i++)
