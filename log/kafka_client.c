@@ -21,6 +21,14 @@ bool kafka_config_check(const struct plog_config *cfg, struct err *err)
                        cfg->kafka_auto_create_topic_partitions);
     if (cfg->kafka_linger < 0 || cfg->kafka_linger >= cfg->kafka_write_timeout)
         return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.producer-linger must be below -ingest-storage.kafka.write-timeout");
+    static const char *const codecs[] = {"none", "gzip", "snappy", "lz4", "zstd"};
+    size_t codec = 0;
+    while (codec < ARRAY_LEN(codecs) && strcmp(cfg->kafka_compression, codecs[codec]) != 0)
+        codec++;
+    if (codec == ARRAY_LEN(codecs))
+        return err_set(err, ERR_CONFIG,
+                       "invalid value for flag -ingest-storage.kafka.producer-compression: \"%s\" is not none, gzip, snappy, lz4 or zstd",
+                       cfg->kafka_compression);
     if (cfg->kafka_record_version < 0 || cfg->kafka_record_version > 1)
         return err_set(err, ERR_CONFIG,
                        "-ingest-storage.kafka.producer-record-version=%" PRId64 ": records of version 0 and 1 can be written",
@@ -81,7 +89,7 @@ static void set_producer(struct kafka_props *p, const struct plog_config *cfg)
     kafka_prop_set(p, "acks", "all");
     set_i64(p, "linger.ms", cfg->kafka_linger);
     kafka_prop_set(p, "batch.size", "1000000");
-    kafka_prop_set(p, "compression.codec", "snappy");
+    kafka_prop_set(p, "compression.codec", cfg->kafka_compression);
     set_i64(p, "delivery.timeout.ms", cfg->kafka_write_timeout);
     set_i64(p, "request.timeout.ms", cfg->kafka_write_timeout);
     /* The bound is ours: kafka_produce.c. */

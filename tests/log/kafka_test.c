@@ -49,6 +49,7 @@ static struct plog_config kafka_config(void)
         .kafka_oauth_extensions = "",
         .kafka_oauth_socket_path = "",
         .kafka_linger = 5,
+        .kafka_compression = "snappy",
     };
 }
 
@@ -312,6 +313,7 @@ Test(kafka, flags_that_cannot_be_are_told_before_anything_is_opened)
         cr_expect(strstr(err.text, word), "%s", err.text);                                                             \
     } while (0)
     REFUSED("producer-record-version", cfg.kafka_record_version = 2);
+    REFUSED("producer-compression", cfg.kafka_compression = "rar");
     REFUSED("producer-linger", cfg.kafka_linger = 2000);
     REFUSED("AWS_MSK_IAM", cfg.kafka_sasl_mechanism = "AWS_MSK_IAM");
     REFUSED("needs one of", cfg.kafka_sasl_mechanism = "OAUTHBEARER");
