@@ -163,9 +163,9 @@ void core_reap(struct core *c);
 void node_to_wire(const struct node *n, struct wire_msg *ret_m);
 uint64_t core_random(struct core *c);
 /*
- * Zone-aware routing: whether gossip and push/pull go from here to that node. Members talk inside their zone, bridges
- * to the bridges of other zones too. Nodes without a zone are talked to by all, and all talk to all while our zone has
- * no bridge that lives: it would be cut off.
+ * Zone-aware routing: whether gossip, probes and push/pull go from here to that node. Members talk inside their zone,
+ * bridges to the bridges of other zones too. Nodes without a zone are talked to by all, and all talk to all while our
+ * zone has no bridge that lives: it would be cut off.
  */
 bool core_zone_talks(const struct core *c, const struct node *n);
 /* Up to max nodes that ok says yes to, at random, never ourselves. */

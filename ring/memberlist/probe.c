@@ -63,7 +63,7 @@ static struct node *next_target(struct core *c)
             c->probe_index = 0;
         }
         struct node *n = c->nodes[c->probe_index++];
-        if (n != c->self && n->state <= NODE_SUSPECT)
+        if (n != c->self && n->state <= NODE_SUSPECT && core_zone_talks(c, n))
             return n;
     }
     return NULL;
@@ -86,8 +86,7 @@ static void start_probe(struct core *c)
 
 static bool can_help(const struct core *c, const struct node *n, const void *arg)
 {
-    (void)c;
-    return n->state == NODE_ALIVE && strcmp(n->name, arg) != 0;
+    return n->state == NODE_ALIVE && strcmp(n->name, arg) != 0 && core_zone_talks(c, n);
 }
 
 static void probe_indirectly(struct core *c, const struct node *target)

@@ -23,17 +23,22 @@ struct world {
 
 static struct kv_codecs codecs = {.codecs = {&set_codec}, .n = 1};
 
-static void start(struct world *w, size_t i, const char *name, const char *label)
+static void start_with(struct world *w, size_t i, const char *name, const struct memberlist_config *cfg)
 {
-    struct memberlist_config cfg;
-    memberlist_config_default(&cfg);
-    cfg.cluster_label = label;
     struct gossip_addr addr;
     char text[32];
     snprintf(text, sizeof text, "127.0.0.1:%zu", 1000 + i);
     cr_assert(addr_from_text(slice_of(text), &addr));
     w->cores[i] = calloc(1, sizeof *w->cores[i]);
-    core_init(w->cores[i], &cfg, &codecs, name, &addr, i * 7919 + (uint64_t)w->now_ms + 1, w->now_ms, w->now_ms);
+    core_init(w->cores[i], cfg, &codecs, name, &addr, i * 7919 + (uint64_t)w->now_ms + 1, w->now_ms, w->now_ms);
+}
+
+static void start(struct world *w, size_t i, const char *name, const char *label)
+{
+    struct memberlist_config cfg;
+    memberlist_config_default(&cfg);
+    cfg.cluster_label = label;
+    start_with(w, i, name, &cfg);
 }
 
 static struct world *world_new(size_t n)
@@ -294,6 +299,120 @@ Test(memberlist_core, lost_packets_kill_nobody)
     for (size_t i = 0; i < 20; i++)
         for (size_t k = 0; k < w->cores[i]->n_nodes; k++)
             cr_assert(w->cores[i]->nodes[k]->state <= NODE_SUSPECT);
+    world_free(w);
+}
+
+Test(memberlist_core, fifty_nodes_with_every_fifth_packet_lost_hear_of_a_change_and_kill_nobody)
+{
+    struct world *w = world_new(50);
+    join_all(w);
+    run(w, 10000);
+    w->loss_percent = 20;
+    put(w, 17, "x");
+    run(w, 5000);
+    all_have(w, "x");
+    run(w, 120000);
+    for (size_t i = 0; i < 50; i++)
+        for (size_t k = 0; k < w->cores[i]->n_nodes; k++)
+            cr_assert(w->cores[i]->nodes[k]->state <= NODE_SUSPECT);
+    world_free(w);
+}
+
+Test(memberlist_core, fifty_nodes_in_two_halves_for_half_a_minute_are_one_again)
+{
+    struct world *w = world_new(50);
+    join_all(w);
+    run(w, 10000);
+    w->drops = half;
+    put(w, 3, "left-side");
+    put(w, 42, "right-side");
+    run(w, 30000);
+    cr_assert(has(w, 24, "left-side") && !has(w, 25, "left-side"));
+    w->drops = NULL;
+    run(w, 60000);
+    all_have(w, "left-side");
+    all_have(w, "right-side");
+    for (size_t i = 0; i < 50; i++)
+        cr_assert_eq(n_alive(w->cores[i]), 50);
+    world_free(w);
+}
+
+/* The news of one node: at most three packets an interval from each, until each has told it 4 * log10(n) times. */
+Test(memberlist_core, one_that_comes_back_under_another_name_is_known_at_once_and_makes_no_storm)
+{
+    struct world *w = world_new(50);
+    join_all(w);
+    run(w, 30000);
+    kill_core(w, 20);
+    w->packets = 0;
+    start(w, 20, "again", "");
+    core_join(w->cores[20], &w->cores[0]->addr);
+    run(w, 2000);
+    all_say(w, "again", NODE_ALIVE);
+    cr_assert_leq(w->packets, 50 * 30, "%zu packets in 2 s", w->packets);
+    run(w, 300000); /* the old one is suspected, dead and forgotten meanwhile */
+    for (size_t i = 0; i < 50; i++)
+        cr_assert(w->cores[i]->n_nodes == 50 && n_alive(w->cores[i]) == 50, "%zu of %zu", n_alive(w->cores[i]),
+                  w->cores[i]->n_nodes);
+    w->packets = 0;
+    run(w, 10000);
+    cr_assert_leq(w->packets, 250, "%zu packets in 10 s of silence", w->packets);
+    world_free(w);
+}
+
+/* Nodes 0..3 are of zone a, 4..7 of zone b; 0 and 4 are bridges. */
+static size_t n_across;
+static bool count_across(const struct world *w, size_t from, size_t to)
+{
+    (void)w;
+    bool bridges = (from == 0 || from == 4) && (to == 0 || to == 4);
+    n_across += (from < 4) != (to < 4) && !bridges;
+    return false;
+}
+
+static struct world *zones_new(void)
+{
+    struct world *w = world_new(0);
+    struct memberlist_config cfg;
+    memberlist_config_default(&cfg);
+    char name[24];
+    w->n = 8;
+    for (size_t i = 0; i < 8; i++) {
+        snprintf(name, sizeof name, "n%zu", i);
+        cfg.zone = i < 4 ? "a" : "b";
+        cfg.role = i % 4 ? MEMBERLIST_MEMBER : MEMBERLIST_BRIDGE;
+        start_with(w, i, name, &cfg);
+    }
+    join_all(w);
+    run(w, 5000);
+    return w;
+}
+
+Test(memberlist_core, only_bridges_talk_to_other_zones_and_all_hear_of_all)
+{
+    struct world *w = zones_new();
+    n_across = 0;
+    w->drops = count_across;
+    put(w, 1, "x");
+    run(w, 60000);
+    all_have(w, "x");
+    for (size_t i = 0; i < 8; i++)
+        cr_assert_eq(n_alive(w->cores[i]), 8);
+    cr_assert_eq(n_across, 0);
+    world_free(w);
+}
+
+Test(memberlist_core, zone_without_its_bridge_is_not_cut_off)
+{
+    struct world *w = zones_new();
+    kill_core(w, 4);
+    run(w, 300000);
+    put(w, 1, "x");
+    run(w, 60000);
+    all_have(w, "x");
+    put(w, 6, "y");
+    run(w, 60000);
+    all_have(w, "y");
     world_free(w);
 }
 
