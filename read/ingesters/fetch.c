@@ -129,7 +129,8 @@ static void send_request(struct fetch *f, struct attempt *a)
                                   .request = buf_slice(&f->request),
                                   .n_metadata = put_offset(f, a->part->partition, &offset),
                                   .metadata = f->metadata,
-                                  .ctx = &f->rpc_ctx};
+                                  .ctx = &f->rpc_ctx,
+                                  .unary = f->ops->unary};
     a->stream = rpc_stream_open(a->peer->client, &args); /* copies it all */
     buf_release(&offset);
 }

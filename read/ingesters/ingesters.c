@@ -19,6 +19,11 @@ const struct flag_def ingesters_flags[] = {
 #define FLAG(...) FLAG_ROW(ingesters_config, __VA_ARGS__)
 #include "read/ingesters/ingesters_flags.def"
 #undef FLAG
+#define TLS_FLAG "ingester.client."
+#define TLS_YAML "ingester_client.grpc_client_config."
+#define FLAG(field, ...) FLAG_ROW(ingesters_config, tls.field, __VA_ARGS__)
+#include "net/tls_flags.def"
+#undef FLAG
 };
 const size_t ingesters_flags_n = ARRAY_LEN(ingesters_flags);
 
@@ -37,7 +42,15 @@ static struct rpc_client_config client_config(const struct ingesters_config *cfg
         .connect_timeout_ms = cfg->client_connect_timeout,
         .backoff_min_ms = cfg->client_backoff_base_delay,
         .backoff_max_ms = cfg->client_backoff_max_delay,
+        .cluster_label = cfg->client_cluster_label,
+        .tls = cfg->tls,
     };
+}
+
+bool ingesters_config_check(const struct ingesters_config *cfg, struct err *err)
+{
+    struct rpc_client_config rpc = client_config(cfg);
+    return rpc_client_config_check(&rpc, err);
 }
 
 struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts)

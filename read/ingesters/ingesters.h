@@ -17,6 +17,7 @@
 #include "log/last_produced.h"
 #include "model/limits.h"
 #include "net/rpc/rpc.h"
+#include "net/tls.h"
 #include "partition-ring/partition_view.h"
 #include "ring/ring.h"
 #include "storage/queryable.h"
@@ -25,6 +26,7 @@ struct ingesters_config {
 #define FLAG FLAG_FIELD
 #include "read/ingesters/ingesters_flags.def"
 #undef FLAG
+    struct tls_client_config tls; /* -ingester.client.tls-*, in the same table */
 };
 extern const struct flag_def ingesters_flags[];
 extern const size_t ingesters_flags_n;
@@ -46,6 +48,8 @@ struct ingesters_parts {
     const char *zone;
 };
 
+/* ERR_CONFIG: TLS' files cannot be read, or its words are not known. */
+bool ingesters_config_check(const struct ingesters_config *cfg, struct err *err);
 struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts);
 /* All sets must have been released. */
 void ingesters_queryable_free(struct queryable *q);

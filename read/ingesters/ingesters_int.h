@@ -176,6 +176,7 @@ enum fetch_step { FETCH_MORE, FETCH_COMPLETE, FETCH_FAILED };
 /* What differs between calls. err says why an answer is no good: then another owner is asked, unless the error is the query's own (is_final). */
 struct fetch_ops {
     const char *method;
+    bool unary;
     /* A message came; its bytes are freed afterwards unless they are taken. COMPLETE: the partition is answered. */
     enum fetch_step (*message)(struct fetch *f, struct attempt *a, struct buf *msg, struct err *err);
     /* The stream has ended well before that. COMPLETE or FAILED. */

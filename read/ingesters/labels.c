@@ -135,8 +135,8 @@ static bool local_values(struct fetch *f, struct attempt *a, struct err *err)
     return ok;
 }
 
-static const struct fetch_ops names_ops = {INGESTER_LABEL_NAMES, strings_message, answer_end, local_names};
-static const struct fetch_ops values_ops = {INGESTER_LABEL_VALUES, strings_message, answer_end, local_values};
+static const struct fetch_ops names_ops = {INGESTER_LABEL_NAMES, true, strings_message, answer_end, local_names};
+static const struct fetch_ops values_ops = {INGESTER_LABEL_VALUES, true, strings_message, answer_end, local_values};
 
 static int compare_slices(const void *a, const void *b)
 {
@@ -199,7 +199,7 @@ static bool local_metadata(struct fetch *f, struct attempt *a, struct err *err)
     return ok;
 }
 
-static const struct fetch_ops metadata_ops = {INGESTER_METRICS_METADATA, metadata_message, answer_end, local_metadata};
+static const struct fetch_ops metadata_ops = {INGESTER_METRICS_METADATA, true, metadata_message, answer_end, local_metadata};
 
 static int compare_metadata(const void *a, const void *b)
 {
@@ -249,7 +249,7 @@ static bool local_exemplars(struct fetch *f, struct attempt *a, struct err *err)
     return ok;
 }
 
-static const struct fetch_ops exemplars_ops = {INGESTER_QUERY_EXEMPLARS, exemplars_message, answer_end, local_exemplars};
+static const struct fetch_ops exemplars_ops = {INGESTER_QUERY_EXEMPLARS, true, exemplars_message, answer_end, local_exemplars};
 
 static int compare_exemplar_series(const void *a, const void *b)
 {

@@ -113,7 +113,7 @@ static bool local_series(struct fetch *f, struct attempt *a, struct err *err)
     return complete_if_unique(f, a, err) == FETCH_COMPLETE;
 }
 
-static const struct fetch_ops stream_ops = {INGESTER_QUERY_STREAM, stream_message, stream_end, local_series};
+static const struct fetch_ops stream_ops = {INGESTER_QUERY_STREAM, false, stream_message, stream_end, local_series};
 
 /* --- series without chunks: MetricsForLabelMatchers ------------------------------------------------------------------------------------- */
 
@@ -148,7 +148,7 @@ static enum fetch_step metrics_end(struct fetch *f, struct attempt *a, struct er
     return complete_if_unique(f, a, err);
 }
 
-static const struct fetch_ops metrics_ops = {INGESTER_METRICS_FOR_MATCHERS, metrics_message, metrics_end, local_series};
+static const struct fetch_ops metrics_ops = {INGESTER_METRICS_FOR_MATCHERS, true, metrics_message, metrics_end, local_series};
 
 /* --- what is complete without a message --------------------------------------------------------------------------------------------------- */
 

@@ -41,7 +41,7 @@ struct fake {
     /* What was seen. */
     atomic_int requests, canceled, finished;
     pthread_mutex_t lock;
-    char metadata[256]; /* guarded by lock: tenant|only replica|level|offsets of the last request */
+    char metadata[256]; /* guarded by lock: tenant|only replica|level|offsets|cluster of the last request */
     int64_t left_ms;    /* guarded by lock: its deadline */
 };
 
@@ -81,7 +81,7 @@ static int fake_series(const struct fake *f, int i)
 
 static void note(struct fake *f, struct rpc_request *req)
 {
-    static const char *const names[] = {"x-scope-orgid", "__only_replica__", READ_LEVEL_TAG, READ_OFFSETS_TAG};
+    static const char *const names[] = {"x-scope-orgid", "__only_replica__", READ_LEVEL_TAG, READ_OFFSETS_TAG, "x-cluster"};
     atomic_fetch_add(&f->requests, 1);
     pthread_mutex_lock(&f->lock);
     size_t n = 0;

@@ -1,5 +1,6 @@
 #include <criterion/criterion.h>
 
+#include "read/ingesters/ingesters_int.h"
 #include "tests/read/ingesters/ingesters_rig.h"
 
 static struct rig rig;
@@ -84,9 +85,31 @@ Test(ingesters, a_request_says_who_asks_and_how)
     rig.ctx.n_tags = 2;
     rig_start(&rig);
     EXPECT_ALL(10, 4);
-    cr_expect_str_eq(f->metadata, "t|true|strong|v1=1:-1");
-    cr_expect_str_eq(rig.fakes[0].metadata, "t|true|strong|v1=0:41");
+    cr_expect_str_eq(f->metadata, "t|true|strong|v1=1:-1|");
+    cr_expect_str_eq(rig.fakes[0].metadata, "t|true|strong|v1=0:41|");
     cr_expect(f->left_ms > 50000 && f->left_ms <= 60000, "%lld", (long long)f->left_ms);
+}
+
+/* As Mimir's clients: streams go without it. */
+Test(ingesters, the_cluster_label_goes_with_calls_of_one_answer)
+{
+    struct fake *f = rig_add(&rig, "a", 0, 0, 5);
+    rig.cfg.client_cluster_label = "prod";
+    rig_start(&rig);
+    EXPECT_ALL(5, 4);
+    cr_expect_str_eq(f->metadata, "t|true|||");
+    const struct select_params p = {.max_t = 1000000, .matchers = &rig.matcher, .n_matchers = 1, .no_chunks = true};
+    free(read_all(&rig, &rig.ctx, &p, -1, &rig.err));
+    cr_expect_str_eq(f->metadata, "t|true|||prod");
+}
+
+Test(ingesters, tls_without_its_files_is_refused_at_the_start)
+{
+    cr_expect(ingesters_config_check(&rig.cfg, &rig.err), "%s", rig.err.text);
+    rig.cfg.tls.enabled = true;
+    rig.cfg.tls.ca_path = "/nowhere/ca.pem";
+    cr_expect(!ingesters_config_check(&rig.cfg, &rig.err));
+    cr_expect(strstr(rig.err.text, "/nowhere/ca.pem"), "%s", rig.err.text);
 }
 
 Test(ingesters, a_failing_owner_is_replaced_at_once)
@@ -203,6 +226,58 @@ Test(ingesters, a_stream_that_stands_still_is_taken_over)
     EXPECT_ALL(500, 4);
     cr_expect_lt(clock_mono_ms() - began, 3000);
     cr_expect_eq(atomic_load(&f->requests), 1);
+}
+
+/* It was canceled because the other answered, not because it failed. */
+Test(ingesters, an_owner_that_was_too_slow_is_asked_when_the_other_breaks_off)
+{
+    rig.zone = "a";
+    rig.cfg.hedging_delay = 30;
+    struct fake *slow = rig_add(&rig, "a", 0, 0, 500);
+    struct fake *other = rig_add(&rig, "b", 0, 0, 500);
+    other->batch = 20;
+    atomic_store(&slow->delay_ms, 200);
+    rig_start(&rig);
+    for (int i = 4; i < 29; i += 6) {
+        atomic_store(&other->break_after, i);
+        EXPECT_ALL(500, 4);
+    }
+}
+
+Test(ingesters, both_owners_may_break_off_in_turn)
+{
+    struct fake *f = rig_add(&rig, "a", 0, 0, 500);
+    struct fake *g = rig_add(&rig, "b", 0, 0, 500);
+    rig.zone = "a";
+    f->batch = g->batch = 20;
+    rig_start(&rig);
+    atomic_store(&f->break_after, 10);
+    atomic_store(&g->break_after, 20);
+    struct read_result *got = rig_read(&rig);
+    cr_expect(!got->ok && rig.err.code == ERR_UNAVAILABLE, "they break off again and again");
+    cr_expect(strstr(rig.err.text, "broken off"), "%s", rig.err.text);
+    cr_expect_eq(atomic_load(&f->requests), 2);
+    cr_expect_eq(atomic_load(&g->requests), 2);
+    free(got);
+}
+
+Test(ingesters, a_client_is_kept_while_its_ingester_is_in_the_ring)
+{
+    rig_add(&rig, "a", 0, 0, 5);
+    struct fake *f = rig_add(&rig, "a", 1, 5, 5);
+    rig_start(&rig);
+    for (int i = 0; i < 3; i++)
+        EXPECT_ALL(10, 4);
+    struct peers *peers = &ingesters_of(rig.q)->peers;
+    cr_expect_eq(peers->n, 2);
+    ring_desc_remove(rig.ring_doc, ring_desc_find(rig.ring_doc, slice_of(f->id)));
+    partition_desc_find(rig.partition_doc, 1)->state = PARTITION_PENDING;
+    rig_publish(&rig);
+    EXPECT_ALL(5, 4);
+    cr_expect_eq(peers->n, 2, "not at once");
+    peers->swept_ms -= 60000;
+    EXPECT_ALL(5, 4);
+    cr_expect_eq(peers->n, 1);
 }
 
 Test(ingesters, a_short_answer_is_no_answer)
