@@ -67,26 +67,24 @@ void rpc_server_set_common(struct rpc_server *s, const struct http_config *commo
     s->common = common;
 }
 
-static void add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg, bool streams)
+void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
 {
     ASSERT(!s->started);
     s->entries = realloc(s->entries, (s->n_entries + n) * sizeof *s->entries);
     ASSERT(s->entries || s->n_entries + n == 0);
-    for (size_t i = 0; i < n; i++) {
-        struct rpc_entry *e = &s->entries[s->n_entries++];
-        rpc_entry_init(e, &methods[i], arg, methods[i].name);
-        e->streams = streams;
-    }
+    for (size_t i = 0; i < n; i++)
+        rpc_entry_init(&s->entries[s->n_entries++], &methods[i], arg, methods[i].name);
 }
 
-void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
+void rpc_server_mark_stream(struct rpc_server *s, const char *method)
 {
-    add(s, methods, n, arg, false);
-}
-
-void rpc_server_add_streams(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg)
-{
-    add(s, methods, n, arg, true);
+    ASSERT(!s->started);
+    struct rpc_entry *found = NULL;
+    for (size_t i = 0; i < s->n_entries && !found; i++)
+        if (slice_eq(s->entries[i].label, slice_of(method)))
+            found = &s->entries[i];
+    ASSERT(found);
+    found->streams = true;
 }
 
 void rpc_server_unref(struct rpc_server *s)
