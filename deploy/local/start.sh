@@ -103,20 +103,21 @@ wait_for() { # what, seconds, command...
 member=0
 # start_member NAME TARGET [flag...]
 start_member() {
-  local name=$1 target=$2 ring
+  local name=$1 target=$2
   shift 2
   member=$((member + 1))
   case $target in
-  ingester) ring=ingester.ring ;;
-  distributor) ring=distributor.ring distributors+=("server 127.0.0.1:$((port + member)) max_fails=0;") ;;
-  querier) ring=querier.ring queriers+=("server 127.0.0.1:$((port + member)) max_fails=0;") ;;
+  distributor) distributors+=("server 127.0.0.1:$((port + member)) max_fails=0;") ;;
+  querier) queriers+=("server 127.0.0.1:$((port + member)) max_fails=0;") ;;
   esac
   keep "$name" "$brunn" -target="$target" -auth.multitenancy-enabled=false -data-dir="$data/$name/data" \
     -server.http-listen-address=127.0.0.1 -server.http-listen-port=$((port + member)) \
     -server.grpc-listen-address=127.0.0.1 -server.grpc-listen-port=$((port + 100 + member)) \
     -memberlist.bind-addr=127.0.0.1 -memberlist.bind-port=$((port + 200 + member)) \
     -memberlist.advertise-addr=127.0.0.1 -memberlist.advertise-port=$((port + 200 + member)) -memberlist.join="$seeds" \
-    -$ring.instance-id="$name" -$ring.instance-addr=127.0.0.1 -$ring.instance-port=$((port + 100 + member)) \
+    -ingester.ring.instance-id="$name" -ingester.ring.instance-addr=127.0.0.1 -ingester.ring.instance-port=$((port + 100 + member)) \
+    -distributor.ring.instance-id="$name" -distributor.ring.instance-addr=127.0.0.1 \
+    -distributor.ring.instance-port=$((port + 100 + member)) \
     -ingest-storage.enabled=true -ingest-storage.kafka.address="$kafka" -ingest-storage.kafka.topic=ingest \
     -ingest-storage.kafka.auto-create-topic-default-partitions=8 "$@" "${more_flags[@]}"
   keepers+=($!)

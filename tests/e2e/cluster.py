@@ -17,7 +17,10 @@ from process import BRUNN, PEERS, ROOT, Brunn, Server, wait_until
 # Quick gossip, heartbeats and partitions: a test waits for seconds where production waits for a minute.
 HEARTBEAT_TIMEOUT_S = 10
 OWNERS_DURATION_S = 1
-RINGS = ("ingester.ring", "distributor.ring", "querier.ring")
+RINGS = ("ingester.ring", "distributor.ring")
+
+
+ports_given = set()
 
 
 def fixed_port():
@@ -27,9 +30,11 @@ def fixed_port():
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
-                return port
             except OSError:
-                pass
+                continue
+        if port not in ports_given:
+            ports_given.add(port)
+            return port
 
 
 def common_flags(kafka, topic, partitions):
@@ -41,21 +46,24 @@ def common_flags(kafka, topic, partitions):
             "-memberlist.leave-timeout=2s", "-memberlist.min-join-backoff=200ms", "-memberlist.pullpush-interval=5s",
             "-memberlist.rejoin-interval=10s",
             "-ingester.ring.replication-factor=1", "-ingester.ring.zone-awareness-enabled=true",
-            "-ingester.ring.min-ready-duration=0s", "-ingester.ring.unregister-on-shutdown=false",
+            "-ingester.ring.min-ready-duration=2s", "-ingester.ring.unregister-on-shutdown=false",
             f"-ingester.partition-ring.min-partition-owners-duration={OWNERS_DURATION_S}s",
             "-distributor.ingestion-rate-limit=1e9", "-distributor.ingestion-burst-size=1000000000",
             "-ingester.max-global-series-per-user=0", "-querier.minimize-ingester-requests-hedging-delay=500ms",
-            *(f"-{ring}.store=memberlist" for ring in (*RINGS, "ingester.partition-ring")),
-            *(f"-{ring}.instance-addr=127.0.0.1" for ring in RINGS),
-            *(f"-{ring}.heartbeat-period=1s" for ring in RINGS),
-            *(f"-{ring}.heartbeat-timeout={HEARTBEAT_TIMEOUT_S}s" for ring in RINGS)]
+            *(f"-{ring}.store=memberlist" for ring in (*RINGS, "ingester.partition-ring")), *ring_flags(RINGS)]
+
+
+def ring_flags(rings):
+    return [f"-{ring}.{flag}" for ring in rings
+            for flag in ("instance-addr=127.0.0.1", "heartbeat-period=1s", f"heartbeat-timeout={HEARTBEAT_TIMEOUT_S}s")]
 
 
 def mimir_flags(folder):
     return ["-usage-stats.enabled=false", "-log.level=warn", "-common.storage.backend=filesystem", "-blocks-storage.backend=filesystem",
             f"-blocks-storage.filesystem.dir={folder}/blocks", f"-blocks-storage.tsdb.dir={folder}/tsdb",
             f"-blocks-storage.bucket-store.sync-dir={folder}/sync", f"-activity-tracker.filepath={folder}/activity",
-            "-ingester.push-grpc-method-enabled=false", "-store-gateway.sharding-ring.instance-addr=127.0.0.1"]
+            "-ingester.push-grpc-method-enabled=false", "-store-gateway.sharding-ring.instance-addr=127.0.0.1",
+            *ring_flags(["querier.ring"])]
 
 
 class Node(Brunn):
@@ -67,13 +75,13 @@ class Node(Brunn):
         os.makedirs(self.folder)
         self.port, self.grpc_port, self.gossip_port = fixed_port(), fixed_port(), fixed_port()
         self.address = f"127.0.0.1:{self.port}"
-        ring = {"distributor": "distributor.ring", "querier": "querier.ring"}.get(target, "ingester.ring")
+        rings = {"distributor": ["distributor.ring"], "querier": ["querier.ring"] * mimir, "all": RINGS}.get(target, ["ingester.ring"])
         self.command = [
             os.path.join(PEERS, "mimir") if mimir else BRUNN, f"-target={target}",
             f"-server.http-listen-port={self.port}", "-server.http-listen-address=127.0.0.1",
             f"-server.grpc-listen-port={self.grpc_port}", "-server.grpc-listen-address=127.0.0.1",
             f"-memberlist.bind-port={self.gossip_port}", f"-memberlist.advertise-port={self.gossip_port}", f"-memberlist.nodename={name}",
-            f"-{ring}.instance-id={name}", f"-{ring}.instance-port={self.grpc_port}",
+            *(f"-{ring}.instance-{flag}" for ring in rings for flag in (f"id={name}", f"port={self.grpc_port}")),
             *([f"-ingester.ring.instance-availability-zone={zone}"] if zone else []),
             *(mimir_flags(self.folder) if mimir else [f"-data-dir={self.folder}/data"]),
             *cluster.flags, *flags]

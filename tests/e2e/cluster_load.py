@@ -222,6 +222,7 @@ class Load:
     def ask_only_before_now(self):
         """While the brokers are down nobody can read what was acknowledged last, and a strong read has nobody to ask how far it must go."""
         self.strong, self.horizon = False, time.monotonic() - SETTLED_S
+        time.sleep(0.5)  # for those under way
 
     def ask_everything(self):
         self.strong, self.horizon = True, None
