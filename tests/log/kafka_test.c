@@ -49,7 +49,7 @@ static struct plog_config kafka_config(void)
         .kafka_oauth_extensions = "",
         .kafka_oauth_socket_path = "",
         .kafka_linger = 5,
-        .kafka_compression = "snappy",
+        .kafka_compression = "lz4",
     };
 }
 
