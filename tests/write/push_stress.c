@@ -123,8 +123,15 @@ int main(int argc, char **argv)
     for (uintptr_t i = 0; i < PUSHERS; i++)
         pthread_create(&threads[i], NULL, push_all_the_time, (void *)i);
     pthread_create(&threads[PUSHERS], NULL, scrape_all_the_time, NULL);
-    for (int64_t until = clock_mono_ms() + 1000 * (int64_t)seconds; clock_mono_ms() < until;)
+    /* Meanwhile partitions go and come. */
+    enum partition_state states[5] = {PARTITION_ACTIVE, PARTITION_ACTIVE, PARTITION_ACTIVE, PARTITION_ACTIVE, PARTITION_ACTIVE};
+    int64_t until = clock_mono_ms() + 1000 * (int64_t)seconds;
+    for (size_t i = 0; clock_mono_ms() < until; i++) {
+        states[i % 5] = states[i % 5] == PARTITION_ACTIVE ? PARTITION_INACTIVE : PARTITION_ACTIVE;
+        states[0] = PARTITION_ACTIVE;
+        partitions_set(&partitions, 5, states);
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
     atomic_store(&stop, true);
     for (int i = 0; i <= PUSHERS; i++)
         pthread_join(threads[i], NULL);
