@@ -142,10 +142,12 @@ struct rpc_client_config {
     int64_t backoff_max_ms;       /* ... doubled with each failure up to this; 0: 10 s */
     int64_t keepalive_time_ms;    /* a ping when nothing came for so long while calls run; 0: 20 s */
     int64_t keepalive_timeout_ms; /* 0: 10 s */
+    const char *compression;      /* of requests: "gzip", "snappy"; NULL or "": none. Answers are taken with either */
     const char *cluster_label;    /* sent with unary calls; NULL or "": none. Must outlive the clients */
     struct tls_client_config tls; /* all zero: plain. Its strings must outlive the clients */
 };
-/* Whether TLS' files can be read and its words are known. Without this a client that cannot connect says why. */
+/* Whether TLS' files can be read and its words and the compression are known. Files that cannot be read at this time are
+ * no error without this call: a client that cannot connect says why. The compression must be known. */
 bool rpc_client_config_check(const struct rpc_client_config *cfg, struct err *err);
 
 /* An I/O thread for the connections of many clients. */

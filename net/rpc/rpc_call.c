@@ -9,7 +9,7 @@
 #include "net/rpc/rpc_client_int.h"
 
 #define ATTEMPTS 2
-#define FIXED_HEADERS 10 /* of a request, at most */
+#define FIXED_HEADERS 12 /* of a request, at most */
 
 struct client_stream *rpc_client_stream_of(struct rpc_stream *st)
 {
@@ -77,6 +77,9 @@ static void submit(struct rpc_stream *st)
         rpc_timeout_format(cs->deadline_ms - clock_mono_ms(), timeout);
         nv[n++] = rpc_nv(SL("grpc-timeout"), slice_of(timeout));
     }
+    nv[n++] = rpc_nv(SL("grpc-accept-encoding"), SL("gzip,snappy"));
+    if (c->owner->codec != RPC_CODEC_NONE)
+        nv[n++] = rpc_nv(SL("grpc-encoding"), slice_of(rpc_codec_name(c->owner->codec)));
     const char *label = c->owner->cfg.cluster_label;
     if (cs->unary && label && label[0])
         nv[n++] = rpc_nv(SL("x-cluster"), slice_of(label));
@@ -143,7 +146,7 @@ static bool client_header(struct rpc_stream *st, struct slice name, struct slice
     }
     pthread_mutex_unlock(&st->lock);
     if (slice_eq(name, SL("grpc-encoding")))
-        st->in.gzip = slice_eq(value, SL("gzip"));
+        st->in.codec = rpc_codec_of(value);
     return true;
 }
 
@@ -156,7 +159,7 @@ static void client_message(struct rpc_stream *st, struct buf *msg)
 {
     pthread_mutex_lock(&st->lock);
     if (!st->closed)
-        rpc_queue_push(&st->got, msg);
+        rpc_queue_push(&st->got, msg, false);
     rpc_stream_changed(st);
     pthread_mutex_unlock(&st->lock);
 }
@@ -302,12 +305,16 @@ static struct rpc_stream *open_stream(struct rpc_client *c, const struct rpc_arg
     st->in.max_bytes = c->owner->cfg.max_recv_msg_bytes;
     struct buf body = {0};
     struct err err = ERR_NONE;
-    buf_put_slice(&body, args->request);
+    enum rpc_codec codec = c->owner->codec;
+    if (codec == RPC_CODEC_NONE)
+        buf_put_slice(&body, args->request);
+    else
+        rpc_compress(codec, args->request, &body);
     if (body.failed) {
         rpc_client_stream_end(st, RPC_RESOURCE_EXHAUSTED, SL("no memory for the request"), false);
         return st;
     }
-    rpc_queue_push(&st->out, &body);
+    rpc_queue_push(&st->out, &body, codec != RPC_CODEC_NONE);
     st->out_end = !args->keep_open;
     if (!rpc_client_may_wait(args->ctx, deadline_ms, &err) || !rpc_client_enqueue(c, cs, &err))
         rpc_client_stream_end(st, (int)rpc_code_of_err(err.code), slice_of(err.text), false);

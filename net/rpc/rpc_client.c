@@ -49,6 +49,8 @@ struct rpc_clients *rpc_clients_new(const struct rpc_client_config *cfg)
         .tls = cfg->tls,
         .cluster_label = cfg->cluster_label,
     };
+    cs->codec = rpc_codec_of(slice_of(cfg->compression ? cfg->compression : ""));
+    ASSERT(cs->codec != RPC_CODEC_UNKNOWN); /* rpc_client_config_check */
     pthread_mutex_init(&cs->lock, NULL);
     cs->loop = rpc_loop_new();
     struct err err = ERR_NONE;
@@ -318,6 +320,8 @@ static struct tls *encrypt(struct rpc_client *c, int fd, int64_t until_ms, struc
 
 bool rpc_client_config_check(const struct rpc_client_config *cfg, struct err *err)
 {
+    if (cfg->compression && rpc_codec_of(slice_of(cfg->compression)) == RPC_CODEC_UNKNOWN)
+        return err_set(err, ERR_CONFIG, "unsupported compression type: %s", cfg->compression);
     struct tls_context *tls = cfg->tls.enabled ? tls_client_new(&cfg->tls, "h2", err) : NULL;
     bool fine = tls || !cfg->tls.enabled;
     tls_context_free(tls);

@@ -6,6 +6,7 @@
 struct rpc_clients {
     atomic_int refs;              /* the owner, and each client: a connecting thread may outlive rpc_clients_free */
     struct rpc_client_config cfg; /* immutable, as the rest */
+    enum rpc_codec codec; /* of requests */
     struct rpc_loop *loop;
     pthread_mutex_t lock;
     struct tls_context *tls; /* guarded by lock until it is set, immutable from then on; NULL: none made yet */

@@ -2,8 +2,6 @@
  * Messages out of the bytes of DATA frames. A message: one byte (1 = compressed), its length as 4 bytes big-endian, its
  * bytes. Memory grows with what has come, not with what the length promises.
  */
-#include <zlib.h>
-
 #include "net/rpc/rpc_int.h"
 
 static bool fail(int *ret_code, int code)
@@ -15,7 +13,7 @@ static bool fail(int *ret_code, int code)
 static bool begin_message(struct rpc_frames *f, int *ret_code, struct err *err)
 {
     f->want_bytes = (uint32_t)f->head[1] << 24 | (uint32_t)f->head[2] << 16 | (uint32_t)f->head[3] << 8 | f->head[4];
-    if (f->head[0] > 1 || (f->head[0] == 1 && !f->gzip)) {
+    if (f->head[0] > 1 || (f->head[0] == 1 && f->codec == RPC_CODEC_NONE)) {
         err_set(err, ERR_BAD_DATA, "grpc: compressed flag set with identity or empty encoding");
         return fail(ret_code, RPC_INTERNAL);
     }
@@ -40,34 +38,20 @@ static bool charge(struct rpc_frames *f, uint64_t n, int *ret_code, struct err *
     return fail(ret_code, RPC_RESOURCE_EXHAUSTED);
 }
 
-/* Replaces the body by what it was compressed from; all of one gzip stream, never more than max_bytes. */
-static bool inflate_body(struct rpc_frames *f, int *ret_code, struct err *err)
+/* Replaces the body by what it was compressed from, never more than max_bytes; that much may be held while it is made. */
+static bool unpack_body(struct rpc_frames *f, int *ret_code, struct err *err)
 {
-    z_stream z = {0};
     struct buf plain;
-    char piece[16384];
-    int rc = inflateInit2(&z, 15 + 16) == Z_OK ? Z_OK : Z_MEM_ERROR;
-    bool may = true;
     buf_init(&plain, MAX(f->max_bytes, (uint64_t)1));
-    z.next_in = (Bytef *)(f->body.p ? f->body.p : piece);
-    z.avail_in = (uInt)f->body.n;
-    while (rc == Z_OK && may && !plain.failed) {
-        z.next_out = (Bytef *)piece;
-        z.avail_out = sizeof piece;
-        rc = inflate(&z, Z_NO_FLUSH);
-        size_t n = sizeof piece - z.avail_out;
-        may = charge(f, n, ret_code, err);
-        buf_put(&plain, piece, n);
-    }
-    inflateEnd(&z);
-    if (may && !plain.failed && rc == Z_STREAM_END && z.avail_in == 0) {
+    bool fine = rpc_decompress(f->codec, buf_slice(&f->body), &plain);
+    bool large = plain.failed;
+    if (fine && charge(f, plain.n, ret_code, err)) {
         buf_release(&f->body);
         f->body = plain;
         return true;
     }
-    bool large = plain.failed;
     buf_release(&plain);
-    if (!may)
+    if (fine)
         return false;
     if (large) {
         err_set(err, ERR_TOO_LARGE, "grpc: received message after decompression larger than max (%llu)",
@@ -100,7 +84,7 @@ bool rpc_frames_feed(struct rpc_frames *f, struct slice *in, bool *ret_done, int
     *in = slice_make(in->p + n, in->n - n);
     if (f->body.n < f->want_bytes)
         return true;
-    if (f->head[0] == 1 && !inflate_body(f, ret_code, err))
+    if (f->head[0] == 1 && !unpack_body(f, ret_code, err))
         return false;
     *ret_done = true;
     return true;

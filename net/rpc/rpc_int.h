@@ -32,6 +32,16 @@ void rpc_base64_encode(struct slice in, struct buf *out);
 /* With or without padding; false: not base64. */
 bool rpc_base64_decode(struct slice in, struct buf *out);
 
+/* --- compressed messages (rpc_compress.c) --- */
+enum rpc_codec { RPC_CODEC_NONE, RPC_CODEC_GZIP, RPC_CODEC_SNAPPY, RPC_CODEC_UNKNOWN };
+/* Of a grpc-encoding; "" is NONE. */
+enum rpc_codec rpc_codec_of(struct slice name);
+const char *rpc_codec_name(enum rpc_codec codec);
+/* Appends to out, never past its maximum. False: malformed, or out has failed because there was more. */
+bool rpc_decompress(enum rpc_codec codec, struct slice in, struct buf *out);
+/* GZIP or SNAPPY. Appends to out. */
+void rpc_compress(enum rpc_codec codec, struct slice in, struct buf *out);
+
 /* --- messages out of DATA bytes (rpc_frames.c) --- */
 /* Bytes that all requests of a server hold together. */
 struct rpc_memory {
@@ -45,7 +55,7 @@ struct rpc_frames {
     size_t n_head;
     uint32_t want_bytes;
     uint64_t max_bytes; /* of a message, inflated or not */
-    bool gzip;          /* the peer's grpc-encoding */
+    enum rpc_codec codec; /* the peer's grpc-encoding */
     struct buf body;
     struct rpc_memory *memory; /* NULL: not counted */
     uint64_t charged_bytes;
@@ -174,8 +184,8 @@ void rpc_stream_unref(struct rpc_stream *st);
 void rpc_stream_wait(struct rpc_stream *st, int64_t until_ms);
 /* Wakes who waits for it. Needs st->lock. */
 void rpc_stream_changed(struct rpc_stream *st);
-/* Takes over body. */
-void rpc_queue_push(struct rpc_queue *q, struct buf *body);
+/* Takes over body. packed: it is compressed. */
+void rpc_queue_push(struct rpc_queue *q, struct buf *body, bool packed);
 struct buf rpc_queue_pop(struct rpc_queue *q);
 void rpc_queue_clear(struct rpc_queue *q);
 

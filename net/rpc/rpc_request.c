@@ -69,7 +69,7 @@ static bool finish(struct rpc_request *req, struct buf *msg, int code, struct sl
             text = SL("grpc: trying to send message larger than max");
         } else if (msg && !st->closed) {
             req->sent_bytes += msg->n;
-            rpc_queue_push(&st->out, msg);
+            rpc_queue_push(&st->out, msg, false);
         }
         st->status.code = code;
         snprintf(st->status.text, sizeof st->status.text, "%.*s", SL_FMT(text));
@@ -125,7 +125,7 @@ bool rpc_send(struct rpc_request *req, struct buf *msg, struct err *err)
     fine = fine && ctx_check(&req->ctx, err);
     if (fine) {
         req->sent_bytes += msg->n;
-        rpc_queue_push(&st->out, msg);
+        rpc_queue_push(&st->out, msg, false);
     }
     pthread_mutex_unlock(&st->lock);
     buf_release(msg);
@@ -174,7 +174,7 @@ static void server_kick(struct rpc_stream *st)
     const nghttp2_nv nv[] = {
         rpc_nv(SL(":status"), SL("200")),
         rpc_nv(SL("content-type"), SL("application/grpc")),
-        rpc_nv(SL("grpc-accept-encoding"), SL("identity,gzip")),
+        rpc_nv(SL("grpc-accept-encoding"), SL("identity,gzip,snappy")),
     };
     nghttp2_data_provider body = rpc_conn_body(st);
     nghttp2_submit_response(session, st->id, nv, ARRAY_LEN(nv), &body);
@@ -314,14 +314,14 @@ static void server_headers_done(struct rpc_stream *st)
     } else if (!req->entry->method) {
         char *text = arena_printf(&req->arena, "unknown method %.*s", SL_FMT(req->path));
         rpc_request_abort(st, RPC_UNIMPLEMENTED, slice_of(text));
-    } else if (req->encoding.n && !slice_eq(req->encoding, SL("identity")) && !slice_eq(req->encoding, SL("gzip"))) {
+    } else if (rpc_codec_of(req->encoding) == RPC_CODEC_UNKNOWN) {
         char *text = arena_printf(&req->arena, "grpc: Decompressor is not installed for grpc-encoding \"%.*s\"",
                                   SL_FMT(req->encoding));
         rpc_request_abort(st, RPC_UNIMPLEMENTED, slice_of(text));
     } else if (wrong_cluster(req, &err)) {
         refuse_cluster(st, &err);
     }
-    st->in.gzip = slice_eq(req->encoding, SL("gzip"));
+    st->in.codec = rpc_codec_of(req->encoding);
 }
 
 /* On the pool. */

@@ -50,11 +50,12 @@ void rpc_stream_wait(struct rpc_stream *st, int64_t until_ms)
     pthread_cond_timedwait(&st->changed, &st->lock, &ts);
 }
 
-void rpc_queue_push(struct rpc_queue *q, struct buf *body)
+void rpc_queue_push(struct rpc_queue *q, struct buf *body, bool packed)
 {
     struct rpc_msg *m = calloc(1, sizeof *m);
     ASSERT(m && body->n <= UINT32_MAX);
     m->body = *body;
+    m->head[0] = packed;
     buf_init(body, 0);
     for (int i = 0; i < 4; i++)
         m->head[1 + i] = (uint8_t)(m->body.n >> (24 - 8 * i));

@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import threading
 
 import grpc
 import pytest
+
+from process import Brunn, wait_until
 
 
 def find_server():
@@ -129,3 +132,79 @@ def test_many_connections(address):
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def issue(folder, name, authority=None):
+    """NAME.pem and NAME.key, signed by the authority, or by itself."""
+    run = lambda *args: subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-subj", f"/CN={name}"]
+    if not authority:
+        run("req", "-x509", *key, "-days", "2", "-out", f"{name}.pem")
+        return
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    run("req", *key, "-out", f"{name}.csr")
+    run("x509", "-req", "-in", f"{name}.csr", "-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial",
+        "-days", "2", "-extfile", "names", "-out", f"{name}.pem")
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certs")
+    for authority in ("ca", "other"):
+        issue(folder, authority)
+    issue(folder, "server", "ca")
+    issue(folder, "client", "ca")
+    issue(folder, "stranger", "other")
+    return folder
+
+
+def credentials(certs, authority, client=None):
+    read = lambda name: (certs / name).read_bytes()
+    return grpc.ssl_channel_credentials(read(f"{authority}.pem"), read(f"{client}.key") if client else None,
+                                        read(f"{client}.pem") if client else None)
+
+
+def test_tls(certs):
+    """Both ends prove who they are; nobody else is served."""
+    server = subprocess.Popen([find_server(), certs / "server.pem", certs / "server.key", certs / "ca.pem"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    address = "localhost:%d" % int(server.stdout.readline())
+    with grpc.secure_channel(address, credentials(certs, "ca", "client")) as channel:
+        message = os.urandom(3 << 20)
+        assert channel.unary_unary("/test.Test/Echo")(message, timeout=20) == message
+        assert len(list(channel.unary_stream("/test.Test/Count")(b"2000 5000", timeout=20))) == 2000
+    for strange in (credentials(certs, "ca"), credentials(certs, "ca", "stranger"), credentials(certs, "other", "client")):
+        with grpc.secure_channel(address, strange) as channel:
+            assert status_of(channel.unary_unary("/test.Test/Echo"), b"x", timeout=5).code() in (
+                grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    with grpc.insecure_channel(address) as channel:
+        assert status_of(channel.unary_unary("/test.Test/Echo"), b"x", timeout=5).code() in (
+            grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    server.stdin.close()
+    assert server.wait(20) == 0
+
+
+def test_the_process_serves_tls(certs, tmp_path):
+    """HTTP and gRPC of the one process, by its flags; a renewed certificate needs no restart."""
+    own = tmp_path / "tls"
+    own.mkdir()
+    for name in ("server.pem", "server.key"):
+        shutil.copy(certs / name, own)
+    flags = [f"-server.{protocol}-tls-{part}-path={own}/server.{ending}"
+             for protocol in ("http", "grpc") for part, ending in (("cert", "pem"), ("key", "key"))]
+    brunn = Brunn(tmp_path / "brunn", *flags, "-server.tls-min-version=VersionTLS13", wait_ready=False)
+
+    def curl(authority, *args):
+        return subprocess.run(["curl", "-sf", "--cacert", certs / f"{authority}.pem", *args, f"https://localhost:{brunn.port}/ready"],
+                              capture_output=True)
+
+    wait_until("ready over TLS", 60, lambda: curl("ca").returncode == 0)
+    assert curl("ca").stdout.strip() == b"ready"
+    assert curl("other").returncode == 60
+    assert curl("ca", "--tls-max", "1.2").returncode != 0
+    with grpc.secure_channel(f"localhost:{brunn.grpc_port}", credentials(certs, "ca")) as channel:
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"
+    shutil.copy(certs / "stranger.key", own / "server.key")
+    shutil.copy(certs / "stranger.pem", own / "server.pem")
+    assert curl("other").returncode == 0
+    brunn.stop()

@@ -275,6 +275,54 @@ Test(rpc, opening_a_stream_does_not_wait_for_a_connection)
     rig_stop(&r);
 }
 
+Test(rpc, requests_may_be_compressed)
+{
+    static const char *const names[] = {"gzip", "snappy"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct rpc_rig r;
+        rig_new(&r);
+        r.client_cfg.compression = names[i];
+        struct err err = ERR_NONE;
+        cr_assert(rpc_client_config_check(&r.client_cfg, &err));
+        rig_start(&r);
+        struct buf request = {0};
+        for (int k = 0; k < 50000; k++)
+            buf_printf(&request, "line %d\n", k * 7919);
+        static const size_t sizes[] = {0, 1, 65535, 65536, 65537, 400000};
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            struct slice part = slice_make(request.p, sizes[k]);
+            struct buf answer = {0};
+            struct rpc_status st = RPC_STATUS_NONE;
+            cr_assert(rig_ask(&r, "/test.Test/Echo", part, NULL, &answer, &st), "%s", st.text);
+            cr_assert(slice_eq(buf_slice(&answer), part));
+            buf_release(&answer);
+        }
+        buf_release(&request);
+        rig_stop(&r);
+    }
+    struct err err = ERR_NONE;
+    cr_assert_not(rpc_client_config_check(&(struct rpc_client_config){.compression = "zstd"}, &err));
+    cr_assert_str_eq(err.text, "unsupported compression type: zstd");
+}
+
+Test(rpc, a_compressed_request_may_not_grow_past_the_limit)
+{
+    static const char *const names[] = {"gzip", "snappy"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct rpc_rig r;
+        rig_new(&r);
+        r.client_cfg.compression = names[i];
+        r.cfg.grpc_max_recv_msg_bytes = 100000;
+        rig_start(&r);
+        char *zeros = calloc(1, 100001);
+        expect(&r, "/test.Test/Echo", slice_make(zeros, 100000), RPC_OK, NULL);
+        expect(&r, "/test.Test/Echo", slice_make(zeros, 100001), RPC_RESOURCE_EXHAUSTED,
+               "grpc: received message after decompression larger than max (100000)");
+        free(zeros);
+        rig_stop(&r);
+    }
+}
+
 Test(rpc, a_reader_that_does_not_come_makes_the_sender_wait)
 {
     struct rpc_rig r;

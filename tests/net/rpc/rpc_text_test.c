@@ -147,7 +147,7 @@ Test(rpc_frames, gzip_is_inflated_up_to_the_limit)
                  {100000, 8, true, RPC_INTERNAL},
                  {100000, 0, false, RPC_INTERNAL}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct rpc_frames f = {.max_bytes = cases[i].max_bytes, .gzip = cases[i].gzip};
+        struct rpc_frames f = {.max_bytes = cases[i].max_bytes, .codec = cases[i].gzip ? RPC_CODEC_GZIP : RPC_CODEC_NONE};
         size_t packed = n - RPC_HEAD_BYTES - cases[i].cut;
         wire[3] = (char)(packed >> 8);
         wire[4] = (char)(packed & 255);
