@@ -100,6 +100,11 @@ wait_for() { # what, seconds, command...
   done
 }
 
+# Do the distributors see both partitions ACTIVE? A new one waits until its owners have been there for a while.
+partitions_active() { # port of a distributor
+  [ "$(curl -fs -H 'Accept: application/json' "http://127.0.0.1:$1/ingester/partition-ring" | grep -o '"state":2' | wc -l)" -eq 2 ]
+}
+
 member=0
 # start_member NAME TARGET [flag...]
 start_member() {
@@ -138,6 +143,9 @@ done
 for i in 0 1; do start_member "distributor-$i" distributor; done
 for i in 0 1; do start_member "querier-$i" querier; done
 for m in "${members[@]}"; do wait_for "${m%:*}" 60 curl -fs "http://127.0.0.1:${m##*:}/ready"; done
+for m in "${members[@]}"; do
+  case $m in distributor-*) wait_for "an ACTIVE partition" 60 partitions_active "${m##*:}" ;; esac
+done
 
 sed -e "s|@FOLDER@|$data/nginx|g" -e "s|@PORT@|$port|g" -e "s|@DISTRIBUTORS@|${distributors[*]}|" -e "s|@QUERIERS@|${queriers[*]}|" \
   deploy/local/nginx.conf.in >"$data/nginx.conf"
