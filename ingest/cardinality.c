@@ -1,4 +1,5 @@
-/* How many series have each value of a label: out of the postings, whose lengths are the answer when nothing narrows it. */
+/* How many series have each value of a label: out of the postings, whose lengths are the answer when nothing narrows
+ * it. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -21,8 +21,9 @@ uint32_t series_count_chunks(const struct shard_data *d, uint32_t ref, int64_t m
 bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct arena *arena, struct labels *ret);
 
 /*
- * Chunks of series on their way to a query: what has to be taken under the shard's lock is taken by series_take_chunks. Full chunks are only named then, since
- * looking at them may read the disk; series_read_full_chunks does that when the lock is gone. Bytes live as long as the taker and the arena.
+ * Chunks of series on their way to a query: what has to be taken under the shard's lock is taken by series_take_chunks.
+ * Full chunks are only named then, since looking at them may read the disk; series_read_full_chunks does that when the
+ * lock is gone. Bytes live as long as the taker and the arena.
  */
 struct chunk_taker {
     struct head *head;
@@ -42,7 +43,8 @@ struct taken_chunks {
     size_t n_full;
 };
 /* False: the arena is full. A damaged chunk is counted and left out: the rest of the series is still good. */
-bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena, struct taken_chunks *out);
+bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
+                        struct taken_chunks *out);
 bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *taken, struct arena *arena);
 
 bool query_memory_error(const struct ctx *ctx, struct err *err);

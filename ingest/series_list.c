@@ -1,7 +1,8 @@
 /*
- * Series in order of their labels, without a lock while they are sorted: strings of a shard never move (shard_int.h), so it is enough to copy the numbers of a
- * series' strings under the lock, and the addresses of the shard's pages after the last series. Each shard's series are sorted by themselves, where equal
- * numbers are equal texts and most labels need no look; the sorted runs are then merged.
+ * Series in order of their labels, without a lock while they are sorted: strings of a shard never move (shard_int.h),
+ * so it is enough to copy the numbers of a series' strings under the lock, and the addresses of the shard's pages after
+ * the last series. Each shard's series are sorted by themselves, where equal numbers are equal texts and most labels
+ * need no look; the sorted runs are then merged.
  */
 #include "ingest/series_list.h"
 

@@ -1,9 +1,10 @@
 /*
  * A second door of the ingester, for its gRPC service: selects in two phases, and what cardinality analysis counts.
  *
- * A stream to a querier sends the labels of all series first, in order, and their chunks afterwards in the same order, at the querier's pace. A series_list holds the
- * first phase: 24 bytes a series, and 8 bytes a label until series_list_drop_labels; chunks are materialised a batch at a time when the stream gets there. No lock
- * is held in between, nor while sorting; samples that arrive meanwhile may or may not be seen.
+ * A stream to a querier sends the labels of all series first, in order, and their chunks afterwards in the same order,
+ * at the querier's pace. A series_list holds the first phase: 24 bytes a series, and 8 bytes a label until
+ * series_list_drop_labels; chunks are materialised a batch at a time when the stream gets there. No lock is held in
+ * between, nor while sorting; samples that arrive meanwhile may or may not be seen.
  *
  * A list is used by one thread.
  */
@@ -16,8 +17,9 @@ struct series_filter {
     bool sorted;             /* by labels */
     bool native_histograms;  /* only those whose newest sample is one */
     uint32_t active_since_s; /* only those with a sample produced then (seconds since the epoch) or later; 0 = all */
-    uint64_t shard_count;    /* query sharding: only those whose labels' stable hash is shard_index modulo shard_count; 0 = all */
-    uint64_t shard_index;    /* from 0 */
+    uint64_t shard_count; /* query sharding: only those whose labels' stable hash is shard_index modulo shard_count; 0 =
+                             all */
+    uint64_t shard_index; /* from 0 */
 };
 
 struct series_list;
@@ -28,21 +30,25 @@ bool ingester_list_series(struct ingester *ing, struct ctx *ctx, const struct se
 void series_list_free(struct series_list *l); /* NULL is fine */
 size_t series_list_len(const struct series_list *l);
 
-/* Labels of the series, its array in the arena, strings as long as the list; and how many chunks it has now. False: the arena is full. */
-bool series_list_labels(const struct series_list *l, size_t i, struct arena *arena, struct labels *ret, uint32_t *ret_chunks);
+/* Labels of the series, its array in the arena, strings as long as the list; and how many chunks it has now. False: the
+ * arena is full. */
+bool series_list_labels(const struct series_list *l, size_t i, struct arena *arena, struct labels *ret,
+                        uint32_t *ret_chunks);
 /* Gives back the memory of the labels: not to be asked for any more. */
 void series_list_drop_labels(struct series_list *l);
 
 #define SERIES_LIST_BATCH 256u
 /*
- * Chunks of the series from .. from + n, at most SERIES_LIST_BATCH of them: ret[i].chunks as in a series_set, ret[i].labels empty; a series may have lost its chunks
- * in between. Valid as long as the list and the arena. False: the arena is full.
+ * Chunks of the series from .. from + n, at most SERIES_LIST_BATCH of them: ret[i].chunks as in a series_set,
+ * ret[i].labels empty; a series may have lost its chunks in between. Valid as long as the list and the arena. False:
+ * the arena is full.
  */
 bool series_list_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret);
 /* How many buckets the newest histogram of these series has; 0 where there is none. As series_list_chunks. */
 bool series_list_buckets(struct series_list *l, size_t from, size_t n, struct arena *arena, uint64_t *ret);
 
-/* The values of a label name by bytes, with the number of series that have it and match and (active_since_s > 0) are active; those with none are left out. */
+/* The values of a label name by bytes, with the number of series that have it and match and (active_since_s > 0) are
+ * active; those with none are left out. */
 struct value_count {
     struct slice value;
     uint64_t series;

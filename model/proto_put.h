@@ -1,6 +1,6 @@
 /*
- * Writing protobuf fields to a buf, as proto3 has them: numbers that are 0 and strings that are empty are left out, what is repeated and what is a message of
- * its own never is. Readers are those of model/proto.h.
+ * Writing protobuf fields to a buf, as proto3 has them: numbers that are 0 and strings that are empty are left out,
+ * what is repeated and what is a message of its own never is. Readers are those of model/proto.h.
  */
 #pragma once
 
@@ -63,8 +63,8 @@ static inline void proto_put_string(struct buf *out, uint32_t field, struct slic
 }
 
 /*
- * A message inside, written in place: begin, its fields, end. Its length takes one byte first; a longer one moves what was written, which costs less
- * than counting it before.
+ * A message inside, written in place: begin, its fields, end. Its length takes one byte first; a longer one moves what
+ * was written, which costs less than counting it before.
  */
 static inline size_t proto_put_begin(struct buf *out, uint32_t field)
 {

@@ -1,4 +1,5 @@
-/* Statistics of tenants, and the streams of cardinality analysis. These look at everything the head has, whatever its time. */
+/* Statistics of tenants, and the streams of cardinality analysis. These look at everything the head has, whatever its
+ * time. */
 #include <stdlib.h>
 
 #include "ingest/service/service_int.h"

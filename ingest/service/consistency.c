@@ -1,6 +1,7 @@
 /*
- * Whether a read may go on. A strong one waits until what was produced before it is consumed: up to the offset that came with it, or else up to the log's last one,
- * asked for after the read began. An eventual one may say how far behind it lets the ingester be.
+ * Whether a read may go on. A strong one waits until what was produced before it is consumed: up to the offset that
+ * came with it, or else up to the log's last one, asked for after the read began. An eventual one may say how far
+ * behind it lets the ingester be.
  */
 #include "base/clock.h"
 #include "ingest/service/service_int.h"
@@ -57,6 +58,8 @@ bool service_admit(struct ingest_service *s, struct ctx *ctx, struct err *err)
     if (delay_ms <= wish.max_delay_ms || wish.max_delay_ms <= 0)
         return true;
     metric_inc(metric_single(ingest_service_metrics[SERVICE_DELAY_REFUSED]));
-    return err_set(err, ERR_UNAVAILABLE, "wait for read consistency: the ingester is %lld ms behind, more than the %lld ms that the read allows",
-                   (long long)delay_ms, (long long)wish.max_delay_ms);
+    return err_set(
+        err, ERR_UNAVAILABLE,
+        "wait for read consistency: the ingester is %lld ms behind, more than the %lld ms that the read allows",
+        (long long)delay_ms, (long long)wish.max_delay_ms);
 }

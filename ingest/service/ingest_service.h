@@ -1,10 +1,12 @@
 /*
- * The gRPC service cortex.Ingester of one ingester: selects, labels, metadata, exemplars and statistics, for queriers of other processes.
+ * The gRPC service cortex.Ingester of one ingester: selects, labels, metadata, exemplars and statistics, for queriers
+ * of other processes.
  *
- * The same queryable is given to a querier in this process: it waits as read consistency wants it (ctx tags) and refuses with ERR_UNAVAILABLE as long as
- * the ingester is not serving, just as the service does.
+ * The same queryable is given to a querier in this process: it waits as read consistency wants it (ctx tags) and
+ * refuses with ERR_UNAVAILABLE as long as the ingester is not serving, just as the service does.
  *
- * A handler runs on the gRPC server's pool and streams from it; memory is that of one batch, for rpc_send waits while the querier is slow.
+ * A handler runs on the gRPC server's pool and streams from it; memory is that of one batch, for rpc_send waits while
+ * the querier is slow.
  */
 #pragma once
 
@@ -17,7 +19,8 @@
 
 struct ingest_service;
 
-/* partition: the ingester's own. last_produced may be NULL: a strong read without an offset is then refused. All must outlive the service. */
+/* partition: the ingester's own. last_produced may be NULL: a strong read without an offset is then refused. All must
+ * outlive the service. */
 struct ingest_service *ingest_service_new(const struct ingest_config *cfg, struct ingester *ing, int32_t partition,
                                           struct last_produced *last_produced);
 void ingest_service_free(struct ingest_service *s);

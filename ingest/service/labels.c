@@ -164,7 +164,8 @@ bool query_exemplars(struct call *c)
     if (r.n_sets > 1 && n)
         qsort(all, n, sizeof(*all), compare_exemplar_series);
     for (size_t i = 0; i < n; i++)
-        if (i == 0 || !labels_eq(all[i - 1].labels, all[i].labels)) /* a series of two sets has the same exemplars twice */
+        if (i == 0 ||
+            !labels_eq(all[i - 1].labels, all[i].labels)) /* a series of two sets has the same exemplars twice */
             exemplar_response_put(&all[i], &c->out);
     return true;
 }

@@ -1,8 +1,10 @@
 /*
- * QueryStream: messages with series in order of their labels, 128 in each, the last one marked as the end; then messages with their chunks in the same order.
+ * QueryStream: messages with series in order of their labels, 128 in each, the last one marked as the end; then
+ * messages with their chunks in the same order.
  *
- * A batch of chunks is materialised when its turn comes, in an arena that is used again for the next one: however slow the querier reads, what waits is the list of
- * series (24 bytes each), a batch, and the mebibyte that rpc_send lets wait.
+ * A batch of chunks is materialised when its turn comes, in an arena that is used again for the next one: however slow
+ * the querier reads, what waits is the list of series (24 bytes each), a batch, and the mebibyte that rpc_send lets
+ * wait.
  */
 #include "ingest/service/service_int.h"
 

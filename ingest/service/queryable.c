@@ -2,7 +2,8 @@
 #include "ingest/service/service_int.h"
 
 /*
- * In one process our own patience is not the query's deadline: that a strong read was not served in time is an internal error, as Mimir's queriers make it one.
+ * In one process our own patience is not the query's deadline: that a strong read was not served in time is an internal
+ * error, as Mimir's queriers make it one.
  */
 static bool admit(struct queryable *q, struct ctx *ctx, struct queryable **ret, struct err *err)
 {

@@ -161,8 +161,8 @@ static bool begin(struct call *c)
 }
 
 /*
- * Mimir's codes: what is wrong with a read is Internal, whosever fault it is, since a querier that gets InvalidArgument takes it for its own; absent tenants are
- * Unknown, for that is what an error of Go without a code becomes.
+ * Mimir's codes: what is wrong with a read is Internal, whosever fault it is, since a querier that gets InvalidArgument
+ * takes it for its own; absent tenants are Unknown, for that is what an error of Go without a code becomes.
  */
 static int code_of(const struct err *err)
 {
@@ -206,7 +206,8 @@ static void end(struct call *c)
 
 typedef bool method_body(struct call *c);
 
-/* The arena of the request, where the matchers lie, goes with the request: so they are released before it is finished. */
+/* The arena of the request, where the matchers lie, goes with the request: so they are released before it is finished.
+ */
 static void run(struct rpc_request *req, void *arg, method_body *body, bool streams)
 {
     struct call c = {.service = arg, .req = req, .ctx = rpc_ctx(req), .err = ERR_NONE};

@@ -1,4 +1,5 @@
-/* The parts of the service: service.c (calls and their ends), consistency.c, query_stream.c, labels.c, cardinality.c, queryable.c. */
+/* The parts of the service: service.c (calls and their ends), consistency.c, query_stream.c, labels.c, cardinality.c,
+ * queryable.c. */
 #pragma once
 
 #include "base/assert.h"
@@ -21,8 +22,8 @@ struct ingest_service {
 };
 
 /*
- * May this read go on: is the ingester serving, and as fresh as the read's tags want it (log/read_consistency.h)? Waits for a strong one. ERR_UNAVAILABLE,
- * ERR_TIMEOUT, ERR_CANCELED, or the log's error.
+ * May this read go on: is the ingester serving, and as fresh as the read's tags want it (log/read_consistency.h)? Waits
+ * for a strong one. ERR_UNAVAILABLE, ERR_TIMEOUT, ERR_CANCELED, or the log's error.
  */
 bool service_admit(struct ingest_service *s, struct ctx *ctx, struct err *err);
 

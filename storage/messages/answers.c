@@ -5,20 +5,20 @@
  *     MetricsForLabelMatchersResponse          1 metric {1 labels}
  *     MetricsMetadataResponse                  1 metadata {1 type  2 family  4 help  5 unit}
  *     ExemplarQueryResponse                    1 timeseries {1 labels  3 exemplars {1 labels  2 value  3 timestamp}}
- *     UserStatsResponse                        1 ingestion_rate  2 num_series  3 api_ingestion_rate  4 rule_ingestion_rate
- *     UsersStatsResponse                       1 stats {1 user_id  2 data: UserStatsResponse}
+ *     UserStatsResponse                        1 ingestion_rate  2 num_series  3 api_ingestion_rate  4
+ * rule_ingestion_rate UsersStatsResponse                       1 stats {1 user_id  2 data: UserStatsResponse}
  */
 #include "base/assert.h"
 #include "storage/messages/messages_int.h"
 
-/* Reads the next message's field 1, whatever else there is: true with it, false at the end and (r->err set) when the bytes are no message. */
+/* Reads the next message's field 1, whatever else there is: true with it, false at the end and (r->err set) when the
+ * bytes are no message. */
 static bool next_element(struct proto *r, const char *field, struct slice *ret, bool *ret_ok)
 {
     *ret_ok = true;
     while (proto_more(r)) {
         uint32_t f, wire;
-        *ret_ok = proto_tag(r, &f, &wire) &&
-                  (f == 1 ? proto_bytes_field(r, wire, field, ret) : proto_skip(r, wire));
+        *ret_ok = proto_tag(r, &f, &wire) && (f == 1 ? proto_bytes_field(r, wire, field, ret) : proto_skip(r, wire));
         if (!*ret_ok)
             return false;
         if (f == 1)

@@ -286,7 +286,8 @@ void active_series_bucket_counts_put(const uint64_t *counts, size_t n, struct bu
 
 /* --- errors --- */
 
-/* google.rpc.Status {1 code  2 message  3 details: Any {1 type_url  2 value}}, with cortexpb.ErrorDetails {1 cause} as the value. */
+/* google.rpc.Status {1 code  2 message  3 details: Any {1 type_url  2 value}}, with cortexpb.ErrorDetails {1 cause} as
+ * the value. */
 void error_details_put(int code, struct slice text, enum error_cause cause, struct buf *out)
 {
     proto_put_varint(out, 1, (uint64_t)code);

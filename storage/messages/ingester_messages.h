@@ -1,10 +1,13 @@
 /*
- * The messages of the gRPC service cortex.Ingester (docs/formats.md 8.2), as queriers write them and ingesters read them, and back.
+ * The messages of the gRPC service cortex.Ingester (docs/formats.md 8.2), as queriers write them and ingesters read
+ * them, and back.
  *
- * Reading copies nothing: slices point into the message, arrays lie in the caller's arena. Requests are small and come from outside: every length and count is
- * checked and bounded. Writing appends to a buf, in the order and with the bytes of Go's generated code. Unknown fields are passed over. Any thread.
+ * Reading copies nothing: slices point into the message, arrays lie in the caller's arena. Requests are small and come
+ * from outside: every length and count is checked and bounded. Writing appends to a buf, in the order and with the
+ * bytes of Go's generated code. Unknown fields are passed over. Any thread.
  *
- * Errors: bytes that are no such message are ERR_BAD_DATA in a request and ERR_CORRUPT in an answer, with Go's texts; a full arena is ERR_MAX_QUERY_MEMORY.
+ * Errors: bytes that are no such message are ERR_BAD_DATA in a request and ERR_CORRUPT in an answer, with Go's texts; a
+ * full arena is ERR_MAX_QUERY_MEMORY.
  */
 #pragma once
 
@@ -49,22 +52,25 @@ struct matcher_set {
 };
 
 /*
- * One shape for all requests that select: QueryRequest, LabelNamesRequest, LabelValuesRequest, MetricsForLabelMatchersRequest, ExemplarQueryRequest. What a request
- * does not have stays zero.
+ * One shape for all requests that select: QueryRequest, LabelNamesRequest, LabelValuesRequest,
+ * MetricsForLabelMatchersRequest, ExemplarQueryRequest. What a request does not have stays zero.
  */
 struct ingester_request {
     int64_t start_ms; /* inclusive */
     int64_t end_ms;
     struct matcher_set *sets;
-    size_t n_sets; /* QueryRequest: always one. LabelNames, LabelValues: one, or none, which means the same as one without matchers */
+    size_t n_sets; /* QueryRequest: always one. LabelNames, LabelValues: one, or none, which means the same as one
+                      without matchers */
     struct slice label_name; /* LabelValues */
     int64_t limit;
     uint64_t chunks_batch; /* QueryStream: series a message with chunks; 0 = the ingester's choice */
 };
 
 bool query_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret, struct err *err);
-bool label_names_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret, struct err *err);
-bool label_values_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret, struct err *err);
+bool label_names_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret,
+                                struct err *err);
+bool label_values_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret,
+                                 struct err *err);
 bool metrics_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret, struct err *err);
 bool exemplar_request_decode(struct slice message, struct arena *arena, struct ingester_request *ret, struct err *err);
 
@@ -83,18 +89,20 @@ struct metadata_request {
 bool metadata_request_decode(struct slice message, struct metadata_request *ret, struct err *err);
 void metadata_request_put(const struct metadata_request *r, struct buf *out);
 
-/* --- answers ---------------------------------------------------------------------------------------------------------------- */
+/* --- answers
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 /*
- * QueryStreamResponse. A stream is messages with series (labels and how many chunks), the last of them with end_of_series, then messages with chunks, in the
- * order of the series. An unknown tenant: no message at all.
+ * QueryStreamResponse. A stream is messages with series (labels and how many chunks), the last of them with
+ * end_of_series, then messages with chunks, in the order of the series. An unknown tenant: no message at all.
  */
 struct streamed_series {
     struct labels labels;
     int64_t chunk_count; /* a good guess: what comes may be more or less, for samples arrive in between */
 };
 struct streamed_chunks {
-    uint64_t series_index; /* the how-manieth series of the stream; every series has its turn, though it may be without chunks */
+    uint64_t series_index; /* the how-manieth series of the stream; every series has its turn, though it may be without
+                              chunks */
     const struct series_chunk *chunks;
     size_t n;
 };
@@ -105,7 +113,8 @@ struct query_stream_response {
     const struct streamed_chunks *chunks;
     size_t n_chunks;
 };
-bool query_stream_response_decode(struct slice message, struct arena *arena, struct query_stream_response *ret, struct err *err);
+bool query_stream_response_decode(struct slice message, struct arena *arena, struct query_stream_response *ret,
+                                  struct err *err);
 /* Parts of one message, in this order. */
 void streamed_series_put(const struct labels *labels, int64_t chunk_count, struct buf *out);
 void end_of_series_put(struct buf *out);
@@ -114,17 +123,21 @@ void streamed_chunks_put(uint64_t series_index, const struct series_chunk *chunk
 /* In what is read here and below, labels of series are in order and have values; those of exemplars may be anything. */
 
 /* LabelNamesResponse and LabelValuesResponse. */
-bool strings_response_decode(struct slice message, struct arena *arena, const struct slice **ret, size_t *ret_n, struct err *err);
+bool strings_response_decode(struct slice message, struct arena *arena, const struct slice **ret, size_t *ret_n,
+                             struct err *err);
 void strings_response_put(const struct slice *strings, size_t n, struct buf *out);
 
 /* MetricsForLabelMatchersResponse: put one metric after the other. */
-bool metrics_response_decode(struct slice message, struct arena *arena, const struct labels **ret, size_t *ret_n, struct err *err);
+bool metrics_response_decode(struct slice message, struct arena *arena, const struct labels **ret, size_t *ret_n,
+                             struct err *err);
 void metrics_response_put(const struct labels *metric, struct buf *out);
 
-bool metadata_response_decode(struct slice message, struct arena *arena, const struct metric_metadata **ret, size_t *ret_n, struct err *err);
+bool metadata_response_decode(struct slice message, struct arena *arena, const struct metric_metadata **ret,
+                              size_t *ret_n, struct err *err);
 void metadata_response_put(const struct metric_metadata *m, struct buf *out);
 
-bool exemplar_response_decode(struct slice message, struct arena *arena, const struct exemplar_series **ret, size_t *ret_n, struct err *err);
+bool exemplar_response_decode(struct slice message, struct arena *arena, const struct exemplar_series **ret,
+                              size_t *ret_n, struct err *err);
 void exemplar_response_put(const struct exemplar_series *s, struct buf *out);
 
 struct user_stats {
@@ -142,13 +155,16 @@ struct tenant_stats {
     struct slice tenant;
     struct user_stats stats;
 };
-bool users_stats_decode(struct slice message, struct arena *arena, const struct tenant_stats **ret, size_t *ret_n, struct err *err);
+bool users_stats_decode(struct slice message, struct arena *arena, const struct tenant_stats **ret, size_t *ret_n,
+                        struct err *err);
 /* One entry of UsersStatsResponse. */
 void users_stats_put(struct slice tenant, const struct user_stats *stats, struct buf *out);
 
-/* --- cardinality: streams of messages ----------------------------------------------------------------------------------------- */
+/* --- cardinality: streams of messages
+ * ----------------------------------------------------------------------------------------- */
 
-/* LabelNamesAndValuesRequest, LabelValuesCardinalityRequest, ActiveSeriesRequest. What a request does not have stays zero. */
+/* LabelNamesAndValuesRequest, LabelValuesCardinalityRequest, ActiveSeriesRequest. What a request does not have stays
+ * zero. */
 struct cardinality_request {
     struct matcher_set matchers;
     const struct slice *label_names; /* LabelValuesCardinality */
@@ -156,9 +172,12 @@ struct cardinality_request {
     bool active;            /* count active series only: the two of labels */
     bool native_histograms; /* ActiveSeries: only those, with their numbers of buckets */
 };
-bool label_names_and_values_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret, struct err *err);
-bool label_values_cardinality_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret, struct err *err);
-bool active_series_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret, struct err *err);
+bool label_names_and_values_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret,
+                                           struct err *err);
+bool label_values_cardinality_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret,
+                                             struct err *err);
+bool active_series_request_decode(struct slice message, struct arena *arena, struct cardinality_request *ret,
+                                  struct err *err);
 void label_names_and_values_request_put(const struct cardinality_request *r, struct buf *out);
 void label_values_cardinality_request_put(const struct cardinality_request *r, struct buf *out);
 void active_series_request_put(const struct cardinality_request *r, struct buf *out);
@@ -169,8 +188,8 @@ struct label_name_values {
     const struct slice *values;
     size_t n;
 };
-bool label_names_and_values_decode(struct slice message, struct arena *arena, const struct label_name_values **ret, size_t *ret_n,
-                                   struct err *err);
+bool label_names_and_values_decode(struct slice message, struct arena *arena, const struct label_name_values **ret,
+                                   size_t *ret_n, struct err *err);
 void label_names_and_values_put(struct slice name, const struct slice *values, size_t n, struct buf *out);
 
 struct label_value_count {
@@ -182,8 +201,8 @@ struct label_cardinality {
     const struct label_value_count *values;
     size_t n;
 };
-bool label_values_cardinality_decode(struct slice message, struct arena *arena, const struct label_cardinality **ret, size_t *ret_n,
-                                     struct err *err);
+bool label_values_cardinality_decode(struct slice message, struct arena *arena, const struct label_cardinality **ret,
+                                     size_t *ret_n, struct err *err);
 void label_values_cardinality_put(struct slice name, const struct label_value_count *values, size_t n, struct buf *out);
 
 struct active_series_response {
@@ -192,12 +211,15 @@ struct active_series_response {
     const uint64_t *bucket_counts; /* as many, when native histograms were asked for; else none */
     size_t n_bucket_counts;
 };
-bool active_series_decode(struct slice message, struct arena *arena, struct active_series_response *ret, struct err *err);
+bool active_series_decode(struct slice message, struct arena *arena, struct active_series_response *ret,
+                          struct err *err);
 /* Parts of one message: its metrics, then the buckets of all of them. */
 void active_series_put(const struct labels *metric, struct buf *out);
 void active_series_bucket_counts_put(const uint64_t *counts, size_t n, struct buf *out);
 
-/* --- errors --------------------------------------------------------------------------------------------------------------------- */
+/* --- errors
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 /* ErrorDetails.cause: why an ingester refused, for programs. */
 enum error_cause {

@@ -1,8 +1,8 @@
 /*
  * Pieces that the messages are made of.
  *
- * A repeated field is read in two passes: its elements are counted first, so that an array in the arena has exactly the room it needs and bytes from outside
- * cannot ask for more than some twenty times their own size.
+ * A repeated field is read in two passes: its elements are counted first, so that an array in the arena has exactly the
+ * room it needs and bytes from outside cannot ask for more than some twenty times their own size.
  */
 #pragma once
 
@@ -38,7 +38,8 @@ bool reading_count(const struct reading *m, uint32_t field, size_t *ret);
 /* The values of a field of bytes, one after the other; NULL in *ret when there are none. */
 bool reading_strings(const struct reading *m, uint32_t field, const struct slice **ret, size_t *ret_n);
 bool reading_pair(const struct reading *m, struct label *ret);
-/* The pairs of a field. sorted: they are a series', in order of their names and without empty values, or it is an error. */
+/* The pairs of a field. sorted: they are a series', in order of their names and without empty values, or it is an
+ * error. */
 bool reading_labels(const struct reading *m, uint32_t field, bool sorted, struct labels *ret);
 /* The matchers of a field, added to those in set. */
 bool reading_matchers(const struct reading *m, uint32_t field, struct matcher_set *set);

@@ -1,5 +1,6 @@
 /*
- * The requests that select (docs/formats.md 8.2). One reader for the five of them: a table a message says which of its fields is what.
+ * The requests that select (docs/formats.md 8.2). One reader for the five of them: a table a message says which of its
+ * fields is what.
  *
  *     QueryRequest                    1 start  2 end  3 matchers                      100 streaming_chunks_batch_size
  *     LabelNamesRequest               1 start  2 end  3 LabelMatchers                   4 limit
@@ -155,8 +156,8 @@ bool metadata_request_decode(struct slice message, struct metadata_request *ret,
         if (!ok)
             return false;
     }
-    *ret = (struct metadata_request){(int32_t)proto_zigzag((uint32_t)limit), (int32_t)proto_zigzag((uint32_t)per_metric),
-                                     metric};
+    *ret = (struct metadata_request){(int32_t)proto_zigzag((uint32_t)limit),
+                                     (int32_t)proto_zigzag((uint32_t)per_metric), metric};
     return true;
 }
 

@@ -6,7 +6,8 @@
  *     QueryStreamSeriesChunks  1 series_index  2 chunks
  *     Chunk                    1 start  2 end  3 encoding  4 data
  *
- * The numbers of encodings are this interface's own: those of chunk files, and three more (XOR 4, histogram 5, float histogram 6).
+ * The numbers of encodings are this interface's own: those of chunk files, and three more (XOR 4, histogram 5, float
+ * histogram 6).
  */
 #include "base/assert.h"
 #include "storage/messages/messages_int.h"

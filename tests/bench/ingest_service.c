@@ -1,10 +1,11 @@
 /*
- * QueryStream through a real gRPC server and client in one process: what a series and a sample cost, from the head to decoded columns.
+ * QueryStream through a real gRPC server and client in one process: what a series and a sample cost, from the head to
+ * decoded columns.
  *
  *     bench_ingest_service [series] [samples] [runs] [writing]
  *
- * CPU time is that of the whole process, both ends, so "a second of one core" is what the numbers are of. With a fourth argument new samples and series are
- * pushed all the while: under the thread sanitizer this is the room's stress test.
+ * CPU time is that of the whole process, both ends, so "a second of one core" is what the numbers are of. With a fourth
+ * argument new samples and series are pushed all the while: under the thread sanitizer this is the room's stress test.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -175,7 +176,8 @@ static void measure_list(void)
     double begin = cpu_seconds(CLOCK_PROCESS_CPUTIME_ID);
     if (!ingester_list_series(w->ing, &ctx, &p, &sorted, &l, &err))
         die("listing", err.text);
-    printf("list and sort: %.0f ns a series\n", (cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - begin) * 1e9 / (double)series_list_len(l));
+    printf("list and sort: %.0f ns a series\n",
+           (cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - begin) * 1e9 / (double)series_list_len(l));
     series_list_free(l);
     arena_release(&arena);
 }

@@ -1,6 +1,6 @@
 /*
- * All messages of cortex.Ingester. The first byte names the message, the rest are its bytes. What can be read is written again; that must be readable, and be
- * written the same a second time.
+ * All messages of cortex.Ingester. The first byte names the message, the rest are its bytes. What can be read is
+ * written again; that must be readable, and be written the same a second time.
  */
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 /*
- * The ingester is given what a live Mimir was given (the request of 43-Push), is asked what that Mimir was asked, with the same metadata, and must
- * answer with the same bytes (shared/mimir/grpc: README.md there says how they were taken).
+ * The ingester is given what a live Mimir was given (the request of 43-Push), is asked what that Mimir was asked, with
+ * the same metadata, and must answer with the same bytes (shared/mimir/grpc: README.md there says how they were taken).
  */
 #include <jansson.h>
 
@@ -78,8 +78,9 @@ static size_t metadata_of(json_t *call, struct rpc_kv *ret, size_t max)
 
 /* Clusters are checked by the server, not by this service; rates depend on the moment; Mimir's maps have no order. */
 static const char *const passed_over[] = {
-    "21-LabelNamesAndValues-cardinality", "23-LabelValuesCardinality-cardinality", "40-UserStats-user-stats-in-memory",
-    "41-UserStats-user-stats-active",     "42-AllUserStats-all-user-stats",        "50-UserStats-unary-without-x-cluster",
+    "21-LabelNamesAndValues-cardinality", "23-LabelValuesCardinality-cardinality",
+    "40-UserStats-user-stats-in-memory",  "41-UserStats-user-stats-active",
+    "42-AllUserStats-all-user-stats",     "50-UserStats-unary-without-x-cluster",
     "51-UserStats-unary-wrong-x-cluster",
 };
 

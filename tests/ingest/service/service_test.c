@@ -17,7 +17,13 @@ static void stop(void)
 
 TestSuite(ingest_service, .init = start, .fini = stop, .timeout = 120);
 
-#define KV(name_, value_) {{name_, sizeof(name_) - 1}, {value_, sizeof(value_) - 1}}
+#define KV(name_, value_)                                                                                              \
+    {                                                                                                                  \
+        {name_, sizeof(name_) - 1},                                                                                    \
+        {                                                                                                              \
+            value_, sizeof(value_) - 1                                                                                 \
+        }                                                                                                              \
+    }
 
 static const struct rpc_kv tenant_t[] = {KV("x-scope-orgid", "t")};
 
@@ -113,11 +119,16 @@ Test(ingest_service, tenants_are_named_by_metadata)
 Test(ingest_service, bytes_that_are_no_request_are_told_from_a_bad_one)
 {
     static const char *const methods[] = {
-        INGESTER_QUERY_STREAM,         INGESTER_LABEL_NAMES,
-        INGESTER_LABEL_VALUES,         INGESTER_METRICS_FOR_MATCHERS,
-        INGESTER_METRICS_METADATA,     INGESTER_QUERY_EXEMPLARS,
-        INGESTER_USER_STATS,           INGESTER_ALL_USER_STATS,
-        INGESTER_LABEL_NAMES_AND_VALUES, INGESTER_LABEL_VALUES_CARDINALITY,
+        INGESTER_QUERY_STREAM,
+        INGESTER_LABEL_NAMES,
+        INGESTER_LABEL_VALUES,
+        INGESTER_METRICS_FOR_MATCHERS,
+        INGESTER_METRICS_METADATA,
+        INGESTER_QUERY_EXEMPLARS,
+        INGESTER_USER_STATS,
+        INGESTER_ALL_USER_STATS,
+        INGESTER_LABEL_NAMES_AND_VALUES,
+        INGESTER_LABEL_VALUES_CARDINALITY,
         INGESTER_ACTIVE_SERIES,
     };
     service_rig_start(rig);
@@ -187,7 +198,9 @@ Test(ingest_service, a_strong_read_in_this_process_that_waits_too_long_is_an_int
     struct ctx_tag tags[] = {tag(READ_LEVEL_TAG, "strong"), tag(READ_OFFSETS_TAG, "v1=0:41")};
     cr_expect_not(select_with(tags, 2, &err));
     cr_expect_eq(err.code, ERR_INTERNAL);
-    cr_expect_str_eq(err.text, "wait for read consistency: wait strong read consistency timeout exceeded: context deadline exceeded");
+    cr_expect_str_eq(
+        err.text,
+        "wait for read consistency: wait strong read consistency timeout exceeded: context deadline exceeded");
 }
 
 Test(ingest_service, offsets_of_other_partitions_and_an_empty_partition_need_no_wait)
@@ -224,6 +237,24 @@ Test(ingest_service, an_ingester_that_is_caught_up_is_never_too_far_behind)
     struct err err = ERR_NONE;
     struct ctx_tag tags[] = {tag(READ_LEVEL_TAG, "eventual"), tag(READ_MAX_DELAY_TAG, "30s")};
     cr_expect(select_with(tags, 2, &err), "%s", err.text);
+}
+
+Test(ingest_service, an_ingester_further_behind_than_a_read_allows_refuses_it)
+{
+    service_rig_start(rig);
+    struct err err = ERR_NONE;
+    struct ctx_tag tags[] = {tag(READ_LEVEL_TAG, "eventual"), tag(READ_MAX_DELAY_TAG, "30s")};
+    bool refused = false;
+    /* What the consumer has noted is made an hour old; its next fetch may correct that before the read looks. */
+    for (int i = 0; i < 1000 && !refused; i++) {
+        atomic_store(&rig->w->ing->newest_ms, clock_wall_ms() - HOUR_MS);
+        atomic_store(&rig->w->ing->current_ms, clock_mono_ms() - HOUR_MS);
+        atomic_store(&rig->w->ing->at_end, false);
+        refused = !select_with(tags, 2, &err);
+    }
+    cr_assert(refused);
+    cr_expect_eq(err.code, ERR_UNAVAILABLE);
+    cr_expect(strstr(err.text, "more than the 30000 ms that the read allows"), "%s", err.text);
 }
 
 /* --- what is sent --- */
@@ -316,7 +347,7 @@ Test(ingest_service, metadata_is_limited_by_families_and_by_metric)
         int32_t limit, per_metric;
         const char *metric;
         size_t n;
-    } cases[] = {{-1, -1, "", 3}, {1, -1, "", 2}, {1, 1, "", 1}, {-1, 1, "", 2},
+    } cases[] = {{-1, -1, "", 3},  {1, -1, "", 2},   {1, 1, "", 1}, {-1, 1, "", 2},
                  {-1, -1, "b", 1}, {-1, -1, "c", 0}, {0, -1, "", 0}};
     static const struct write_metadata list[] = {
         {.type = 1, .family = {"a", 1}, .help = {"one", 3}},

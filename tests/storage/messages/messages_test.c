@@ -15,7 +15,8 @@ static void release(void)
 
 TestSuite(messages, .fini = release);
 
-#define LABELS(...) ((struct labels){(struct label[]){__VA_ARGS__}, sizeof((struct label[]){__VA_ARGS__}) / sizeof(struct label)})
+#define LABELS(...)                                                                                                    \
+    ((struct labels){(struct label[]){__VA_ARGS__}, sizeof((struct label[]){__VA_ARGS__}) / sizeof(struct label)})
 
 Test(messages, long_messages_inside_get_a_longer_length)
 {
@@ -163,8 +164,8 @@ Test(messages, unknown_fields_are_passed_over)
     struct matcher_set set = {&a, 1};
     struct ingester_request q = {.start_ms = 1, .end_ms = 2, .sets = &set, .n_sets = 1};
     query_request_put(&q, &out);
-    proto_put_varint(&out, 4, 1);              /* projection_include */
-    proto_put_element(&out, 5, SL("label"));   /* projection_labels */
+    proto_put_varint(&out, 4, 1);            /* projection_include */
+    proto_put_element(&out, 5, SL("label")); /* projection_labels */
     proto_put_double(&out, 1000, 3.5);
     struct ingester_request r;
     struct err err;

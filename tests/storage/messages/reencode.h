@@ -1,4 +1,5 @@
-/* Every message of cortex.Ingester by its method: reads it and writes it again. Shared by the test with real bytes and the fuzz target. */
+/* Every message of cortex.Ingester by its method: reads it and writes it again. Shared by the test with real bytes and
+ * the fuzz target. */
 #pragma once
 
 #include <string.h>
