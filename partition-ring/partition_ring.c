@@ -7,13 +7,12 @@
  */
 #include "partition-ring/partition_ring.h"
 
-#include <openssl/evp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
-#include "partition-ring/go_rand.h"
+#include "ring/go_rand.h"
 #include "partition-ring/partition_desc.h"
 #include "partition-ring/partition_ring_int.h"
 
@@ -169,14 +168,7 @@ int32_t partition_ring_lookup(const struct partition_ring *r, uint32_t token)
 
 int64_t partition_shuffle_seed(struct slice tenant)
 {
-    unsigned char md5[EVP_MAX_MD_SIZE];
-    unsigned int n = 0;
-    int ok = EVP_Digest(tenant.p, tenant.n, md5, &n, EVP_md5(), NULL);
-    ASSERT(ok == 1 && n == 16);
-    uint64_t seed = 0;
-    for (int i = 0; i < 8; i++)
-        seed = seed << 8 | md5[i];
-    return (int64_t)seed;
+    return shuffle_seed(tenant, SL(""));
 }
 
 int32_t partition_shuffle_shard(const struct partition_ring *r, struct slice tenant, int32_t size, int32_t *ret)

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "partition-ring/go_rand.h"
+#include "ring/go_rand.h"
 #include "partition-ring/metrics_int.h"
 #include "partition-ring/partition_ring_int.h"
 

@@ -71,8 +71,6 @@ static bool view_cas(struct kv *kv, struct slice key, const struct kv_codec *cod
     int64_t start_ns = clock_mono_ns();
     bool ok = kv_cas(v->store, full, codec, fn, arg, err);
     observe(v, "CAS", start_ns, ok);
-    if (!ok)
-        err_prefix(err, "failed to CAS-update key %.*s: ", SL_FMT(full));
     free((char *)full.p);
     return ok;
 }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/logger.h"
 #include "ring/desc_int.h"
+#include "ring/ring_metrics_int.h"
 
 struct lifecycler {
     struct kv *kv;
@@ -20,6 +21,8 @@ struct lifecycler {
     int64_t heartbeat_period_ms;
     int64_t forget_after_ms;
     pthread_t thread;
+    /* NULL without a name; immutable. */
+    struct metric *heartbeats, *ingester_heartbeats, *tokens_owned, *read_only_now;
 
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -57,6 +60,17 @@ static char *copy(const char *s)
     return p;
 }
 
+/* Mimir counts an ingester's heartbeats in one family and everybody else's in another; here both are everybody's. */
+static void init_metrics(struct lifecycler *l, const char *name)
+{
+    ring_metrics_register();
+    l->heartbeats = METRIC_WITH(ring_metrics[RING_M_HEARTBEATS], slice_of(name));
+    l->ingester_heartbeats = METRIC_WITH(ring_metrics[RING_M_MEMBER_HEARTBEATS], slice_of(name));
+    l->tokens_owned = METRIC_WITH(ring_metrics[RING_M_TOKENS_OWNED], slice_of(name));
+    l->read_only_now = METRIC_WITH(ring_metrics[RING_M_READ_ONLY], slice_of(name));
+    metric_set(METRIC_WITH(ring_metrics[RING_M_TOKENS_TO_OWN], slice_of(name)), (double)l->n_tokens);
+}
+
 struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config *config, const struct lifecycler_env *env)
 {
     ASSERT(config->heartbeat_period_ms > 0 && config->n_tokens <= RING_TOKENS_MAX);
@@ -73,6 +87,8 @@ struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config 
     l->forget_after_ms = config->forget_after_ms;
     l->unregister_on_stop = config->unregister_on_stop;
     l->state = RING_PENDING;
+    if (config->name)
+        init_metrics(l, config->name);
     pthread_mutex_init(&l->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -176,9 +192,25 @@ static void adopt(struct lifecycler *l, const struct ring_desc *d)
     pthread_mutex_unlock(&l->lock);
 }
 
+/* After a write: what the entry holds now. */
+static void measure(struct lifecycler *l)
+{
+    pthread_mutex_lock(&l->lock);
+    size_t tokens = l->n_known;
+    bool read_only = l->read_only;
+    pthread_mutex_unlock(&l->lock);
+    metric_inc(l->heartbeats);
+    metric_inc(l->ingester_heartbeats);
+    metric_set(l->tokens_owned, (double)tokens);
+    metric_set(l->read_only_now, read_only);
+}
+
 bool lifecycler_heartbeat(struct lifecycler *l, struct err *err)
 {
-    return kv_cas(l->kv, slice_of(l->key), &ring_desc_codec, write_entry, l, err);
+    bool ok = kv_cas(l->kv, slice_of(l->key), &ring_desc_codec, write_entry, l, err);
+    if (ok && l->heartbeats)
+        measure(l);
+    return ok;
 }
 
 bool lifecycler_register(struct lifecycler *l, enum ring_state state, struct err *err)

@@ -28,7 +28,9 @@ extern const struct lifecycler_env lifecycler_env_system;
 
 /* Strings are copied. */
 struct lifecycler_config {
-    const char *key;  /* "collectors/ring" */
+    /* Of the metrics: "ingester", "distributor"; one lifecycler of a name in a process. NULL: none. */
+    const char *name;
+    const char *key;  /* as the store knows it: "ring" where the store has a prefix */
     const char *id;
     const char *addr; /* "host:port" */
     const char *zone;

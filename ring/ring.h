@@ -19,6 +19,14 @@ struct ring_config {
     size_t replication_factor;    /* at least 1 */
     int64_t heartbeat_timeout_ms; /* 0: heartbeats do not matter */
     bool zone_awareness;
+    /*
+     * Zones that are treated as if they were not there, for moving out of one: their instances get no keys and are not asked. Must outlive the ring and its
+     * snapshots.
+     */
+    const char *const *excluded_zones;
+    size_t n_excluded_zones;
+    /* name of the metrics cortex_ring_*, "ingester" or "distributor"; one ring of a name in a process. NULL: none. Must outlive the ring. */
+    const char *name;
 };
 
 /* What an operation asks of an instance; sets of enum ring_state as bits. */
@@ -63,6 +71,17 @@ bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct
 /* All healthy instances, with how many may fail for the answer still to hold every key. ERR_UNAVAILABLE when too many are unhealthy. */
 bool ring_snapshot_get_all(const struct ring_snapshot *s, const struct ring_op *op, int64_t now_ms, struct replication_set *ret,
                            struct err *err);
+
+/*
+ * A tenant's part of the ring (shuffle sharding, docs/formats.md 3.6): `size` instances of it, spread evenly over the zones when the ring is aware of zones,
+ * the same everywhere for the same ring. As a snapshot of its own, with one reference; whoever leaves or joins changes it by one instance. Read-only
+ * instances are left out: they take in nothing new.
+ * size 0: all instances but the read-only.
+ */
+struct ring_snapshot *ring_snapshot_shuffle(struct ring_snapshot *s, struct slice tenant, size_t size);
+/* The same with everyone who belonged to it within the last lookback_ms (> 0), for readers of what was written then. */
+struct ring_snapshot *ring_snapshot_shuffle_lookback(struct ring_snapshot *s, struct slice tenant, size_t size, int64_t lookback_ms,
+                                                     int64_t now_ms);
 
 struct ring;
 

@@ -4,12 +4,11 @@
  * Memory: 8 bytes a token beside the document. A lookup is a binary search and a walk over as many tokens as it takes to meet enough instances, with
  * a bit set of those that were met.
  */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
-#include "ring/ring.h"
+#include "ring/snapshot_int.h"
 
 #define BIT(state) (uint8_t)(1U << (state))
 
@@ -23,21 +22,6 @@ const struct ring_op ring_op_read = {
 };
 const struct ring_op ring_op_reporting = {
     .healthy = BIT(RING_ACTIVE) | BIT(RING_PENDING) | BIT(RING_LEAVING) | BIT(RING_JOINING),
-};
-
-struct owned_token {
-    uint32_t token;
-    uint32_t instance;
-};
-
-struct ring_snapshot {
-    _Atomic int refs;
-    struct ring_config config;
-    struct ring_desc *desc; /* owned */
-    struct owned_token *tokens;
-    size_t n_tokens;
-    uint32_t *zones; /* of each instance; numbers from 0 in order of first appearance */
-    uint32_t n_zones;
 };
 
 static int compare_tokens(const void *a, const void *b)
@@ -59,9 +43,21 @@ static void number_zones(struct ring_snapshot *s)
     }
 }
 
+/* From the end, so that what is removed moves little. */
+static void drop_excluded_zones(struct ring_desc *d, const struct ring_config *config)
+{
+    for (size_t i = config->n_excluded_zones ? d->n : 0; i-- > 0;)
+        for (size_t z = 0; z < config->n_excluded_zones; z++)
+            if (strcmp(d->instances[i].zone, config->excluded_zones[z]) == 0) {
+                ring_desc_remove(d, &d->instances[i]);
+                break;
+            }
+}
+
 struct ring_snapshot *ring_snapshot_new(struct ring_desc *d, const struct ring_config *config)
 {
     ASSERT(config->replication_factor >= 1);
+    drop_excluded_zones(d, config);
     struct ring_snapshot *s = calloc(1, sizeof(*s));
     ASSERT(s);
     atomic_init(&s->refs, 1);
@@ -119,18 +115,17 @@ bool ring_snapshot_is_healthy(const struct ring_snapshot *s, const struct ring_i
     return has_state(op->healthy, in->state) && ring_instance_alive(in, s->config.heartbeat_timeout_ms, now_ms);
 }
 
-/* The first token strictly greater than the key; the first of all when there is none. */
-static size_t search(const struct ring_snapshot *s, uint32_t key)
+size_t ring_search_token(const struct owned_token *tokens, size_t n, uint32_t key)
 {
-    size_t low = 0, high = s->n_tokens;
+    size_t low = 0, high = n;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
-        if (s->tokens[mid].token <= key)
+        if (tokens[mid].token <= key)
             low = mid + 1;
         else
             high = mid;
     }
-    return low < s->n_tokens ? low : 0;
+    return low < n ? low : 0;
 }
 
 /* The walk of a lookup: what was met so far. */
@@ -189,7 +184,7 @@ bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct
     w.found = malloc(s->desc->n * sizeof(*w.found));
     ASSERT(w.seen_instances && w.found);
     w.seen_zones = w.seen_instances + s->desc->n;
-    size_t at = search(s, key);
+    size_t at = ring_search_token(s->tokens, s->n_tokens, key);
     for (size_t i = 0; i < s->n_tokens && !walk_done(s, &w); i++) {
         walk_visit(s, &w, s->tokens[at].instance, op);
         at = at + 1 < s->n_tokens ? at + 1 : 0;

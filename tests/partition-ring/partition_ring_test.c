@@ -3,7 +3,7 @@
 #include <openssl/evp.h>
 #include <stdlib.h>
 
-#include "partition-ring/go_rand.h"
+#include "ring/go_rand.h"
 #include "partition-ring/partition_ring_int.h"
 
 static void tokens_sha256(int32_t partition, char ret[65])

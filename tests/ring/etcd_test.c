@@ -19,15 +19,20 @@ static struct server {
     pid_t pid;
 } server;
 
+/* Below those that the system gives out by itself, so that nobody takes it while the server is down. */
 static int free_port(void)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof(a);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    cr_assert_eq(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    cr_assert_eq(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
-    return ntohs(a.sin_port);
+    for (int i = 0; i < 1000; i++) {
+        int port = 20000 + (getpid() * 16 + i) % 10000;
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        bool ok = port != server.port && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+        close(fd);
+        if (ok)
+            return port;
+    }
+    cr_assert_fail("no port is free");
+    return 0;
 }
 
 static void run_etcd(void)
@@ -71,15 +76,6 @@ static void stop_server(void)
     waitpid(server.pid, NULL, 0);
 }
 
-static void setup(void)
-{
-    snprintf(server.dir, sizeof(server.dir), "/tmp/brunn-etcd-XXXXXX");
-    cr_assert(mkdtemp(server.dir));
-    server.port = free_port();
-    server.peer_port = free_port();
-    start_server();
-}
-
 static void teardown(void)
 {
     stop_server();
@@ -87,8 +83,6 @@ static void teardown(void)
     snprintf(command, sizeof(command), "rm -rf '%s'", server.dir);
     cr_assert_eq(system(command), 0);
 }
-
-TestSuite(kv_etcd, .init = setup, .fini = teardown);
 
 static struct kv *open_with(const char *user, const char *password, const char *first)
 {
@@ -118,6 +112,21 @@ static struct kv *open_store(void)
 {
     return open_with("", "", NULL);
 }
+
+static void setup(void)
+{
+    snprintf(server.dir, sizeof(server.dir), "/tmp/brunn-etcd-XXXXXX");
+    cr_assert(mkdtemp(server.dir));
+    server.port = free_port();
+    server.peer_port = free_port();
+    start_server();
+    /* An etcd that is killed while it makes its first files never answers again. */
+    struct kv *kv = open_store();
+    expect_ids(kv, "ring", "-");
+    kv_free(kv);
+}
+
+TestSuite(kv_etcd, .init = setup, .fini = teardown);
 
 #define CLAIM(name, check)              \
     Test(kv_etcd, name)                 \
@@ -184,7 +193,7 @@ Test(kv_etcd, operations_without_a_server_fail_after_their_tries)
     cr_assert_not(kv_get(kv, SL("ring"), &ring_desc_codec, &v, &err));
     cr_assert_eq(err.code, ERR_UNAVAILABLE);
     cr_assert_not(kv_cas(kv, SL("ring"), &ring_desc_codec, add_instance, "x", &err));
-    cr_assert(slice_has_prefix(slice_of(err.text), SL("failed to CAS-update key ring: etcd: Unavailable")), "%s", err.text);
+    cr_assert(slice_has_prefix(slice_of(err.text), SL("etcd: Unavailable: ")), "%s", err.text);
     kv_free(kv);
 }
 

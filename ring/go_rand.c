@@ -6,8 +6,9 @@
  * polynomial x^607 = x^334 + 1, so y at a distance of n is the sum of c[i] * y[i], where c are the coefficients of x^n modulo that polynomial over
  * Z/2^64. x^n comes by 43 squarings (16 million multiplications), its successors by multiplying with x.
  */
-#include "partition-ring/go_rand.h"
+#include "ring/go_rand.h"
 
+#include <openssl/evp.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -133,4 +134,21 @@ uint64_t go_rand_u64(struct go_rand *r)
     uint64_t v = r->vec[r->feed] + r->vec[r->tap];
     r->vec[r->feed] = v;
     return v;
+}
+
+int64_t shuffle_seed(struct slice id, struct slice zone)
+{
+    unsigned char md5[EVP_MAX_MD_SIZE];
+    unsigned int n = 0;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx && EVP_DigestInit_ex(ctx, EVP_md5(), NULL) && EVP_DigestUpdate(ctx, id.p, id.n);
+    if (zone.n)
+        ok = ok && EVP_DigestUpdate(ctx, "", 1) && EVP_DigestUpdate(ctx, zone.p, zone.n);
+    ok = ok && EVP_DigestFinal_ex(ctx, md5, &n);
+    ASSERT(ok && n == 16);
+    EVP_MD_CTX_free(ctx);
+    uint64_t seed = 0;
+    for (int i = 0; i < 8; i++)
+        seed = seed << 8 | md5[i];
+    return (int64_t)seed;
 }
