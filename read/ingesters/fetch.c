@@ -16,77 +16,7 @@
 
 #define TRIES_MAX 2
 
-/* --- attempts ---------------------------------------------------------------------------------------------------------------------- */
-
-static struct slice status_class(int code)
-{
-    if (code == RPC_OK)
-        return SL("2xx");
-    if (code == RPC_CANCELED)
-        return SL("cancel");
-    if (code >= 400 && code < 500)
-        return SL("4xx");
-    return code >= 500 && code < 600 ? SL("5xx") : SL("error");
-}
-
-static void count_request(const struct fetch *f, struct attempt *a, int code)
-{
-    if (a->counted || !a->stream)
-        return;
-    a->counted = true;
-    metric_observe(METRIC_WITH(ingesters_metrics[INGESTERS_M_CLIENT_SECONDS], slice_of(f->ops->method), status_class(code)),
-                   (double)(clock_mono_ns() - a->began_ns) / 1e9);
-}
-
-/* An answer that is complete has its end waiting, as a rule; then the request was a good one. */
-static int final_code(struct attempt *a)
-{
-    struct buf msg = {0};
-    struct rpc_status st = RPC_STATUS_NONE;
-    int code = RPC_CANCELED;
-    if (rpc_stream_wait_any(&a->stream, 1, 0) == 0 && rpc_stream_next(a->stream, &msg, &st) == RPC_NEXT_END)
-        code = st.code;
-    buf_release(&msg);
-    rpc_status_release(&st);
-    return code;
-}
-
-void attempt_free(struct fetch *f, struct attempt *a)
-{
-    if (!a)
-        return;
-    if (a->stream && !a->counted)
-        count_request(f, a, final_code(a));
-    rpc_stream_close(a->stream);
-    if (a->peer)
-        peers_put(&f->q->peers, a->peer);
-    series_set_release(a->set);
-    buf_release(&a->held);
-    free(a);
-}
-
-static struct attempt *attempt_new(struct part *p, struct owner *o)
-{
-    struct attempt *a = calloc(1, sizeof(*a));
-    ASSERT(a);
-    a->part = p;
-    a->owner = o;
-    a->began_ns = clock_mono_ns();
-    a->next = p->running;
-    p->running = a;
-    p->heard_ms = clock_mono_ms();
-    o->tries++;
-    return a;
-}
-
-static void take_off(struct attempt *a)
-{
-    struct attempt **at = &a->part->running;
-    while (*at != a)
-        at = &(*at)->next;
-    *at = a->next;
-    a->next = NULL;
-}
+/* --- the end of attempts ------------------------------------------------------------------------------------------------------------ */
 
 /* Cancels them. They have not failed: their owners may be asked again when the one that answered breaks off. */
 static void free_running(struct fetch *f, struct part *p)
@@ -94,7 +24,7 @@ static void free_running(struct fetch *f, struct part *p)
     while (p->running) {
         struct attempt *a = p->running;
         a->owner->tries--;
-        take_off(a);
+        attempt_take_off(a);
         attempt_free(f, a);
     }
 }
@@ -102,37 +32,9 @@ static void free_running(struct fetch *f, struct part *p)
 /* The others that were asked about this partition are not needed any more. */
 static void answered(struct fetch *f, struct attempt *a)
 {
-    take_off(a);
+    attempt_take_off(a);
     a->part->answered = a;
     free_running(f, a->part);
-}
-
-/*
- * An ingester is told its own partition's offset only: a list of all of them would be longer than metadata may be in a large cluster. One that finds none asks the log.
- */
-static size_t put_offset(struct fetch *f, int32_t partition, struct buf *text)
-{
-    struct partition_offset at = {.partition = partition};
-    if (!read_offsets_find(f->offsets, partition, &at.offset))
-        return f->n_metadata;
-    read_offsets_put(&at, 1, text);
-    f->metadata[f->n_metadata] = (struct rpc_kv){SL(READ_OFFSETS_TAG), buf_slice(text)};
-    return f->n_metadata + 1;
-}
-
-static void send_request(struct fetch *f, struct attempt *a)
-{
-    struct buf offset;
-    buf_init(&offset, 0);
-    a->peer = peers_get(&f->q->peers, a->owner->instance->addr);
-    const struct rpc_args args = {.method = f->ops->method,
-                                  .request = buf_slice(&f->request),
-                                  .n_metadata = put_offset(f, a->part->partition, &offset),
-                                  .metadata = f->metadata,
-                                  .ctx = &f->rpc_ctx,
-                                  .unary = f->ops->unary};
-    a->stream = rpc_stream_open(a->peer->client, &args); /* copies it all */
-    buf_release(&offset);
 }
 
 /* --- who is next --------------------------------------------------------------------------------------------------------------------- */
@@ -175,7 +77,7 @@ static bool ask(struct fetch *f, struct part *p, struct owner *o, struct err *er
 {
     struct attempt *a = attempt_new(p, o);
     if (!o->local) {
-        send_request(f, a);
+        attempt_send(f, a);
         return true;
     }
     struct err why = ERR_NONE;
@@ -184,7 +86,7 @@ static bool ask(struct fetch *f, struct part *p, struct owner *o, struct err *er
         return true;
     }
     bool go_on = attempt_failed(f, a, &why, err);
-    take_off(a);
+    attempt_take_off(a);
     a->next = f->dead;
     f->dead = a;
     return go_on;
@@ -237,7 +139,7 @@ static enum fetch_step read_answer(struct fetch *f, struct attempt *a, struct er
         buf_release(&msg);
         return step;
     }
-    count_request(f, a, st.code);
+    attempt_count(f, a, st.code);
     if (st.code == RPC_OK) {
         step = f->ops->end(f, a, why);
     } else {
@@ -263,7 +165,7 @@ static bool step_attempt(struct fetch *f, struct attempt *a, struct err *err)
         break;
     }
     bool go_on = attempt_failed(f, a, &why, err);
-    take_off(a);
+    attempt_take_off(a);
     attempt_free(f, a);
     if (!go_on || p->answered)
         return go_on;
@@ -386,7 +288,7 @@ enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err 
 {
     struct attempt *old = p->answered;
     *ret_old = NULL;
-    count_request(f, old, RPC_UNKNOWN);
+    attempt_count(f, old, RPC_UNKNOWN);
     if (!attempt_failed(f, old, why, err))
         return FETCH_NEXT_FAILED;
     p->answered = NULL;
@@ -407,7 +309,7 @@ static enum fetch_next next_of_answered(struct fetch *f, struct part *p, struct 
         free_running(f, p);
         return FETCH_NEXT_MESSAGE;
     }
-    count_request(f, a, st.code);
+    attempt_count(f, a, st.code);
     bool ok = st.code == RPC_OK;
     if (!ok)
         err_of_status(&st, &why);
@@ -492,7 +394,7 @@ void fetch_start(struct fetch *f)
     for (size_t i = 0; i < f->n_parts; i++) {
         struct part *p = &f->parts[i];
         if (!p->owners[0].local)
-            send_request(f, attempt_new(p, &p->owners[0]));
+            attempt_send(f, attempt_new(p, &p->owners[0]));
     }
 }
 

@@ -22,6 +22,7 @@ extern const double ingesters_buckets_seconds[];
 struct peer {
     char *addr;
     struct rpc_client *client;
+    int64_t born_ms;
     size_t refs;  /* requests that run, guarded by peers.lock */
     bool dropped; /* not in the ring any more and so not in the table: goes with its last request; the same lock */
 };
@@ -38,8 +39,8 @@ struct peers {
 
 void peers_init(struct peers *p, const struct rpc_client_config *cfg);
 void peers_release(struct peers *p);
-/* The address's peer, with a reference for a request. */
-struct peer *peers_get(struct peers *p, const char *addr);
+/* The address's peer, with a reference for a request. renew: one that connects at once, whatever happened before. */
+struct peer *peers_get(struct peers *p, const char *addr, bool renew);
 void peers_put(struct peers *p, struct peer *peer);
 /* Now and then, drops those that are in the ring no longer. */
 void peers_sweep(struct peers *p, const struct ring_snapshot *instances);
@@ -228,6 +229,17 @@ enum fetch_next {
 enum fetch_next fetch_next(struct fetch *f, struct part *p, struct buf *ret_msg, struct attempt **ret_old, struct err *err);
 /* The answered attempt is no good, as why says: FETCH_NEXT_OTHER or FETCH_NEXT_FAILED as above. */
 enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err *why, struct attempt **ret_old, struct err *err);
+
+/* --- attempt.c ------------------------------------------------------------------------------------------------------------------ */
+
+/* One of the part's running ones, of an owner of this process until it is sent. */
+struct attempt *attempt_new(struct part *p, struct owner *o);
+/* The part's running ones are without it from here on. */
+void attempt_take_off(struct attempt *a);
+/* To the owner's process; does not wait. */
+void attempt_send(struct fetch *f, struct attempt *a);
+/* The request is over with this code: its duration goes into the metrics, once. */
+void attempt_count(const struct fetch *f, struct attempt *a, int code);
 /* Cancels what still runs of it. NULL is fine. */
 void attempt_free(struct fetch *f, struct attempt *a);
 

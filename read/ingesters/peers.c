@@ -6,6 +6,7 @@
 #include "read/ingesters/ingesters_int.h"
 
 #define SWEEP_EVERY_MS 10000
+#define RENEW_AFTER_MS 250
 
 void peers_init(struct peers *p, const struct rpc_client_config *cfg)
 {
@@ -58,6 +59,7 @@ static struct peer *insert(struct peers *p, size_t at, const char *addr)
     peer->addr = strdup(addr);
     ASSERT(peer->addr);
     peer->client = rpc_client_new(p->clients, addr);
+    peer->born_ms = clock_mono_ms();
     memmove(&p->items[at + 1], &p->items[at], (p->n - at) * sizeof(*p->items));
     p->items[at] = peer;
     p->n++;
@@ -65,14 +67,35 @@ static struct peer *insert(struct peers *p, size_t at, const char *addr)
     return peer;
 }
 
-struct peer *peers_get(struct peers *p, const char *addr)
+/* Needs the lock. NULL: requests run on it, the last of them frees it. */
+static struct peer *take_out(struct peers *p, size_t at)
 {
+    struct peer *peer = p->items[at];
+    memmove(&p->items[at], &p->items[at + 1], (p->n - at - 1) * sizeof(*p->items));
+    p->n--;
+    peer->dropped = true;
+    return peer->refs ? NULL : peer;
+}
+
+/*
+ * Renewing is for an address that is the last hope: a client that could not connect refuses calls until its back-off is over, though the ingester may have come back by now. Not
+ * more often than four times a second, so that an address that answers nothing does not gather threads that connect to it.
+ */
+struct peer *peers_get(struct peers *p, const char *addr, bool renew)
+{
+    struct peer *old = NULL;
     pthread_mutex_lock(&p->lock);
     size_t at = place_of(p, addr);
     bool found = at < p->n && strcmp(p->items[at]->addr, addr) == 0;
+    if (found && renew && clock_mono_ms() - p->items[at]->born_ms >= RENEW_AFTER_MS) {
+        old = take_out(p, at);
+        found = false;
+    }
     struct peer *peer = found ? p->items[at] : insert(p, at, addr);
     peer->refs++;
     pthread_mutex_unlock(&p->lock);
+    if (old)
+        peer_free(old);
     return peer;
 }
 

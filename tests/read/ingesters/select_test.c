@@ -228,6 +228,24 @@ Test(ingesters, a_stream_that_stands_still_is_taken_over)
     cr_expect_eq(atomic_load(&f->requests), 1);
 }
 
+/* A rolling restart: the second owner goes as soon as the first is back. */
+Test(ingesters, the_last_hope_does_not_wait_for_the_back_off)
+{
+    rig.zone = "a";
+    rig.cfg.client_backoff_base_delay = rig.cfg.client_backoff_max_delay = 60000;
+    struct fake *f = rig_add(&rig, "a", 0, 0, 50);
+    struct fake *g = rig_add(&rig, "b", 0, 0, 50);
+    rig_start(&rig);
+    fake_stop(f);
+    EXPECT_ALL(50, 4);
+    usleep(300000);
+    fake_start(f);
+    fake_stop(g);
+    EXPECT_ALL(50, 4);
+    cr_expect_eq(atomic_load(&f->requests), 1);
+    cr_expect_eq(ingesters_of(rig.q)->peers.n, 2);
+}
+
 /* It was canceled because the other answered, not because it failed. */
 Test(ingesters, an_owner_that_was_too_slow_is_asked_when_the_other_breaks_off)
 {
