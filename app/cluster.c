@@ -286,15 +286,54 @@ bool membership_ready(struct process *p, struct err *ret)
 
 /* --- pages and endpoints -------------------------------------------------------------------------------------------------- */
 
+static const struct http_route ingester_ring_routes[] = {
+    {HTTP_GET | HTTP_POST, "/ingester/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page, "The ring of ingesters; POST forgets one"}};
+static const struct http_route distributor_ring_routes[] = {
+    {HTTP_GET | HTTP_POST, "/distributor/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page, "The ring of distributors; POST forgets one"}};
+
+/* A key as people know it: with the prefix of its store. */
+static const char *shown_key(struct process *p, const struct kv_config *kv, const char *key)
+{
+    char text[512];
+    snprintf(text, sizeof(text), "%s%s", kv->prefix, key);
+    char *shown = strdup(text);
+    ASSERT(shown);
+    p->shown_keys[p->n_shown_keys++] = shown;
+    return shown;
+}
+
+static void add_ring_pages(struct process *p, const char *prefix)
+{
+    const struct cluster_config *c = &p->cluster;
+    p->ingester_page = (struct ring_page){"Ingesters", p->instance_kv, RING_KEY_INGESTERS,
+                                          shown_key(p, &c->instance_kv, RING_KEY_INGESTERS), c->member.heartbeat_timeout};
+    http_server_add(p->server, prefix, ingester_ring_routes, ARRAY_LEN(ingester_ring_routes), &p->ingester_page);
+    p->partition_page = (struct partition_ring_page){p->partition_kv, RING_KEY_INGESTER_PARTITIONS,
+                                                     shown_key(p, &c->partition_kv, RING_KEY_INGESTER_PARTITIONS)};
+    http_server_add(p->server, prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
+    struct kv *distributors = p->distributor ? distributor_ring_store(p->distributor) : NULL;
+    if (!distributors)
+        return;
+    p->distributor_page = (struct ring_page){"Distributors", distributors, RING_KEY_DISTRIBUTORS,
+                                             shown_key(p, &c->distributor_kv, RING_KEY_DISTRIBUTORS),
+                                             c->distributor_member.heartbeat_timeout};
+    http_server_add(p->server, prefix, distributor_ring_routes, ARRAY_LEN(distributor_ring_routes), &p->distributor_page);
+}
+
 void cluster_add_routes(struct process *p)
 {
     static const struct memberlist_view views[] = {{&partition_desc_codec, partition_desc_json}};
     const char *prefix = p->app.prometheus_http_prefix;
+    add_ring_pages(p, prefix);
     p->gossip_page = (struct memberlist_page){.m = p->gossip, .views = views, .n_views = ARRAY_LEN(views)};
-    p->partition_page = (struct partition_ring_page){p->partition_kv, RING_KEY_INGESTER_PARTITIONS, "collectors/ingester-partitions"};
     http_server_add(p->server, prefix, memberlist_routes, memberlist_routes_n, &p->gossip_page);
-    http_server_add(p->server, prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
     /* Several ingesters are in one process only when it is alone, and then nobody scales it. */
     if (p->n_seats == 1)
         http_server_add(p->server, prefix, member_routes, member_routes_n, p->seats[0].member);
+}
+
+void cluster_free_routes(struct process *p)
+{
+    while (p->n_shown_keys > 0)
+        free(p->shown_keys[--p->n_shown_keys]);
 }

@@ -157,6 +157,7 @@ static void server_stop(struct process *p)
     if (p->server)
         http_server_stop(p->server, p->app.graceful_shutdown_timeout);
     http_server_free(p->server);
+    cluster_free_routes(p);
     p->server = NULL;
 }
 

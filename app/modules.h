@@ -35,3 +35,4 @@ void membership_stop(struct process *p);
 bool membership_ready(struct process *p, struct err *ret);
 /* The pages and endpoints of the rings and of membership. */
 void cluster_add_routes(struct process *p);
+void cluster_free_routes(struct process *p);

@@ -20,7 +20,8 @@ const struct http_route page_routes[] = {
 const size_t page_routes_n = ARRAY_LEN(page_routes);
 
 static const struct page_link links[] = {
-    {"explore", "Explore"}, {"services", "Modules"}, {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
+    {"explore", "Explore"},          {"services", "Modules"},    {"ingester/ring", "Ingesters"}, {"ingester/partition-ring", "Partitions"},
+    {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
 const struct page_frame app_page_frame = {.brand = "Brunn", .style = "static/explore.css", .links = links, .n_links = ARRAY_LEN(links)};
 
 /* --- index -----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@
 #include "read/ingesters/ingesters.h"
 #include "ring/config.h"
 #include "ring/memberlist/page.h"
+#include "ring/page.h"
 #include "ring/ring.h"
 #include "storage/queryable.h"
 #include "write/write.h"
@@ -109,6 +110,9 @@ struct process {
     struct rpc_server *rpc_server;
     struct memberlist_page gossip_page;
     struct partition_ring_page partition_page;
+    struct ring_page ingester_page, distributor_page;
+    char *shown_keys[3]; /* of the pages */
+    size_t n_shown_keys;
 
     _Atomic int states[PROCESS_MAX_MODULES]; /* enum module_state; writer: main thread, readers any, relaxed */
     atomic_bool stopping;                    /* SIGTERM was received */
