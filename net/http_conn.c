@@ -70,6 +70,8 @@ static struct http_request *request_new(struct http_server *s, const char *targe
     req->start_ns = clock_mono_ns();
     if (s->cfg->http_read_timeout > 0)
         req->read_deadline_ms = req->start_ns / 1000000 + s->cfg->http_read_timeout;
+    if (s->cfg->http_read_header_timeout > 0)
+        req->header_deadline_ms = req->start_ns / 1000000 + s->cfg->http_read_header_timeout;
     atomic_init(&req->reading, true);
     req->ctx = (struct ctx){.tenant = SL(""), .canceled = &req->canceled, .arena = &req->arena};
     req->entry = &s->other;
@@ -284,6 +286,7 @@ static void keep_readable(struct http_request *req)
 static enum MHD_Result begin(struct http_request *req, const char *method)
 {
     req->begun = true;
+    atomic_store_explicit(&req->has_headers, true, memory_order_relaxed);
     req->method = http_method_parse(method);
     bool copied = copy_headers(req);
     read_length(req);

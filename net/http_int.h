@@ -92,6 +92,8 @@ struct http_request {
     int fd;                   /* watcher: valid while on the list */
     int64_t start_ns;
     int64_t read_deadline_ms; /* watcher; 0 = none */
+    int64_t header_deadline_ms; /* watcher; 0 = none of its own */
+    atomic_bool has_headers;  /* watcher */
     atomic_bool reading;      /* watcher; the request is not complete yet */
     enum http_method method;
     struct slice target; /* as sent */

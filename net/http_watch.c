@@ -151,6 +151,13 @@ static void check_watched(struct watched *w)
     w->n = 0;
 }
 
+static bool is_late(const struct http_request *req, int64_t now_ms)
+{
+    bool has_headers = atomic_load_explicit(&req->has_headers, memory_order_relaxed);
+    return (req->read_deadline_ms && now_ms > req->read_deadline_ms) ||
+           (req->header_deadline_ms && !has_headers && now_ms > req->header_deadline_ms);
+}
+
 /* Requests stand in order of their start. Those past the first WATCHED_AT_ONCE that run have their turn when those are gone. */
 static void watch_requests(struct http_server *s, struct watched *w)
 {
@@ -158,7 +165,7 @@ static void watch_requests(struct http_server *s, struct watched *w)
     pthread_mutex_lock(&s->lock);
     for (struct http_request *req = s->oldest; req && now_ns - req->start_ns >= YOUNG_NS; req = req->next) {
         if (atomic_load_explicit(&req->reading, memory_order_relaxed)) {
-            if (req->read_deadline_ms && now_ns / 1000000 > req->read_deadline_ms)
+            if (is_late(req, now_ns / 1000000))
                 shutdown(req->fd, SHUT_RDWR); /* the I/O thread sees the end and closes */
         } else if (req->state == HTTP_STATE_PARKED && w->n < WATCHED_AT_ONCE && !atomic_load(&req->canceled)) {
             atomic_fetch_add_explicit(&req->refs, 1, memory_order_relaxed);

@@ -313,6 +313,22 @@ Test(http_stop, a_slow_sender_is_cut_off)
     rig_stop(&rig);
 }
 
+Test(http_stop, slow_headers_are_cut_off_by_a_limit_of_their_own)
+{
+    rig.cfg.http_read_header_timeout = 200;
+    start();
+    int slow = begin_request("POST /quick HTTP/1.1\r\nHost: x\r\nX-A");
+    int body = begin_request("POST /quick HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+    int64_t before = clock_mono_ms();
+    expect_status(slow, 0);
+    cr_expect_lt(clock_mono_ms() - before, 3000);
+    rig_send(body, "cd", 2); /* a slow body has -server.http-read-timeout */
+    expect_status(body, 200);
+    close(slow);
+    close(body);
+    rig_stop(&rig);
+}
+
 Test(http_stop, an_idle_connection_is_closed)
 {
     rig.cfg.http_idle_timeout = 1000;
