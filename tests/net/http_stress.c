@@ -3,8 +3,9 @@
  *
  *     http_stress [seconds]        many clients, late answers from two threads, clients that break off, scrapes, stops and starts;
  *                                  exits 0 when every answer that was waited for came
- *     http_stress -serve PORT [THREADS]
- *                                  a server for wrk: POST /api/v1/push is parked and answered 200 by another thread, /inline answers at once
+ *     http_stress -serve PORT [THREADS [CERT KEY]]
+ *                                  a server for wrk: POST /api/v1/push is parked and answered 200 by another thread, /inline answers at once;
+ *                                  with TLS where PEM files are given
  *
  * Figures of the second form stand in net/README.md.
  */
@@ -228,6 +229,10 @@ int main(int argc, char **argv)
     if (argc > 2 && strcmp(argv[1], "-serve") == 0) {
         if (getenv("CONN_MEMORY"))
             cfg.http_conn_memory_bytes = strtoull(getenv("CONN_MEMORY"), NULL, 10);
+        if (argc > 5) {
+            cfg.http_tls_cert_path = argv[4];
+            cfg.http_tls_key_path = argv[5];
+        }
         serve(&cfg, atoi(argv[2]), argc > 3 ? atoi(argv[3]) : 0);
     }
     int rc = stress(&cfg, argc > 1 ? atoi(argv[1]) : 5);
