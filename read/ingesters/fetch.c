@@ -211,17 +211,16 @@ static int64_t until_ms(int64_t at_ms)
     return at_ms == INT64_MAX ? 60000 : MAX(at_ms - clock_mono_ms(), (int64_t)0);
 }
 
-/* Lists what runs for the parts that are not answered, and asks more owners where that is due. */
+/* Lists what runs for the parts that are not answered. */
 static bool list_open(struct fetch *f, int64_t *ret_wake_ms, struct err *err)
 {
-    int64_t now_ms = clock_mono_ms();
     *ret_wake_ms = INT64_MAX;
     f->n_live = 0;
     for (size_t i = 0; i < f->n_parts; i++) {
         struct part *p = &f->parts[i];
         if (p->answered)
             continue;
-        if (!ask_next(f, p, err) || (!p->answered && !hedge_if_due(f, p, now_ms, err)))
+        if (!ask_next(f, p, err))
             return false;
         if (p->answered)
             continue;
@@ -248,6 +247,18 @@ static bool step_all(struct fetch *f, struct err *err)
     return true;
 }
 
+/* After what is there has been read: who is silent then has said nothing, however long nobody listened. */
+static bool hedge_open(struct fetch *f, struct err *err)
+{
+    int64_t now_ms = clock_mono_ms();
+    for (size_t i = 0; i < f->n_parts; i++) {
+        struct part *p = &f->parts[i];
+        if (!p->answered && p->running && !hedge_if_due(f, p, now_ms, err))
+            return false;
+    }
+    return true;
+}
+
 static void count_call(struct fetch *f, bool ok)
 {
     if (f->counted)
@@ -269,7 +280,7 @@ static bool finish(struct fetch *f, struct err *err)
         if (f->n_live == 0)
             return true;
         rpc_stream_wait_any(f->streams, f->n_live, until_ms(wake_ms));
-        if (!step_all(f, err))
+        if (!step_all(f, err) || !hedge_open(f, err))
             return false;
     }
 }

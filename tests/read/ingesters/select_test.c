@@ -161,6 +161,27 @@ Test(ingesters, the_first_owner_counts_when_it_answers_before_the_hedge)
     cr_expect_eq(atomic_load(&slow->finished), 1);
 }
 
+Test(ingesters, an_answer_that_nobody_has_read_yet_is_no_silence)
+{
+    rig.zone = "a";
+    rig.cfg.hedging_delay = 50;
+    rig_add(&rig, "a", 0, 0, 500);
+    struct fake *other = rig_add(&rig, "b", 0, 0, 500);
+    rig_start(&rig);
+    const struct select_params p = {.max_t = 1000000, .matchers = &rig.matcher, .n_matchers = 1};
+    struct series_set *set = rig.q->ops->select(rig.q, &rig.ctx, &p, &rig.err);
+    struct series batch[64];
+    size_t n = 1, total = 0;
+    while (n) {
+        usleep(100000);
+        cr_assert(series_set_next(set, &rig.ctx, batch, 64, &n, &rig.err), "%s", rig.err.text);
+        total += n;
+    }
+    series_set_release(set);
+    cr_expect_eq(total, 500);
+    cr_expect_eq(atomic_load(&other->requests), 0);
+}
+
 /* Whatever the moment: among the series, at their end, among the chunks, before the last of them. */
 Test(ingesters, a_stream_that_breaks_off_is_taken_over)
 {
