@@ -12,12 +12,16 @@
 
 #include "base/assert.h"
 #include "ring/ring.h"
+#include "tests/net/tls_rig.h"
 
 static struct server {
     char dir[64];
     int port, peer_port;
     pid_t pid;
+    bool tls; /* and wants certificates of its clients */
 } server;
+
+static struct certs certs;
 
 /* Below those that the system gives out by itself, so that nobody takes it while the server is down. */
 static int free_port(void)
@@ -38,13 +42,19 @@ static int free_port(void)
 static void run_etcd(void)
 {
     char client[64], peer[64], cluster[80];
-    snprintf(client, sizeof(client), "http://127.0.0.1:%d", server.port);
+    snprintf(client, sizeof(client), "%s://127.0.0.1:%d", server.tls ? "https" : "http", server.port);
     snprintf(peer, sizeof(peer), "http://127.0.0.1:%d", server.peer_port);
     snprintf(cluster, sizeof(cluster), "default=%s", peer);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     int log = open("/dev/null", O_WRONLY);
     dup2(log, 1);
     dup2(log, 2);
+    if (server.tls) {
+        setenv("ETCD_CERT_FILE", certs_path(&certs, "server.pem"), 1);
+        setenv("ETCD_KEY_FILE", certs_path(&certs, "server.key"), 1);
+        setenv("ETCD_TRUSTED_CA_FILE", certs_path(&certs, "ca.pem"), 1);
+        setenv("ETCD_CLIENT_CERT_AUTH", "true", 1);
+    }
     execlp("etcd", "etcd", "--data-dir", server.dir, "--listen-client-urls", client, "--advertise-client-urls", client,
            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, (char *)NULL);
     _exit(127);
@@ -280,6 +290,70 @@ Test(kv_etcd, a_user_name_gets_a_token_and_a_new_one_after_a_restart)
     void *v;
     cr_assert_not(kv_get(b, SL("ring"), &ring_desc_codec, &v, &err));
     kv_free(b);
+}
+
+static struct kv *open_tls(const char *cert, const char *key, const char *ca)
+{
+    char address[64];
+    snprintf(address, sizeof(address), "https://127.0.0.1:%d", server.port);
+    const char *items[] = {address};
+    struct kv_config cfg = {.store = "etcd",
+                            .prefix = "test/",
+                            .etcd_endpoints = {items, 1},
+                            .etcd_dial_timeout = 5000,
+                            .etcd_max_retries = 5,
+                            .etcd_username = "",
+                            .etcd_password = "",
+                            .etcd_tls_enabled = true,
+                            .etcd_tls_cert_path = cert ? certs_path(&certs, cert) : "",
+                            .etcd_tls_key_path = key ? certs_path(&certs, key) : "",
+                            .etcd_tls_ca_path = certs_path(&certs, ca),
+                            .etcd_tls_server_name = "",
+                            .etcd_tls_cipher_suites = "",
+                            .etcd_tls_min_version = "VersionTLS12"};
+    struct err err = ERR_NONE;
+    struct kv *kv = kv_open(&cfg, &(struct kv_user){"test.", "test"}, &(struct kv_stores){0}, &err);
+    cr_assert(kv, "%s", err.text);
+    return kv;
+}
+
+Test(kv_etcd, tls_shows_and_checks_certificates)
+{
+    certs_new(&certs);
+    stop_server();
+    server.tls = true;
+    start_server();
+    struct kv *a = open_tls("client.pem", "client.key", "ca.pem");
+    struct heard h = HEARD_NOTHING;
+    add(a, "ring", "x");
+    struct kv_watch *w = kv_watch_key(a, SL("ring"), &ring_desc_codec, hear, &h, NULL);
+    add(a, "ring", "y");
+    expect_hearing(&h, "x,y,");
+    kv_unwatch(a, w);
+    kv_free(a);
+    static const struct {
+        const char *cert, *key, *ca;
+    } wrong[] = {{NULL, NULL, "ca.pem"}, {"client.pem", "client.key", "other.pem"}};
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        struct kv *b = open_tls(wrong[i].cert, wrong[i].key, wrong[i].ca);
+        struct err err = ERR_NONE;
+        void *v;
+        cr_assert_not(kv_get(b, SL("ring"), &ring_desc_codec, &v, &err));
+        cr_assert_eq(err.code, ERR_UNAVAILABLE, "%s", err.text);
+        kv_free(b);
+    }
+    certs_free(&certs);
+}
+
+Test(kv_etcd, https_without_tls_is_refused)
+{
+    const char *items[] = {"https://127.0.0.1:2379"};
+    struct kv_config cfg = {.store = "etcd", .prefix = "", .etcd_endpoints = {items, 1}, .etcd_dial_timeout = 1000, .etcd_max_retries = 2,
+                            .etcd_username = "", .etcd_password = ""};
+    struct err err = ERR_NONE;
+    cr_assert_null(kv_open(&cfg, &(struct kv_user){"test.", "test"}, &(struct kv_stores){0}, &err));
+    cr_assert_eq(err.code, ERR_CONFIG);
+    cr_assert_str_eq(err.text, "-test.etcd.endpoints has https://127.0.0.1:2379, which needs -test.etcd.tls-enabled");
 }
 
 Test(kv_etcd, a_ring_follows_it)
