@@ -1,16 +1,14 @@
-/* An ingester's part in the life of partitions. See lifecycler.h; lock: `lock` guards `stopping` and is innermost. */
+/* An ingester's part in the life of partitions. See lifecycler.h. */
 #include "partition-ring/lifecycler.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/assert.h"
-#include "base/clock.h"
 #include "base/logger.h"
 #include "partition-ring/metrics_int.h"
+#include "ring/beat.h"
 
 struct partition_lifecycler {
     struct kv *kv;
@@ -18,20 +16,16 @@ struct partition_lifecycler {
     char *key, *owner; /* owned; immutable, like the next three */
     int32_t partition;
     struct partition_rules rules;
-    int64_t poll_ms;
     atomic_bool create_on_start; /* any thread, relaxed: a switch that the next poll or stop reads */
     atomic_bool remove_owner_on_stop;
-    pthread_t thread;
-    bool started; /* owned by who starts and stops */
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool stopping;
+    struct beat beat;
 };
+
+static beat_fn poll_and_log;
 
 struct partition_lifecycler *partition_lifecycler_new(struct kv *kv, const struct partition_lifecycler_config *config,
                                                       const struct lifecycler_env *env)
 {
-    ASSERT(config->poll_ms > 0);
     partition_ring_metrics_register();
     struct partition_lifecycler *l = calloc(1, sizeof(*l));
     ASSERT(l);
@@ -42,15 +36,9 @@ struct partition_lifecycler *partition_lifecycler_new(struct kv *kv, const struc
     ASSERT(l->key && l->owner);
     l->partition = config->partition;
     l->rules = config->rules;
-    l->poll_ms = config->poll_ms;
     atomic_init(&l->create_on_start, config->create_on_start);
     atomic_init(&l->remove_owner_on_stop, config->remove_owner_on_stop);
-    pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    beat_init(&l->beat, config->poll_ms, poll_and_log, l);
     return l;
 }
 
@@ -58,9 +46,7 @@ void partition_lifecycler_free(struct partition_lifecycler *l)
 {
     if (!l)
         return;
-    ASSERT(!l->started);
-    pthread_cond_destroy(&l->wake);
-    pthread_mutex_destroy(&l->lock);
+    beat_release(&l->beat);
     free(l->key);
     free(l->owner);
     free(l);
@@ -163,38 +149,18 @@ void partition_lifecycler_set_remove_owner_on_stop(struct partition_lifecycler *
     atomic_store_explicit(&l->remove_owner_on_stop, remove, memory_order_relaxed);
 }
 
-/* Sleeps a period or until it shall stop. Under the lock. */
-static void wait_period(struct partition_lifecycler *l)
-{
-    int64_t until_ns = clock_mono_ns() + l->poll_ms * 1000000;
-    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    while (!l->stopping && pthread_cond_timedwait(&l->wake, &l->lock, &until) == 0)
-        ;
-}
-
-static void *poll_until_stopped(void *arg)
+static void poll_and_log(void *arg)
 {
     struct partition_lifecycler *l = arg;
-    pthread_mutex_lock(&l->lock);
-    for (; !l->stopping; wait_period(l)) {
-        pthread_mutex_unlock(&l->lock);
-        struct err err = ERR_NONE;
-        bool joined;
-        if (!partition_lifecycler_poll(l, &joined, &err))
-            LOG_WARN("the partitions ring could not be written", {"partition", LOG_I64(l->partition)}, {"err", LOG_ERR(&err)});
-        pthread_mutex_lock(&l->lock);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return NULL;
+    struct err err = ERR_NONE;
+    bool joined;
+    if (!partition_lifecycler_poll(l, &joined, &err))
+        LOG_WARN("the partitions ring could not be written", {"partition", LOG_I64(l->partition)}, {"err", LOG_ERR(&err)});
 }
 
 void partition_lifecycler_start(struct partition_lifecycler *l)
 {
-    ASSERT(!l->started);
-    l->started = true;
-    l->stopping = false;
-    int failed = pthread_create(&l->thread, NULL, poll_until_stopped, l);
-    ASSERT(!failed);
+    beat_start(&l->beat, true);
 }
 
 static enum kv_cas do_disown(void *arg, void **value, struct err *err)
@@ -206,13 +172,7 @@ static enum kv_cas do_disown(void *arg, void **value, struct err *err)
 
 bool partition_lifecycler_stop(struct partition_lifecycler *l, struct err *err)
 {
-    pthread_mutex_lock(&l->lock);
-    l->stopping = true;
-    pthread_cond_broadcast(&l->wake);
-    pthread_mutex_unlock(&l->lock);
-    if (l->started)
-        pthread_join(l->thread, NULL);
-    l->started = false;
+    beat_stop(&l->beat);
     struct errand e = {.l = l};
     return !atomic_load_explicit(&l->remove_owner_on_stop, memory_order_relaxed) || cas(l, do_disown, &e, err);
 }

@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "partition-ring/partition_desc.h"
+#include "ring/codec.h"
 
 static void copy_partition(struct partition_desc *to, const struct partition *from)
 {
@@ -147,45 +148,6 @@ void partition_desc_remove_tombstones(struct partition_desc *d, int64_t limit_s,
         *ret_left = left;
 }
 
-static void *codec_decode(struct slice bytes, struct err *err)
-{
-    size_t n;
-    char *message = kv_snappy_open(bytes, &n, err);
-    if (!message)
-        return NULL;
-    struct partition_desc *d = partition_desc_decode(slice_make(message, n), err);
-    free(message);
-    return d;
-}
-
-static void codec_encode(const void *value, struct buf *out)
-{
-    struct buf message = {.max = KV_DOCUMENT_MAX};
-    partition_desc_encode(value, &message);
-    kv_snappy_put(&message, out);
-    buf_release(&message);
-}
-
-static void *codec_clone(const void *value)
-{
-    return partition_desc_clone(value);
-}
-
-static void codec_free(void *value)
-{
-    partition_desc_free(value);
-}
-
-static void *codec_merge(void *local, const void *incoming, bool local_cas, int64_t now_s)
-{
-    return partition_desc_merge(local, incoming, local_cas, now_s);
-}
-
-static void codec_remove_tombstones(void *value, int64_t limit_s, size_t *ret_removed, size_t *ret_left)
-{
-    partition_desc_remove_tombstones(value, limit_s, ret_removed, ret_left);
-}
-
 static void codec_content(const void *value, kv_name_fn *fn, void *arg)
 {
     const struct partition_desc *d = value;
@@ -204,14 +166,6 @@ static bool codec_is_empty(const void *value)
     return is_empty(value);
 }
 
-const struct kv_codec partition_desc_codec = {
-    .id = "partitionRingDesc",
-    .decode = codec_decode,
-    .encode = codec_encode,
-    .clone = codec_clone,
-    .free = codec_free,
-    .merge = codec_merge,
-    .remove_tombstones = codec_remove_tombstones,
-    .content = codec_content,
-    .is_empty = codec_is_empty,
-};
+KV_CODEC_FUNCTIONS(struct partition_desc, partition_desc)
+
+const struct kv_codec partition_desc_codec = KV_CODEC("partitionRingDesc", codec_content, codec_is_empty);

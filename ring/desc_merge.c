@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "ring/codec.h"
 #include "ring/desc_int.h"
 
 /* The ids of instances that were changed; they point into the local document. */
@@ -156,45 +157,6 @@ void ring_desc_remove_tombstones(struct ring_desc *d, int64_t limit_s, size_t *r
         *ret_left = left;
 }
 
-static void *codec_decode(struct slice bytes, struct err *err)
-{
-    size_t n;
-    char *message = kv_snappy_open(bytes, &n, err);
-    if (!message)
-        return NULL;
-    struct ring_desc *d = ring_desc_decode(slice_make(message, n), err);
-    free(message);
-    return d;
-}
-
-static void codec_encode(const void *value, struct buf *out)
-{
-    struct buf message = {.max = KV_DOCUMENT_MAX};
-    ring_desc_encode(value, &message);
-    kv_snappy_put(&message, out);
-    buf_release(&message);
-}
-
-static void *codec_clone(const void *value)
-{
-    return ring_desc_clone(value);
-}
-
-static void codec_free(void *value)
-{
-    ring_desc_free(value);
-}
-
-static void *codec_merge(void *local, const void *incoming, bool local_cas, int64_t now_s)
-{
-    return ring_desc_merge(local, incoming, local_cas, now_s);
-}
-
-static void codec_remove_tombstones(void *value, int64_t limit_s, size_t *ret_removed, size_t *ret_left)
-{
-    ring_desc_remove_tombstones(value, limit_s, ret_removed, ret_left);
-}
-
 static void codec_content(const void *value, kv_name_fn *fn, void *arg)
 {
     const struct ring_desc *d = value;
@@ -207,14 +169,6 @@ static bool codec_is_empty(const void *value)
     return ((const struct ring_desc *)value)->n == 0;
 }
 
-const struct kv_codec ring_desc_codec = {
-    .id = "ringDesc",
-    .decode = codec_decode,
-    .encode = codec_encode,
-    .clone = codec_clone,
-    .free = codec_free,
-    .merge = codec_merge,
-    .remove_tombstones = codec_remove_tombstones,
-    .content = codec_content,
-    .is_empty = codec_is_empty,
-};
+KV_CODEC_FUNCTIONS(struct ring_desc, ring_desc)
+
+const struct kv_codec ring_desc_codec = KV_CODEC("ringDesc", codec_content, codec_is_empty);

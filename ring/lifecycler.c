@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "ring/beat.h"
 #include "ring/desc_int.h"
 #include "ring/ring_metrics_int.h"
 
@@ -18,15 +18,12 @@ struct lifecycler {
     struct lifecycler_env env;
     char *key, *id, *addr, *zone; /* owned; immutable */
     size_t n_tokens;              /* wanted; immutable */
-    int64_t heartbeat_period_ms;
     int64_t forget_after_ms;
-    pthread_t thread;
+    struct beat beat;
     /* NULL without a name; immutable. */
     struct metric *heartbeats, *ingester_heartbeats, *tokens_owned, *read_only_now;
 
     pthread_mutex_t lock;
-    pthread_cond_t wake;
-    bool started, stopping;
     bool unregister_on_stop;
     enum ring_state state;
     bool read_only;
@@ -71,9 +68,11 @@ static void init_metrics(struct lifecycler *l, const char *name)
     metric_set(METRIC_WITH(ring_metrics[RING_M_TOKENS_TO_OWN], slice_of(name)), (double)l->n_tokens);
 }
 
+static beat_fn beat;
+
 struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config *config, const struct lifecycler_env *env)
 {
-    ASSERT(config->heartbeat_period_ms > 0 && config->n_tokens <= RING_TOKENS_MAX);
+    ASSERT(config->n_tokens <= RING_TOKENS_MAX);
     struct lifecycler *l = calloc(1, sizeof(*l));
     ASSERT(l);
     l->kv = kv;
@@ -83,18 +82,13 @@ struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config 
     l->addr = copy(config->addr);
     l->zone = copy(config->zone);
     l->n_tokens = config->n_tokens;
-    l->heartbeat_period_ms = config->heartbeat_period_ms;
     l->forget_after_ms = config->forget_after_ms;
     l->unregister_on_stop = config->unregister_on_stop;
     l->state = RING_PENDING;
     if (config->name)
         init_metrics(l, config->name);
     pthread_mutex_init(&l->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    beat_init(&l->beat, config->heartbeat_period_ms, beat, l);
     return l;
 }
 
@@ -102,8 +96,7 @@ void lifecycler_free(struct lifecycler *l)
 {
     if (!l)
         return;
-    ASSERT(!l->started);
-    pthread_cond_destroy(&l->wake);
+    beat_release(&l->beat);
     pthread_mutex_destroy(&l->lock);
     free(l->key);
     free(l->id);
@@ -295,50 +288,25 @@ void lifecycler_set_unregister_on_stop(struct lifecycler *l, bool unregister)
     pthread_mutex_unlock(&l->lock);
 }
 
-/* Sleeps a period or until it shall stop. Under the lock. */
-static void wait_period(struct lifecycler *l)
-{
-    int64_t until_ns = clock_mono_ns() + l->heartbeat_period_ms * 1000000;
-    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    while (!l->stopping && pthread_cond_timedwait(&l->wake, &l->lock, &until) == 0)
-        ;
-}
-
-static void *beat(void *arg)
+static void beat(void *arg)
 {
     struct lifecycler *l = arg;
-    pthread_mutex_lock(&l->lock);
-    for (wait_period(l); !l->stopping; wait_period(l)) {
-        pthread_mutex_unlock(&l->lock);
-        struct err err = ERR_NONE;
-        if (!lifecycler_heartbeat(l, &err))
-            LOG_WARN("the heartbeat could not be written", {"key", LOG_STR(l->key)}, {"err", LOG_ERR(&err)});
-        pthread_mutex_lock(&l->lock);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return NULL;
+    struct err err = ERR_NONE;
+    if (!lifecycler_heartbeat(l, &err))
+        LOG_WARN("the heartbeat could not be written", {"key", LOG_STR(l->key)}, {"err", LOG_ERR(&err)});
 }
 
 void lifecycler_start(struct lifecycler *l)
 {
-    ASSERT(!l->started);
-    l->started = true;
-    l->stopping = false;
-    int failed = pthread_create(&l->thread, NULL, beat, l);
-    ASSERT(!failed);
+    beat_start(&l->beat, false);
 }
 
 bool lifecycler_stop(struct lifecycler *l, struct err *err)
 {
+    beat_stop(&l->beat);
     pthread_mutex_lock(&l->lock);
-    bool started = l->started;
     bool unregister = l->unregister_on_stop;
-    l->stopping = true;
-    pthread_cond_broadcast(&l->wake);
     pthread_mutex_unlock(&l->lock);
-    if (started)
-        pthread_join(l->thread, NULL);
-    l->started = false;
     if (unregister)
         return lifecycler_unregister(l, err);
     return ring_state_may_change((int32_t)lifecycler_state(l), RING_LEAVING) ? lifecycler_set_state(l, RING_LEAVING, err)
