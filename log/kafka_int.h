@@ -114,7 +114,6 @@ bool kafka_security_start(rd_kafka_t *rk, const struct plog_config *cfg, struct 
 
 /* kafka_client.c */
 enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT, KAFKA_GROUP };
-bool kafka_config_check(const struct plog_config *cfg, struct err *err);
 /* group: of KAFKA_GROUP, else NULL. opaque: what the handle's callbacks get. NULL: a property that librdkafka refuses,
  * named. */
 rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,

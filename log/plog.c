@@ -25,7 +25,7 @@ bool plog_config_validate(const struct plog_config *cfg, struct err *err)
                        "-ingest-storage.migration.*: there is no other way for writes than the log, so there is nothing to migrate");
     if (cfg->kafka_offset_poll_interval < 0)
         return err_set(err, ERR_CONFIG, "-ingest-storage.kafka.last-produced-offset-poll-interval must not be negative");
-    return true;
+    return cfg->kafka_address.n == 0 || kafka_config_check(cfg, err);
 }
 
 #define METRICS_ROOM log

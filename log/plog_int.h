@@ -36,6 +36,9 @@ struct plog {
 /* metric_get by one label value. */
 struct metric *log_metric(enum log_metric_id id, const char *label_value);
 
+/* kafka_client.c: the flags of Kafka, as far as they can be judged without it. */
+bool kafka_config_check(const struct plog_config *cfg, struct err *err);
+
 /* --- what back ends share of producing --- */
 
 struct log_writer_metrics {
