@@ -6,11 +6,13 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "app/modules.h"
 #include "base/assert.h"
@@ -69,6 +71,14 @@ static bool wants_gossip(const struct process *p)
                                     is_gossiped(&p->cluster.distributor_kv));
 }
 
+/* -memberlist.abort-if-join-fails: as if an operator had stopped us; whoever runs the process starts it again. */
+static void stop_process(void *arg)
+{
+    (void)arg;
+    LOG_ERROR("no member of -memberlist.join could be reached: stopping");
+    kill(getpid(), SIGTERM);
+}
+
 bool gossip_start(struct process *p, struct err *err)
 {
     if (!wants_gossip(p))
@@ -77,8 +87,14 @@ bool gossip_start(struct process *p, struct err *err)
     struct kv_codecs codecs = {0};
     kv_codecs_add(&codecs, &ring_desc_codec);
     kv_codecs_add(&codecs, &partition_desc_codec);
-    return memberlist_config_from_flags(&p->cluster.gossip, &cfg, err) &&
-           (p->gossip = memberlist_new(&cfg, &codecs, err)) && memberlist_start(p->gossip, err);
+    if (!memberlist_config_from_flags(&p->cluster.gossip, &cfg, err))
+        return false;
+    cfg.on_join_failed = stop_process;
+    p->gossip = memberlist_new(&cfg, &codecs, err);
+    if (!p->gossip)
+        return false;
+    memberlist_metrics_export(p->gossip);
+    return memberlist_start(p->gossip, err);
 }
 
 bool gossip_ready(struct process *p, struct err *ret)
@@ -286,10 +302,14 @@ bool membership_ready(struct process *p, struct err *ret)
 
 /* --- pages and endpoints -------------------------------------------------------------------------------------------------- */
 
-static const struct http_route ingester_ring_routes[] = {
-    {HTTP_GET | HTTP_POST, "/ingester/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page, "The ring of ingesters; POST forgets one"}};
-static const struct http_route distributor_ring_routes[] = {
-    {HTTP_GET | HTTP_POST, "/distributor/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page, "The ring of distributors; POST forgets one"}};
+enum { INGESTER_RING_PAGE, DISTRIBUTOR_RING_PAGE };
+const struct http_route ring_page_routes[] = {
+    [INGESTER_RING_PAGE] = {HTTP_GET | HTTP_POST, "/ingester/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
+                            "The ring of ingesters; POST forget=<instance> takes one out"},
+    [DISTRIBUTOR_RING_PAGE] = {HTTP_GET | HTTP_POST, "/distributor/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
+                               "The ring of distributors; POST forget=<instance> takes one out"},
+};
+const size_t ring_page_routes_n = ARRAY_LEN(ring_page_routes);
 
 /* A key as people know it: with the prefix of its store. */
 static const char *shown_key(struct process *p, const struct kv_config *kv, const char *key)
@@ -307,7 +327,7 @@ static void add_ring_pages(struct process *p, const char *prefix)
     const struct cluster_config *c = &p->cluster;
     p->ingester_page = (struct ring_page){"Ingesters", p->instance_kv, RING_KEY_INGESTERS,
                                           shown_key(p, &c->instance_kv, RING_KEY_INGESTERS), c->member.heartbeat_timeout};
-    http_server_add(p->server, prefix, ingester_ring_routes, ARRAY_LEN(ingester_ring_routes), &p->ingester_page);
+    http_server_add(p->server, prefix, &ring_page_routes[INGESTER_RING_PAGE], 1, &p->ingester_page);
     p->partition_page = (struct partition_ring_page){p->partition_kv, RING_KEY_INGESTER_PARTITIONS,
                                                      shown_key(p, &c->partition_kv, RING_KEY_INGESTER_PARTITIONS)};
     http_server_add(p->server, prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
@@ -317,7 +337,8 @@ static void add_ring_pages(struct process *p, const char *prefix)
     p->distributor_page = (struct ring_page){"Distributors", distributors, RING_KEY_DISTRIBUTORS,
                                              shown_key(p, &c->distributor_kv, RING_KEY_DISTRIBUTORS),
                                              c->distributor_member.heartbeat_timeout};
-    http_server_add(p->server, prefix, distributor_ring_routes, ARRAY_LEN(distributor_ring_routes), &p->distributor_page);
+    http_server_add(p->server, prefix, &ring_page_routes[DISTRIBUTOR_RING_PAGE], 1,
+                    &p->distributor_page);
 }
 
 void cluster_add_routes(struct process *p)

@@ -36,7 +36,7 @@ static bool log_start(struct process *p, struct err *err)
     char dir[PATH_MAX];
     snprintf(dir, sizeof(dir), "%s/log", p->app.data_dir);
     p->log = process_is_alone(p) ? plog_open_embedded(&p->log_cfg, dir, err) : plog_open_kafka(&p->log_cfg, err);
-    if (p->log && !process_is_alone(p))
+    if (p->log)
         p->last_produced = last_produced_new(p->log, &p->log_cfg);
     return p->log != NULL;
 }

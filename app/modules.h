@@ -33,6 +33,8 @@ void ingesters_stop(struct process *p);
 bool membership_start(struct process *p, struct err *err);
 void membership_stop(struct process *p);
 bool membership_ready(struct process *p, struct err *ret);
+extern const struct http_route ring_page_routes[]; /* of the rings of instances, one row each */
+extern const size_t ring_page_routes_n;
 /* The pages and endpoints of the rings and of membership. */
 void cluster_add_routes(struct process *p);
 void cluster_free_routes(struct process *p);

@@ -94,7 +94,7 @@ struct process {
     struct data_dir data_dir;
     struct memberlist *gossip; /* NULL: no ring is gossiped */
     struct plog *log;
-    struct last_produced *last_produced; /* NULL with the embedded log, which is asked directly */
+    struct last_produced *last_produced;
     struct kv *memory_kv;
     struct kv *instance_kv, *partition_kv;      /* of those who read the rings */
     struct kv *member_kv, *member_partition_kv; /* of those who are in them */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "app/process.h"
+#include "app/modules.h"
 #include "base/assert.h"
 #include "base/metrics.h"
 #include "read/promql/ast.h"
@@ -70,10 +70,16 @@ static const struct metric_def metric_defs[] = {
 #include "base/process_metrics.def"
 #include "net/http_metrics.def"
 #include "model/discarded_metrics.def"
+#include "ring/ring_metrics.def"
+#include "ring/memberlist/memberlist_metrics.def"
+#include "partition-ring/partition_ring_metrics.def"
 #include "write/write_metrics.def"
 #include "log/log_metrics.def"
 #include "ingest/ingest_metrics.def"
+#include "ingest/service/service_metrics.def"
+#include "ingest/member/member_metrics.def"
 #include "read/api/api_metrics.def"
+#include "read/ingesters/ingesters_metrics.def"
 #include "app/app_metrics.def"
 #undef COUNTER
 #undef GAUGE
@@ -116,6 +122,10 @@ static void put_http(struct buf *out)
     put_routes(out, "Process", page_routes, page_routes_n);
     put_routes(out, "Write", write_routes, write_routes_n);
     put_routes(out, "Query", read_routes, read_routes_n);
+    put_routes(out, "Ingester", member_routes, member_routes_n);
+    put_routes(out, "Rings", ring_page_routes, ring_page_routes_n);
+    put_routes(out, "Partitions", partition_ring_routes, partition_ring_routes_n);
+    put_routes(out, "Gossip", memberlist_routes, memberlist_routes_n);
 }
 
 static const char *const function_names[] = {
