@@ -1,7 +1,7 @@
 /*
  * The key-value store behind the rings: a handful of keys, each one document that several processes change.
  *
- * A key is "collectors/ring" and the like. Its value is a document of one kind (an instance ring, a partitions ring); a codec knows the
+ * A key is "ring" and the like, behind a prefix that the servers see, "collectors/". Its value is a document of one kind (an instance ring, a partitions ring); a codec knows the
  * kind: how it is written as bytes, how two versions become one. Stores differ in how they agree: `inmemory` lives in this process, gossip merges what
  * others say (ring/memberlist), etcd compares and swaps on a server. To the rings they look the same.
  *
@@ -106,7 +106,7 @@ struct kv;
 struct kv_watch; /* each store has its own */
 
 struct kv_ops {
-    const char *name; /* "inmemory", "memberlist", "etcd": for pages and logs */
+    const char *name; /* "inmemory", "memberlist", "etcd", "consul": for pages and logs */
     bool (*get)(struct kv *kv, struct slice key, const struct kv_codec *codec, void **ret_value, struct err *err);
     bool (*cas)(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg, struct err *err);
     bool (*remove)(struct kv *kv, struct slice key, struct err *err);

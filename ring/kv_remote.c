@@ -13,6 +13,7 @@
 
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
+#define OPERATION_MS 20000 /* after so long there is no other try: a process that stops waits for its heartbeat's operation */
 
 static struct remote *remote_of(struct kv *kv)
 {
@@ -43,13 +44,20 @@ static int64_t next_backoff(int64_t backoff_ms)
 /* The tries of one operation. */
 struct tries {
     int left;
+    int64_t until_ms;
     int64_t backoff_ms;
 };
+
+static struct tries tries_of(const struct remote *r)
+{
+    return (struct tries){.left = r->tries, .until_ms = clock_mono_ms() + OPERATION_MS};
+}
 
 /* After a failure: sleeps and returns true when there is another try. */
 static bool try_again(struct tries *t, const struct err *err)
 {
-    if ((err->code != ERR_UNAVAILABLE && err->code != ERR_TIMEOUT) || --t->left <= 0)
+    if ((err->code != ERR_UNAVAILABLE && err->code != ERR_TIMEOUT) || --t->left <= 0 ||
+        clock_mono_ms() >= t->until_ms)
         return false;
     t->backoff_ms = next_backoff(t->backoff_ms);
     sleep_ms(jitter(t->backoff_ms));
@@ -88,7 +96,7 @@ static bool read_value(struct remote *r, struct slice key, const struct kv_codec
 static bool remote_get(struct kv *kv, struct slice key, const struct kv_codec *codec, void **ret_value, struct err *err)
 {
     struct remote *r = remote_of(kv);
-    struct tries t = {.left = r->tries};
+    struct tries t = tries_of(r);
     struct err why = ERR_NONE;
     uint64_t version;
     do {
@@ -139,7 +147,7 @@ static enum step cas_step(struct remote *r, struct slice key, const struct kv_co
 static bool remote_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg, struct err *err)
 {
     struct remote *r = remote_of(kv);
-    struct tries t = {.left = r->tries};
+    struct tries t = tries_of(r);
     int conflicts = 0;
     for (;;) {
         struct err why = ERR_NONE;
@@ -158,7 +166,7 @@ static bool remote_cas(struct kv *kv, struct slice key, const struct kv_codec *c
 static bool remote_remove(struct kv *kv, struct slice key, struct err *err)
 {
     struct remote *r = remote_of(kv);
-    struct tries t = {.left = r->tries};
+    struct tries t = tries_of(r);
     struct err why = ERR_NONE;
     do {
         if (r->ops->remove(r, key, &why))

@@ -254,21 +254,7 @@ static struct kv *open_store(void)
     return open_with(&cfg);
 }
 
-#define CLAIM(name, check)              \
-    Test(kv_consul, name)               \
-    {                                   \
-        struct kv *a = open_store();    \
-        struct kv *b = open_store();    \
-        check;                          \
-        kv_free(a);                     \
-        kv_free(b);                     \
-    }
-
-CLAIM(two_stores_on_one_server_agree, check_two_stores_agree(a, b))
-CLAIM(a_conflict_is_tried_again, check_conflicts_are_tried_again(a, b))
-CLAIM(a_change_that_is_refused_leaves_the_key, check_refusals_leave_the_key(a))
-CLAIM(watches_hear_values_changes_and_deletions, check_watches_hear(a, b))
-CLAIM(unwatching_does_not_wait_for_a_change, check_unwatching_is_quick(a))
+STORE_CLAIMS(kv_consul)
 
 Test(kv_consul, a_watch_survives_a_restart_of_the_server)
 {

@@ -138,21 +138,7 @@ static void setup(void)
 
 TestSuite(kv_etcd, .init = setup, .fini = teardown);
 
-#define CLAIM(name, check)              \
-    Test(kv_etcd, name)                 \
-    {                                   \
-        struct kv *a = open_store();    \
-        struct kv *b = open_store();    \
-        check;                          \
-        kv_free(a);                     \
-        kv_free(b);                     \
-    }
-
-CLAIM(two_stores_on_one_server_agree, check_two_stores_agree(a, b))
-CLAIM(a_conflict_is_tried_again, check_conflicts_are_tried_again(a, b))
-CLAIM(a_change_that_is_refused_leaves_the_key, check_refusals_leave_the_key(a))
-CLAIM(watches_hear_values_changes_and_deletions, check_watches_hear(a, b))
-CLAIM(unwatching_does_not_wait_for_a_change, check_unwatching_is_quick(a))
+STORE_CLAIMS(kv_etcd)
 
 Test(kv_etcd, a_watch_survives_a_restart_of_the_server)
 {
@@ -218,6 +204,22 @@ Test(kv_etcd, the_next_server_is_asked_when_one_does_not_answer)
     add(a, "ring", "y");
     expect_hearing(&h, "x,y,");
     kv_unwatch(a, w);
+    kv_free(a);
+}
+
+Test(kv_etcd, a_server_that_does_not_answer_is_given_up)
+{
+    struct kv *a = open_store();
+    struct err err = ERR_NONE;
+    void *v;
+    kill(server.pid, SIGSTOP);
+    int64_t start_ms = clock_mono_ms();
+    cr_assert_not(kv_get(a, SL("ring"), &ring_desc_codec, &v, &err));
+    cr_assert(err.code == ERR_TIMEOUT || err.code == ERR_UNAVAILABLE, "%s", err.text);
+    cr_assert_lt(clock_mono_ms() - start_ms, 40000);
+    kill(server.pid, SIGCONT);
+    add(a, "ring", "x");
+    expect_ids(a, "ring", "x,");
     kv_free(a);
 }
 

@@ -205,3 +205,20 @@ static inline void check_unwatching_is_quick(struct kv *a)
     cr_assert_lt(clock_mono_ms() - start_ms, 3000);
     cr_assert_eq(h.n, 0);
 }
+
+/* The claims as tests of a suite, whose file has open_store(). */
+#define STORE_CLAIM(suite, name, check)  \
+    Test(suite, name)                    \
+    {                                    \
+        struct kv *a = open_store();     \
+        struct kv *b = open_store();     \
+        check;                           \
+        kv_free(a);                      \
+        kv_free(b);                      \
+    }
+#define STORE_CLAIMS(suite)                                                                     \
+    STORE_CLAIM(suite, two_stores_on_one_server_agree, check_two_stores_agree(a, b))             \
+    STORE_CLAIM(suite, a_conflict_is_tried_again, check_conflicts_are_tried_again(a, b))         \
+    STORE_CLAIM(suite, a_change_that_is_refused_leaves_the_key, check_refusals_leave_the_key(a)) \
+    STORE_CLAIM(suite, watches_hear_values_changes_and_deletions, check_watches_hear(a, b))      \
+    STORE_CLAIM(suite, unwatching_does_not_wait_for_a_change, check_unwatching_is_quick(a))
