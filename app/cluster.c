@@ -135,6 +135,9 @@ bool instance_ring_start(struct process *p, struct err *err)
         .replication_factor = (size_t)p->cluster.ingester_ring.replication_factor,
         .heartbeat_timeout_ms = p->cluster.member.heartbeat_timeout,
         .zone_awareness = p->cluster.ingester_ring.zone_awareness_enabled,
+        .excluded_zones = p->cluster.ingester_ring.excluded_zones.items,
+        .n_excluded_zones = p->cluster.ingester_ring.excluded_zones.n,
+        .name = "ingester",
     };
     p->memory_kv = kv_inmemory_new(16);
     return (p->instance_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-ring", err)) &&
@@ -222,6 +225,8 @@ static bool add_seat(struct process *p, const struct ring_member_identity *self,
     struct member_config cfg;
     if (!member_config_of(&p->cluster.ingester_ring, &p->cluster.member, &p->cluster.partitions, self, partition, own, &cfg, err))
         return false;
+    if (p->n_seats == 1)
+        cfg.instance.name = "ingester"; /* of the metrics, which are one lifecycler's */
     if (process_is_alone(p))
         cfg.min_ready_ms = cfg.observe_ms = 0; /* nobody else has to hear of it */
     return (s->ingester = ingester_new(&p->ingest, &p->limits_provider, p->log, partition, own, self->id,

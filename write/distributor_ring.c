@@ -65,12 +65,13 @@ static bool appear(struct distributor_membership *m, const struct ring_member_co
     struct ring_member_identity self;
     if (!ring_member_resolve(member, RING_FLAG, grpc_port, &self, err))
         return false;
-    struct ring_config ring = {.replication_factor = 1, .heartbeat_timeout_ms = member->heartbeat_timeout};
+    struct ring_config ring = {.replication_factor = 1, .heartbeat_timeout_ms = member->heartbeat_timeout, .name = "distributor"};
     m->ring = ring_new(m->reader, SL(RING_KEY_DISTRIBUTORS), &ring, err);
     if (!m->ring)
         return false;
     struct lifecycler_config config = {
         .key = RING_KEY_DISTRIBUTORS,
+        .name = "distributor",
         .id = self.id,
         .addr = self.addr,
         .zone = self.zone,
