@@ -98,3 +98,20 @@ bool proto_skip(struct proto *r, uint32_t wire)
     }
     return true;
 }
+
+bool proto_find(struct proto *r, uint32_t field, const char *name, struct slice *ret, bool *ret_found)
+{
+    *ret_found = false;
+    while (proto_more(r)) {
+        uint32_t f, wire;
+        if (!proto_tag(r, &f, &wire))
+            return false;
+        if (f == field) {
+            *ret_found = true;
+            return proto_bytes_field(r, wire, name, ret);
+        }
+        if (!proto_skip(r, wire))
+            return false;
+    }
+    return true;
+}

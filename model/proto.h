@@ -121,6 +121,11 @@ static inline bool proto_double_field(struct proto *r, uint32_t wire, const char
     return true;
 }
 
+/*
+ * The next value of a repeated field of wire type 2, other fields passed over. *ret_found false: the message has ended. Returns false when it is damaged.
+ */
+bool proto_find(struct proto *r, uint32_t field, const char *name, struct slice *ret, bool *ret_found);
+
 /* --- writing --------------------------------------------------------------------------------------------------------
  */
 

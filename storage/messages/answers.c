@@ -173,18 +173,13 @@ static bool read_exemplars(const struct reading *m, struct exemplar_series *ret)
     if (n && !list)
         return reading_no_memory(m);
     struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
+    for (;;) {
         struct slice bytes;
-        if (!proto_tag(&r, &f, &wire))
+        bool found;
+        if (!proto_find(&r, 3, "Exemplars", &bytes, &found))
             return false;
-        if (f != 3) {
-            if (!proto_skip(&r, wire))
-                return false;
-            continue;
-        }
-        if (!proto_bytes_field(&r, wire, "Exemplars", &bytes))
-            return false;
+        if (!found)
+            break;
         struct reading inside = reading_inside(m, bytes, "Exemplar");
         if (!read_exemplar(&inside, &list[at++]))
             return false;

@@ -92,18 +92,13 @@ static bool read_items(const struct reading *m, const char *item_name, size_t si
     if (n && !list)
         return reading_no_memory(m);
     struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
+    for (;;) {
         struct slice bytes;
-        if (!proto_tag(&r, &f, &wire))
+        bool found;
+        if (!proto_find(&r, 1, "Items", &bytes, &found))
             return false;
-        if (f != 1) {
-            if (!proto_skip(&r, wire))
-                return false;
-            continue;
-        }
-        if (!proto_bytes_field(&r, wire, "Items", &bytes))
-            return false;
+        if (!found)
+            break;
         struct reading inside = reading_inside(m, bytes, item_name);
         if (!read(&inside, list + size * at++))
             return false;

@@ -81,18 +81,13 @@ bool reading_labels(const struct reading *m, uint32_t field, bool sorted, struct
         return reading_no_memory(m);
     size_t at = 0;
     struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
+    for (;;) {
         struct slice pair;
-        if (!proto_tag(&r, &f, &wire))
+        bool found;
+        if (!proto_find(&r, field, "Labels", &pair, &found))
             return false;
-        if (f != field) {
-            if (!proto_skip(&r, wire))
-                return false;
-            continue;
-        }
-        if (!proto_bytes_field(&r, wire, "Labels", &pair))
-            return false;
+        if (!found)
+            break;
         struct reading inside = reading_inside(m, pair, "LabelPair");
         if (!reading_pair(&inside, &items[at]))
             return false;
@@ -149,18 +144,13 @@ bool reading_matchers(const struct reading *m, uint32_t field, struct matcher_se
         memcpy(all, set->matchers, set->n * sizeof(*all));
     size_t at = set->n;
     struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
+    for (;;) {
         struct slice matcher;
-        if (!proto_tag(&r, &f, &wire))
+        bool found;
+        if (!proto_find(&r, field, "Matchers", &matcher, &found))
             return false;
-        if (f != field) {
-            if (!proto_skip(&r, wire))
-                return false;
-            continue;
-        }
-        if (!proto_bytes_field(&r, wire, "Matchers", &matcher))
-            return false;
+        if (!found)
+            break;
         struct reading inside = reading_inside(m, matcher, "LabelMatcher");
         if (!read_matcher(&inside, &all[at++]))
             return false;
