@@ -12,10 +12,11 @@ static int64_t second_at_or_after(int64_t ms)
     return ms / 1000 + (ms % 1000 > 0);
 }
 
+/* Later than the change before it, if by a second of the future: of two states of one second a merge keeps the greater one, not the later one. */
 static void set_state(struct partition *p, enum partition_state to, int64_t now_ms)
 {
     p->state = (int32_t)to;
-    p->state_s = now_ms / 1000;
+    p->state_s = MAX(now_ms / 1000, p->state_s + 1);
 }
 
 bool partition_create(struct partition_desc *d, int32_t id, int64_t now_ms)

@@ -60,6 +60,23 @@ Test(partition_lifecycle, changes_states_only_as_drawn_and_never_when_locked)
     partition_desc_free(none);
 }
 
+/* A downscale that is taken back at once: a merge must not keep the first of the two changes. */
+Test(partition_lifecycle, two_changes_of_one_second_have_their_order)
+{
+    struct partition_desc *d = partition_desc_new();
+    bool changed;
+    struct err err;
+    partition_create(d, 3, 5000);
+    int64_t before_s = partition_desc_find(d, 3)->state_s;
+    const enum partition_state to[] = {PARTITION_ACTIVE, PARTITION_INACTIVE, PARTITION_ACTIVE};
+    for (int i = 0; i < 3; i++) {
+        cr_assert(partition_change_state(d, 3, to[i], 5300, &changed, &err) && changed);
+        cr_expect_gt(partition_desc_find(d, 3)->state_s, before_s);
+        before_s = partition_desc_find(d, 3)->state_s;
+    }
+    partition_desc_free(d);
+}
+
 Test(partition_lifecycle, becomes_active_when_its_owners_have_stayed)
 {
     static const struct {
