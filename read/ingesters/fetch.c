@@ -92,11 +92,15 @@ static bool ask(struct fetch *f, struct part *p, struct owner *o, struct err *er
     return go_on;
 }
 
-/* Somebody runs or has answered afterwards, or there is nobody left. */
+/* Somebody runs or has answered afterwards, or there is nobody left: an error, unless the part is dispensable. */
 static bool ask_next(struct fetch *f, struct part *p, struct err *err)
 {
-    while (!p->running && !p->answered) {
+    while (!p->running && !p->answered && !p->left_out) {
         struct owner *o = next_owner(p);
+        if (!o && p->dispensable) {
+            p->left_out = true;
+            return true;
+        }
         if (!o)
             return err_set(err, p->why.code == ERR_TIMEOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE, "%s", p->why.text);
         if (p->why.code != ERR_OK)
@@ -218,11 +222,11 @@ static bool list_open(struct fetch *f, int64_t *ret_wake_ms, struct err *err)
     f->n_live = 0;
     for (size_t i = 0; i < f->n_parts; i++) {
         struct part *p = &f->parts[i];
-        if (p->answered)
+        if (p->answered || p->left_out)
             continue;
         if (!ask_next(f, p, err))
             return false;
-        if (p->answered)
+        if (p->answered || p->left_out)
             continue;
         list_running(f, p);
         *ret_wake_ms = MIN(*ret_wake_ms, hedge_at_ms(f, p));
@@ -285,10 +289,26 @@ static bool finish(struct fetch *f, struct err *err)
     }
 }
 
+/* Every part that is left has an answer then. None has others running. */
+static void drop_left_out(struct fetch *f)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < f->n_parts; i++) {
+        if (f->parts[i].left_out)
+            continue;
+        f->parts[n] = f->parts[i];
+        f->parts[n].answered->part = &f->parts[n];
+        n++;
+    }
+    f->n_parts = n;
+}
+
 bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
 {
     f->ctx = ctx;
     bool ok = ctx_check(ctx, err) && finish(f, err);
+    if (ok)
+        drop_left_out(f);
     count_call(f, ok);
     return ok;
 }
@@ -302,6 +322,7 @@ enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err 
     attempt_count(f, old, RPC_UNKNOWN);
     if (!attempt_failed(f, old, why, err))
         return FETCH_NEXT_FAILED;
+    p->dispensable = false; /* half of it may have been given */
     p->answered = NULL;
     if (finish(f, err)) {
         *ret_old = old;

@@ -153,13 +153,26 @@ static bool plan_part(struct ingesters *q, struct ctx *ctx, const struct partiti
                       uint64_t *random, struct part *p, struct err *err)
 {
     struct replication_set set;
-    if (!partition_view_owners(view, p->partition, instances, now_ms, &set, err))
-        return false;
+    struct err why;
+    if (!partition_view_owners(view, p->partition, instances, now_ms, &set, &why)) {
+        p->left_out = p->dispensable;
+        return p->left_out || err_set(err, why.code, "%s", why.text);
+    }
     p->owners = arena_array(ctx->arena, set.n, sizeof(*p->owners));
     for (size_t i = 0; i < set.n && p->owners; i++)
         put_owner(p, owner_of(q, set.instances[i]), random);
     replication_set_release(&set);
     return p->owners || over_memory(ctx, err);
+}
+
+/*
+ * INACTIVE since before queries reach back: what was written to it is older than that. It is asked as long as somebody has it. But its owners go one after the
+ * other when it is scaled down, and until the ring forgets it there is nobody; that must not fail queries.
+ */
+static bool is_past(const struct partition_view *view, int32_t partition, int64_t lookback_ms, int64_t now_ms)
+{
+    const struct partition *p = partition_desc_find(partition_view_desc(view), partition);
+    return p && p->state == PARTITION_INACTIVE && lookback_ms > 0 && p->state_s * 1000 < now_ms - lookback_ms;
 }
 
 /* As many as readers read, or fewer for a tenant with a shard size. */
@@ -186,12 +199,16 @@ bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_vie
         return over_memory(ctx, err);
     size_t n = tenant_partitions(q, ctx, view, now_ms, ids);
     uint64_t random = atomic_fetch_add_explicit(&q->calls, 1, memory_order_relaxed);
+    int64_t lookback_ms = limits_of(q->limits, ctx->tenant)->query_ingesters_within;
+    size_t n_parts = 0;
     for (size_t i = 0; i < n; i++) {
-        parts[i].partition = ids[i];
-        if (!plan_part(q, ctx, view, instances, now_ms, &random, &parts[i], err))
+        struct part *p = &parts[n_parts];
+        *p = (struct part){.partition = ids[i], .dispensable = is_past(view, ids[i], lookback_ms, now_ms)};
+        if (!plan_part(q, ctx, view, instances, now_ms, &random, p, err))
             return false;
+        n_parts += !p->left_out;
     }
     *ret = parts;
-    *ret_n = n;
+    *ret_n = n_parts;
     return true;
 }

@@ -82,10 +82,12 @@ struct part {
     struct attempt *running;  /* not yet complete */
     struct attempt *answered; /* the one that counts, NULL as long as there is none; of a select the chunks may still be coming */
     int64_t heard_ms;         /* when one of them last said something, or was asked */
+    bool dispensable;         /* nobody to ask is no error: is_past in ingesters.c */
+    bool left_out;            /* dispensable, and nobody could be asked: goes when the others have answered */
     struct err why;           /* of the last failure */
 };
 
-/* Memory is the ctx's arena. ERR_UNAVAILABLE names a partition without a healthy owner. */
+/* Memory is the ctx's arena. ERR_UNAVAILABLE names a partition without a healthy owner; a dispensable one is left out instead. */
 bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_view *view, const struct ring_snapshot *instances, struct part **ret,
                 size_t *ret_n, struct err *err);
 bool over_memory(const struct ctx *ctx, struct err *err);

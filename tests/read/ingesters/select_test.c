@@ -401,6 +401,26 @@ Test(ingesters, inactive_partitions_are_read_and_pending_ones_are_not)
     cr_expect_eq(atomic_load(&pending->requests), 0);
 }
 
+/* What is scaled down leaves owner by owner; with the last one gone there is nothing in it that a query reaches. */
+Test(ingesters, a_partition_that_is_past_needs_nobody)
+{
+    rig_add(&rig, "a", 0, 0, 5);
+    struct fake *f = rig_add(&rig, "a", 1, 5, 5);
+    struct partition *p = partition_desc_find(rig.partition_doc, 1);
+    p->state = PARTITION_INACTIVE; /* since 1970 */
+    rig.limits.query_ingesters_within = 60000;
+    rig_start(&rig);
+    EXPECT_ALL(10, 4);
+    atomic_store(&f->fail_code, RPC_UNAVAILABLE);
+    EXPECT_ALL(5, 4);
+    ring_desc_remove(rig.ring_doc, ring_desc_find(rig.ring_doc, slice_of(f->id)));
+    rig_publish(&rig);
+    EXPECT_ALL(5, 4);
+    p->state_s = clock_wall_ms() / 1000 - 30;
+    rig_publish(&rig);
+    expect_error(ERR_UNAVAILABLE, "partition 1: no healthy owner");
+}
+
 Test(ingesters, a_tenant_with_a_shard_is_asked_for_where_it_is)
 {
     for (int i = 0; i < 6; i++)
