@@ -21,6 +21,7 @@
 #define RETRY_MS 250
 #define RETRY_MAX_MS 2000 /* of fetches */
 #define LOG_LINE_MS 1000
+#define MISSED_MAX_MS 15000
 /* At stop: how long to go on consuming, and how long to wait for a disk that takes nothing. */
 #define STOP_DRAIN_MS 20000
 
@@ -42,6 +43,7 @@ struct consumer {
     int64_t stop_at_ms; /* 0 = not stopping */
     int64_t stop_below; /* stopping: what lies below this offset is consumed first */
     int64_t retry_ms;   /* pause after the next failed fetch */
+    int64_t missed_until_ms; /* nobody waits for what was missed after this */
     struct metric *m_hinted;
     struct metric *m_decoded;
     struct metric *m_bytes;
@@ -363,6 +365,31 @@ static void reset_position(struct ingester *ing)
     sleep_ms(RETRY_MS);
 }
 
+/*
+ * Notes that the process runs. When it did not for a while, reads wait for what the log holds now (ingester_awake): an owner that was frozen would answer with
+ * what it knew before, as long as its last heartbeat is fresh enough. A log that is away ends that after a time.
+ */
+static void look(struct consumer *c)
+{
+    struct ingester *ing = c->ing;
+    int64_t now_ms = clock_mono_ms();
+    int64_t before_ms = atomic_load_explicit(&ing->looked_ms, memory_order_relaxed);
+    int64_t missed = atomic_load_explicit(&ing->missed, memory_order_relaxed);
+    if (before_ms && now_ms - before_ms > STOOD_STILL_MS && atomic_load_explicit(&ing->ready, memory_order_relaxed)) {
+        LOG_WARN("the consumer did not run for a while", {"partition", LOG_I64(ing->partition)}, {"ms", LOG_I64(now_ms - before_ms)});
+        missed = INT64_MAX;
+        c->missed_until_ms = now_ms + MISSED_MAX_MS;
+    }
+    int64_t first;
+    int64_t next;
+    if (missed && (now_ms > c->missed_until_ms || ing->position >= missed))
+        missed = 0;
+    else if (missed == INT64_MAX && plog_offsets(ing->log, ing->partition, &first, &next, NULL))
+        missed = next;
+    atomic_store_explicit(&ing->missed, missed, memory_order_relaxed);
+    atomic_store_explicit(&ing->looked_ms, clock_mono_ms(), memory_order_release);
+}
+
 /* The log may be away for as long as it likes: whoever asks meanwhile gets what is here. */
 static void fetch_failed(struct consumer *c, const struct err *err)
 {
@@ -375,6 +402,7 @@ static void fetch_failed(struct consumer *c, const struct err *err)
     }
     if (may_log(ing))
         LOG_ERROR("cannot fetch from the log", {"partition", LOG_I64(ing->partition)}, {"err", LOG_ERR(err)});
+    look(c);
     sleep_ms(c->retry_ms);
     c->retry_ms = MIN(2 * c->retry_ms, RETRY_MAX_MS);
 }
@@ -430,6 +458,7 @@ static void consume(struct consumer *c)
     while (!drained(c)) {
         struct plog_batch b = {0};
         struct err err;
+        look(c);
         int64_t asked_ns = clock_mono_ns();
         int64_t wait_ms = atomic_load(&ing->stop_consumer) ? 0 : FETCH_WAIT_MS;
         if (!plog_fetch(ing->log, ing->partition, ing->position, (size_t)ing->cfg.fetch_max_bytes, wait_ms, &b, &err)) {

@@ -67,6 +67,11 @@ void ingester_checkpoint_soon(struct ingester *ing);
 /* Waits until everything below `offset` is consumed; ERR_TIMEOUT or ERR_CANCELED by ctx. Any thread. */
 bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct err *err);
 /*
+ * After the process stood still for seconds (stopped by a signal, moved with its machine) others may still take it for healthy: waits until what was produced
+ * meanwhile is consumed, for some seconds at most. At once when it did not. False only by ctx. Any thread; cheap.
+ */
+bool ingester_awake(struct ingester *ing, struct ctx *ctx, struct err *err);
+/*
  * How long ago what is not consumed yet may have been produced: 0 when the last fetch found nothing more, else by the
  * time of the newest record consumed or of the last such fetch, whichever is less. Any thread.
  */

@@ -359,6 +359,31 @@ bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct
     return ok;
 }
 
+static bool is_behind_after_sleep(const struct ingester *ing)
+{
+    int64_t looked_ms = atomic_load_explicit(&ing->looked_ms, memory_order_acquire);
+    if (looked_ms == 0 || atomic_load_explicit(&ing->stalled, memory_order_relaxed))
+        return false;
+    return clock_mono_ms() - looked_ms > STOOD_STILL_MS ||
+           atomic_load_explicit(&ing->consumed, memory_order_acquire) + 1 < atomic_load_explicit(&ing->missed, memory_order_relaxed);
+}
+
+bool ingester_awake(struct ingester *ing, struct ctx *ctx, struct err *err)
+{
+    int64_t until_ms = 0;
+    while (is_behind_after_sleep(ing)) {
+        int64_t now_ms = clock_mono_ms();
+        if (!until_ms)
+            until_ms = now_ms + AWAKE_WAIT_MS;
+        if (!ctx_check(ctx, err))
+            return false;
+        if (now_ms > until_ms || atomic_load(&ing->stop_consumer))
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
+    }
+    return true;
+}
+
 /* --- stop --- */
 
 void ingester_stop(struct ingester *ing)

@@ -21,6 +21,11 @@ struct head **tenants_list(struct tenants *t, size_t *ret_n);
 /* With records there but none consumed for this long the ingester is not ready any more. */
 #define STUCK_MS 30000
 
+/* The consumer looks at the log at least this often: FETCH_WAIT_MS, RETRY_MAX_MS. When it did not, the process stood still. */
+#define STOOD_STILL_MS 3000
+/* A read waits no longer than this for what was missed meanwhile. */
+#define AWAKE_WAIT_MS 5000
+
 /* The wait for a small lag at start (start.c); consumer, once it runs. */
 struct catch_up {
     _Atomic int64_t target; /* the log's end when it was last asked; readers any */
@@ -58,6 +63,9 @@ struct ingester {
     _Atomic bool at_end;         /* the last fetch found nothing more. Writer: consumer */
     _Atomic bool applying;       /* the consumer has records in its hands. Writer: consumer */
     int64_t position;            /* next offset to fetch; consumer, set before it starts */
+    _Atomic int64_t looked_ms;   /* when the consumer last looked at the log, 0 = never; monotonic. Writer: consumer (release) */
+    _Atomic int64_t missed;      /* the process stood still: all below this offset is to be consumed, INT64_MAX: it is not known yet, 0: nothing. Writer: consumer,
+                                    before looked_ms */
     _Atomic bool ready;          /* has caught up once. Writer: consumer, start */
     _Atomic bool stalled;
     _Atomic bool stuck; /* records are there and none is consumed. Writer: keeper */

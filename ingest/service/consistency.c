@@ -54,6 +54,8 @@ bool service_admit(struct ingest_service *s, struct ctx *ctx, struct err *err)
     struct read_wish wish = read_wish_of(ctx, s->partition);
     if (wish.level == READ_STRONG)
         return wait_strong(s, &wish, ctx, err);
+    if (!ingester_awake(s->ing, ctx, err))
+        return false;
     int64_t delay_ms = wish.max_delay_ms > 0 ? ingester_delay_ms(s->ing) : 0;
     if (delay_ms <= wish.max_delay_ms || wish.max_delay_ms <= 0)
         return true;

@@ -15,6 +15,7 @@ struct shaky_log {
     atomic_int failing_offsets;
     atomic_int failing_commits;
     atomic_int offsets_us; /* how long the question for the ends takes */
+    atomic_bool frozen;    /* no fetch comes back */
     _Atomic int64_t first; /* the log says that it begins here, if that is later */
 };
 
@@ -38,6 +39,8 @@ static inline bool shaky_fetch(struct plog *log, int32_t partition, int64_t offs
 {
     struct shaky_log *s;
     struct plog *inner = shaky_inner(log, &s);
+    while (atomic_load(&s->frozen))
+        usleep(1000);
     return shaky_ok(&s->failing_fetches, err) && plog_fetch(inner, partition, offset, max_bytes, timeout_ms, ret, err);
 }
 

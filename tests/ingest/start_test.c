@@ -298,6 +298,45 @@ Test(start, without_lags_it_is_ready_at_once)
     world_free(w);
 }
 
+/* --- a process that stood still --- */
+
+static void *thaw_later(void *arg)
+{
+    struct shaky_log *shaky = arg;
+    usleep(300000);
+    atomic_store(&shaky->frozen, false);
+    return NULL;
+}
+
+Test(start, after_it_stood_still_reads_wait_for_what_was_missed)
+{
+    struct shaky_log shaky;
+    struct world *w = shaky_world(&shaky);
+    struct arena arena;
+    arena_init(&arena, 1 << 20);
+    struct ctx ctx = {.arena = &arena};
+    struct err err;
+    world_start(w);
+    EVENTUALLY(ingester_ready(w->ing, &err));
+    int64_t begin_ms = clock_mono_ms();
+    cr_expect(ingester_awake(w->ing, &ctx, &err));
+    cr_expect_lt(clock_mono_ms() - begin_ms, 1000, "nothing was missed");
+    atomic_store(&shaky.frozen, true);
+    usleep(500000); /* the fetch that was under way */
+    world_push(w, "t", "a", T0, 1);
+    usleep(STOOD_STILL_MS * 1000);
+    cr_expect_eq(atomic_load(&w->ing->consumed), -1);
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, thaw_later, &shaky), 0);
+    cr_expect(ingester_awake(w->ing, &ctx, &err));
+    cr_expect_eq(atomic_load(&w->ing->consumed), 0);
+    pthread_join(thread, NULL);
+    ctx.deadline_ms = clock_mono_ms() - 1;
+    cr_expect(ingester_awake(w->ing, &ctx, &err), "nobody waits any more");
+    arena_release(&arena);
+    world_free(w);
+}
+
 /* --- a log that is away --- */
 
 Test(start, a_log_that_does_not_answer_at_the_start_is_asked_again)
