@@ -391,6 +391,7 @@ void ingester_stop(struct ingester *ing)
     if (!ing->started)
         return;
     atomic_store(&ing->stop_consumer, true);
+    plog_wake(ing->log, ing->partition);
     pthread_join(ing->consumer, NULL);
     pthread_mutex_lock(&ing->keeper_lock);
     atomic_store(&ing->stop_keeper, true);
