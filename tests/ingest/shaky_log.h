@@ -87,6 +87,12 @@ static inline void shaky_set_needed_from(struct plog *log, int32_t partition, in
     plog_set_needed_from(shaky_inner(log, &s), partition, offset);
 }
 
+static inline void shaky_wake(struct plog *log, int32_t partition)
+{
+    struct shaky_log *s;
+    plog_wake(shaky_inner(log, &s), partition);
+}
+
 static inline void shaky_init(struct shaky_log *s, struct plog *inner)
 {
     static const struct plog_ops ops = {.fetch = shaky_fetch,
@@ -94,7 +100,8 @@ static inline void shaky_init(struct shaky_log *s, struct plog *inner)
                                         .offset_at = shaky_offset_at,
                                         .commit = shaky_commit,
                                         .committed = shaky_committed,
-                                        .set_needed_from = shaky_set_needed_from};
+                                        .set_needed_from = shaky_set_needed_from,
+                                        .wake = shaky_wake};
     *s = (struct shaky_log){.base = {.ops = &ops, .n_partitions = plog_partitions(inner)}};
     atomic_init(&s->inner, inner);
 }
