@@ -164,7 +164,7 @@ Test(member_requests, a_locked_partition_is_not_changed)
     ask(w, "POST", DOWNSCALE, NULL);
     partition_lock(w, true);
     cr_expect_eq(strncmp(ask(w, "DELETE", DOWNSCALE, NULL), "500 ", 4), 0);
-    cr_expect_str_eq(partition(w), "PartitionInactive 11 owned 0");
+    cr_expect_str_eq(partition(w), "PartitionInactive 12 owned 0");
     world_free(w);
 }
 
