@@ -7,7 +7,8 @@ BUILD_PACKAGES=(gcc g++ cmake ninja-build pkg-config ccache re2c lemon
 
 # What the tests add: unit tests, fuzzers, and real parts to talk to.
 TEST_PACKAGES=(libcriterion-dev clang libclang-rt-14-dev python3 python3-pytest python3-snappy python3-grpcio curl
-  prometheus prometheus-node-exporter victoria-metrics chromium chromium-driver default-jre-headless maven kcat etcd-server etcd-client)
+  prometheus prometheus-node-exporter victoria-metrics chromium chromium-driver default-jre-headless maven kcat nginx-light python3-yaml procps
+  etcd-server etcd-client)
 
 # Installs those of its arguments that are not there yet.
 install_packages() {
