@@ -274,8 +274,8 @@ class Load:
         print(self.report())
         refused = [r for w in self.writers for r in w.refused]
         assert not refused, f"pushes were refused: {refused[:3]}"
-        assert not self.failed, f"{len(self.failed)} queries failed: {self.failed[:3]}"
-        assert not self.wrong, f"{len(self.wrong)} wrong answers: {self.wrong[:3]}"
+        assert not self.failed and not self.wrong, \
+            f"{len(self.wrong)} wrong answers: {self.wrong[:3]}; {len(self.failed)} queries failed: {self.failed[:3]}"
         if not self.recent_only:
             audit(self.port, self)
 

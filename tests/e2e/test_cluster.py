@@ -6,7 +6,9 @@ One cluster for all: 2 distributors, 2 zones of 2 ingesters, 2 queriers, behind 
 
 import math
 import random
+import re
 import time
+from datetime import datetime
 
 import pytest
 
@@ -69,6 +71,13 @@ def load(cluster, prometheus, request):
     cluster.loads.append(load)
 
 
+def replay_s(node):
+    """From having its heads to serving, at its last start; 0 for what does not say so in its log."""
+    times = [[datetime.fromisoformat(t) for t in re.findall(rf'ts=([\d:T.-]+)Z [^\n]*msg="the ingester {said}"', node.output())]
+             for said in ("has its heads", "serves")]
+    return (times[1][-1] - times[0][-1]).total_seconds() if all(times) else 0.0
+
+
 def test_kill_9_of_an_ingester(cluster, load, long):
     names = [n.name for n in cluster.ingesters()]
     random.shuffle(names)
@@ -77,10 +86,9 @@ def test_kill_9_of_an_ingester(cluster, load, long):
         victim = cluster[name]
         victim.kill()
         time.sleep(down_s)
-        begin = time.monotonic()
         victim.start()
-        took = time.monotonic() - begin
-        print(f"{name}: ready {took:.1f} s after its start, {down_s + took:.0f} s of records caught up")
+        took = max(replay_s(victim), 0.001)
+        print(f"{name}: {down_s} s of records caught up with in {took:.3f} s, {down_s / took:.0f} times as fast as they came")
 
 
 def test_a_whole_zone_stops(cluster, load, long):
@@ -109,14 +117,15 @@ def test_a_frozen_ingester(cluster, load, long):
 
 
 def test_a_short_freeze(cluster, load):
-    """Shorter than that: it stays healthy in the ring all the time."""
-    victim = cluster["ingester-zone-b-0"]
-    victim.freeze()
-    try:
-        time.sleep(5)
-    finally:
-        victim.thaw()
-    time.sleep(3)
+    """Shorter than that: it stays healthy in the ring all the time, and is asked before it has caught up."""
+    for name in ("ingester-zone-b-0", "ingester-zone-a-1", "ingester-zone-b-1"):
+        victim = cluster[name]
+        victim.freeze()
+        try:
+            time.sleep(5)
+        finally:
+            victim.thaw()
+        time.sleep(1)
 
 
 def brokers_go(kafka, load, end, down_s):
@@ -152,7 +161,7 @@ def answers_agree(cluster, prometheus):
     for querier in cluster.of("querier"):
         ours = f"http://{querier.address}/prometheus"
         for query in QUERIES:
-            ranged = {"query": query, "start": f"{max(end - 300, start + 50):.3f}", "end": f"{end:.3f}", "step": "7"}
+            ranged = {"query": query, "start": f"{max(end - 300, min(start + 50, end - 30)):.3f}", "end": f"{end:.3f}", "step": "7"}
             for path, params in (("query", {"query": query, "time": f"{end:.3f}"}), ("query_range", ranged)):
                 found = differences(by_labels(ask(ours, path, params)), by_labels(ask(theirs, path, params)))
                 assert not found, f"{querier.name}: {query}: {path}: {len(found)} differences, first: {found[:3]}"
