@@ -169,10 +169,29 @@ static bool plan_part(struct ingesters *q, struct ctx *ctx, const struct partiti
  * INACTIVE since before queries reach back: what was written to it is older than that. It is asked as long as somebody has it. But its owners go one after the
  * other when it is scaled down, and until the ring forgets it there is nobody; that must not fail queries.
  */
-static bool is_past(const struct partition_view *view, int32_t partition, int64_t lookback_ms, int64_t now_ms)
+static bool is_past(const struct partition *p, int64_t lookback_ms, int64_t now_ms)
+{
+    return p->state == PARTITION_INACTIVE && lookback_ms > 0 && p->state_s * 1000 < now_ms - lookback_ms;
+}
+
+/*
+ * Adds the PENDING partitions. Distributors may have heard that one is ACTIVE before this process has, and write to it; its owners serve before it exists, and it
+ * is PENDING for long enough to be known here.
+ */
+static size_t add_pending(const struct partition_view *view, int32_t *ids, size_t n)
+{
+    const struct partition_desc *d = partition_view_desc(view);
+    for (size_t i = 0; i < d->n_partitions; i++)
+        if (d->partitions[i].state == PARTITION_PENDING)
+            ids[n++] = d->partitions[i].id;
+    return n;
+}
+
+/* PENDING or past: nobody to ask is no error. */
+static bool is_dispensable(const struct partition_view *view, int32_t partition, int64_t lookback_ms, int64_t now_ms)
 {
     const struct partition *p = partition_desc_find(partition_view_desc(view), partition);
-    return p && p->state == PARTITION_INACTIVE && lookback_ms > 0 && p->state_s * 1000 < now_ms - lookback_ms;
+    return p && (p->state == PARTITION_PENDING || is_past(p, lookback_ms, now_ms));
 }
 
 /* As many as readers read, or fewer for a tenant with a shard size. */
@@ -188,22 +207,21 @@ static size_t tenant_partitions(const struct ingesters *q, const struct ctx *ctx
 bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_view *view, const struct ring_snapshot *instances, struct part **ret,
                 size_t *ret_n, struct err *err)
 {
-    size_t n_readers;
     int64_t now_ms = clock_wall_ms();
-    partition_view_readers(view, &n_readers);
-    if (partition_view_desc(view)->n_partitions == 0)
+    size_t n_all = partition_view_desc(view)->n_partitions;
+    if (n_all == 0)
         return err_set(err, ERR_INTERNAL, "empty ring");
-    int32_t *ids = ARENA_ARRAY(ctx->arena, int32_t, n_readers + 1);
-    struct part *parts = arena_zalloc(ctx->arena, (n_readers + 1) * sizeof(*parts));
+    int32_t *ids = ARENA_ARRAY(ctx->arena, int32_t, n_all);
+    struct part *parts = arena_zalloc(ctx->arena, n_all * sizeof(*parts));
     if (!ids || !parts)
         return over_memory(ctx, err);
-    size_t n = tenant_partitions(q, ctx, view, now_ms, ids);
+    size_t n = add_pending(view, ids, tenant_partitions(q, ctx, view, now_ms, ids));
     uint64_t random = atomic_fetch_add_explicit(&q->calls, 1, memory_order_relaxed);
     int64_t lookback_ms = limits_of(q->limits, ctx->tenant)->query_ingesters_within;
     size_t n_parts = 0;
     for (size_t i = 0; i < n; i++) {
         struct part *p = &parts[n_parts];
-        *p = (struct part){.partition = ids[i], .dispensable = is_past(view, ids[i], lookback_ms, now_ms)};
+        *p = (struct part){.partition = ids[i], .dispensable = is_dispensable(view, ids[i], lookback_ms, now_ms)};
         if (!plan_part(q, ctx, view, instances, now_ms, &random, p, err))
             return false;
         n_parts += !p->left_out;
