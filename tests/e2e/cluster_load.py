@@ -28,10 +28,13 @@ class Connection:
     """A kept connection to host:port that is made anew when it broke."""
 
     def __init__(self, port, timeout):
-        self.port, self.timeout, self.http = port, timeout, None
+        self.port, self.timeout, self.http, self.used_at = port, timeout, None, 0.0
 
     def request(self, method, path, body=None, headers=None):
         """(status, bytes); an OSError or HTTPException when there was no answer."""
+        if time.monotonic() - self.used_at > 30:
+            self.close()  # the server closes those that nobody uses
+        self.used_at = time.monotonic()
         if self.http is None:
             self.http = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
         try:

@@ -129,6 +129,7 @@ def test_a_short_freeze(cluster, load):
 
 
 def brokers_go(kafka, load, end, down_s):
+    time.sleep(SETTLED_S + 2)  # there must be something to ask for
     load.ask_only_before_now()
     end()
     time.sleep(down_s)
