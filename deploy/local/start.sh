@@ -48,7 +48,9 @@ keep() {
 
 # Clients lose nginx first, and Kafka goes when nobody needs it any more.
 stop_all() {
+  local status=$?
   trap '' INT TERM
+  trap - EXIT
   echo "stopping"
   local pids
   for pids in "$nginx_keeper" "${keepers[*]}" "$kafka_keeper"; do
@@ -58,7 +60,7 @@ stop_all() {
     # shellcheck disable=SC2086
     wait $pids 2>/dev/null || true
   done
-  exit "${1:-0}"
+  exit "$status"
 }
 
 start_kafka() {
@@ -95,7 +97,7 @@ wait_for() { # what, seconds, command...
   local what=$1 end=$((SECONDS + $2))
   shift 2
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || { echo "$what does not answer; see the logs in $data" >&2; stop_all 1; }
+    [ $SECONDS -lt $end ] || { echo "$what does not answer; see the logs in $data" >&2; exit 1; }
     sleep 0.2
   done
 }
@@ -129,7 +131,8 @@ start_member() {
   members+=("$name:$((port + member))")
 }
 
-trap stop_all INT TERM
+trap stop_all EXIT
+trap 'exit 0' INT TERM
 members=()
 [ -n "$kafka" ] || start_kafka
 for zone in zone-a zone-b; do
@@ -166,4 +169,3 @@ End one with kill -9: queries and pushes go on, and it is started again.
 
 TEXT
 wait || true
-stop_all

@@ -9,7 +9,6 @@ import subprocess
 import time
 import urllib.request
 
-import pytest
 import yaml
 
 import remote_write as rw
@@ -114,7 +113,6 @@ def get(port, path):
         return 0, ""
 
 
-@pytest.mark.skipif(os.environ.get("BRUNN_LOCAL_CLUSTER") == "0", reason="BRUNN_LOCAL_CLUSTER=0")
 def test_the_local_cluster(tmp_path):
     port = fixed_port()
     env = {"PORT": str(port), "DATA": str(tmp_path / "data"), "BRUNN": BRUNN}
