@@ -88,6 +88,12 @@ extern "C" bool cxx_re2_match(const struct cxx_re2 *re, const char *text, size_t
     return true;
 }
 
+extern "C" int cxx_re2_size(const struct cxx_re2 *re)
+{
+    // The reverse program, made when first used, is about as long.
+    return 2 * re->re.ProgramSize();
+}
+
 extern "C" int cxx_re2_n_groups(const struct cxx_re2 *re)
 {
     return re->re.NumberOfCapturingGroups();

@@ -40,6 +40,8 @@ struct cxx_re2 *cxx_re2_new(const char *pattern, size_t n, int64_t max_mem_bytes
 void cxx_re2_free(struct cxx_re2 *re);
 /* Matches the whole text. groups[2*i], groups[2*i+1]: start and end of group i (0 = all), start -1 when it took no part. */
 bool cxx_re2_match(const struct cxx_re2 *re, const char *text, size_t n, ptrdiff_t *groups, int n_groups);
+/* Instructions of the compiled program, both directions. */
+int cxx_re2_size(const struct cxx_re2 *re);
 int cxx_re2_n_groups(const struct cxx_re2 *re); /* without group 0 */
 int cxx_re2_group_by_name(const struct cxx_re2 *re, const char *name, size_t n); /* -1: no such name */
 

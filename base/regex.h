@@ -20,6 +20,9 @@ struct regex;
 struct regex *regex_new(struct slice pattern, struct err *err);
 void regex_free(struct regex *r);
 
+/* About how much memory it takes, matching not counted. */
+size_t regex_bytes(const struct regex *r);
+
 bool regex_match(const struct regex *r, struct slice text);
 
 /*

@@ -93,15 +93,15 @@ static bool result_add(struct result *r, const struct grid *g, const struct colu
     return true;
 }
 
-static int cmp_series(const void *a, const void *b)
+static int cmp_series(const void *a, const void *b, const void *arg)
 {
+    (void)arg;
     return labels_cmp(((const struct result_series *)a)->labels, ((const struct result_series *)b)->labels);
 }
 
-static void result_sort(struct result *r)
+static bool result_sort(struct result *r)
 {
-    if (r->n > 1)
-        qsort(r->series, r->n, sizeof(*r->series), cmp_series);
+    return env_sort(r->env, r->series, r->n, sizeof(*r->series), cmp_series, NULL);
 }
 
 /* With delayed name removal the names go now, and series that become equal are put together. */
@@ -263,8 +263,8 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
         return false;
     if (!instant)
         ret->type = VALUE_MATRIX;
-    if (ret->type == VALUE_MATRIX)
-        result_sort(&r);
+    if (ret->type == VALUE_MATRIX && !result_sort(&r))
+        return false;
     ret->series = r.series;
     ret->n_series = r.n;
     return annotations_finish(env, ret);
@@ -275,7 +275,6 @@ bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ct
 {
     struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err};
     env.lookback_ms = query->lookback_delta_ms ? query->lookback_delta_ms : cfg->lookback_delta_ms;
-    env.result_base_bytes = ctx->arena->used_bytes;
     *ret = (struct engine_result){0};
     env.root = env_arena(&env);
     bool ok = env.root && env_tick(&env) && exec(&env, query, ret);

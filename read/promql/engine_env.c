@@ -68,9 +68,27 @@ struct arena *env_arena(struct env *env)
         return NULL;
     }
     arena_init(&m->arena, env->cfg->max_memory_bytes);
+    m->prev = NULL;
     m->next = env->mems;
+    if (m->next)
+        m->next->prev = m;
     env->mems = m;
     return &m->arena;
+}
+
+void env_arena_end(struct env *env, struct arena *a)
+{
+    struct mem *m = (struct mem *)a;
+    if (!m)
+        return;
+    if (m->prev)
+        m->prev->next = m->next;
+    else
+        env->mems = m->next;
+    if (m->next)
+        m->next->prev = m->prev;
+    arena_release(&m->arena);
+    free(m);
 }
 
 bool env_tick(struct env *env)
@@ -80,7 +98,7 @@ bool env_tick(struct env *env)
     uint64_t max = env->cfg->max_memory_bytes;
     if (max == 0)
         return true;
-    uint64_t used = env->ctx->arena->used_bytes - env->result_base_bytes;
+    uint64_t used = env->ctx->arena->used_bytes; /* the tree, the result and what the store has copied */
     for (struct mem *m = env->mems; m; m = m->next)
         used += m->arena.used_bytes;
     if (used > max)
@@ -115,6 +133,30 @@ void env_release(struct env *env)
         free(env->mems);
         env->mems = next;
     }
+}
+
+struct sorting {
+    struct env *env;
+    env_cmp_fn *cmp;
+    const void *arg;
+    bool stopped;
+};
+
+static int cmp_working(const void *a, const void *b, void *arg)
+{
+    struct sorting *s = arg;
+    if (s->stopped)
+        return 0;
+    s->stopped = !env_work(s->env, 16);
+    return s->cmp(a, b, s->arg);
+}
+
+bool env_sort(struct env *env, void *items, size_t n, size_t size, env_cmp_fn *cmp, const void *arg)
+{
+    struct sorting s = {.env = env, .cmp = cmp, .arg = arg};
+    if (n > 1)
+        qsort_r(items, n, size, cmp_working, &s);
+    return !s.stopped;
 }
 
 /* --- annotations ------------------------------------------------------------------------------------------------------------ */
@@ -257,14 +299,25 @@ struct batch *batch_new(struct env *env, size_t cap)
     if (!b)
         return NULL;
     b->cap = cap;
-    b->cols = ENV_ARRAY(env, struct column, cap);
-    b->h_store = ENV_ARRAY(env, const struct fhist **, cap);
-    b->v_store = ENV_ARRAY(env, double *, cap);
-    b->present_store = ENV_ARRAY(env, uint64_t *, cap);
     b->mem = env_arena(env);
-    if (!b->cols || !b->h_store || !b->v_store || !b->present_store || !b->mem)
+    if (!b->mem || !(b->store = env_arena(env)))
+        return NULL;
+    b->cols = env_zalloc(env, b->store, cap, sizeof(*b->cols));
+    b->h_store = env_zalloc(env, b->store, cap, sizeof(*b->h_store));
+    b->v_store = env_zalloc(env, b->store, cap, sizeof(*b->v_store));
+    b->present_store = env_zalloc(env, b->store, cap, sizeof(*b->present_store));
+    if (!b->cols || !b->h_store || !b->v_store || !b->present_store)
         return NULL;
     return b;
+}
+
+void batch_end(struct env *env, struct batch *b)
+{
+    if (!b)
+        return;
+    env_arena_end(env, b->mem);
+    env_arena_end(env, b->store);
+    *b = (struct batch){0};
 }
 
 bool batch_begin(struct env *env, struct batch *b)
@@ -280,8 +333,8 @@ struct column *batch_slot(struct env *env, struct batch *b, const struct grid *g
     size_t i = b->n;
     struct column *c = &b->cols[i];
     if (!b->v_store[i]) {
-        b->v_store[i] = ENV_ARRAY(env, double, g->n);
-        b->present_store[i] = ENV_ARRAY(env, uint64_t, grid_words(g));
+        b->v_store[i] = env_zalloc(env, b->store, g->n, sizeof(double));
+        b->present_store[i] = env_zalloc(env, b->store, grid_words(g), sizeof(uint64_t));
         if (!b->v_store[i] || !b->present_store[i])
             return NULL;
     }
@@ -298,7 +351,7 @@ bool column_need_hists(struct env *env, struct batch *b, size_t i, const struct 
     if (!b->h_store)
         return (b->cols[i].h = env_zalloc(env, b->mem, g->n, sizeof(*b->cols[i].h))) != NULL;
     if (!b->h_store[i]) {
-        b->h_store[i] = ENV_ARRAY(env, const struct fhist *, g->n);
+        b->h_store[i] = env_zalloc(env, b->store, g->n, sizeof(*b->h_store[i]));
         if (!b->h_store[i])
             return false;
     }

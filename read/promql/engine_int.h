@@ -88,12 +88,15 @@ struct batch {
     const struct fhist ***h_store; /* a spare h column a slot, made when first needed */
     double **v_store;
     uint64_t **present_store;
+    struct arena *store; /* of the columns: a long way of the query may have thousands of operators, most of which have ended */
 };
 
 struct op;
 struct op_ops {
     /* *ret == NULL or a batch of 0 series: the end. */
     bool (*next)(struct op *op, struct batch **ret);
+    /* Gives back memory when the end has been seen; NULL: there is nothing worth it. next is not called again. */
+    void (*end)(struct op *op);
 };
 
 /* First member of every operator's own struct, which lives in env->root. */
@@ -102,12 +105,13 @@ struct op {
     struct env *env;
     struct grid grid;
     bool unique; /* no two series of the output are equal but for __name__ */
+    bool ended;
 };
 
 /* An arena of the query, linked so that the sum of all of them can be held against the budget. */
 struct mem {
     struct arena arena;
-    struct mem *next;
+    struct mem *next, *prev;
 };
 
 struct set_ref {
@@ -152,7 +156,7 @@ struct env {
     const char *quoted_text;
     struct slice for_metric_name;
     const char *for_metric_text;
-    size_t result_base_bytes; /* what ctx->arena held before the query */
+    uint64_t work; /* since the last look at the deadline, see env_work */
 };
 
 /* --- engine_env.c ------------------------------------------------------------------------------------------------------- */
@@ -166,8 +170,24 @@ void *env_zalloc(struct env *env, struct arena *a, size_t n, size_t size);
 bool env_memory_error(struct env *env);
 /* An arena for batches or scratch. NULL with the error set. */
 struct arena *env_arena(struct env *env);
+/* Frees an arena of env_arena before the end of the query. NULL does nothing. */
+void env_arena_end(struct env *env, struct arena *a);
 /* Shares out what is left of the budget: before a batch is worked on. Also checks for cancellation. */
 bool env_tick(struct env *env);
+/*
+ * For loops between ticks: counts work, in units of some nanoseconds, and looks at cancellation and deadline every few milliseconds.
+ */
+#define ENV_WORK_BETWEEN_CHECKS ((uint64_t)1 << 20)
+static inline bool env_work(struct env *env, uint64_t units)
+{
+    if ((env->work += units) < ENV_WORK_BETWEEN_CHECKS)
+        return true;
+    env->work = 0;
+    return ctx_check(env->ctx, env->err);
+}
+/* A sort that ends early, with false, when the query has to. */
+typedef int env_cmp_fn(const void *a, const void *b, const void *arg);
+bool env_sort(struct env *env, void *items, size_t n, size_t size, env_cmp_fn *cmp, const void *arg);
 bool env_hold_samples(struct env *env, uint64_t n);
 bool env_too_many_samples(struct env *env);
 void env_release(struct env *env);
@@ -184,6 +204,7 @@ const char *for_metric(struct env *env, struct labels l);
 /* batches */
 #define BATCH_CAP_MAX 256 /* series, in any batch */
 struct batch *batch_new(struct env *env, size_t cap);
+void batch_end(struct env *env, struct batch *b); /* nothing of it is used any more; NULL does nothing */
 size_t batch_cap_for(const struct grid *g);
 /* Starts the next batch: no series, mem cleared. */
 bool batch_begin(struct env *env, struct batch *b);
@@ -207,7 +228,16 @@ bool op_drain(struct op *op, struct columns *ret);
 static inline bool op_next(struct op *op, struct batch **ret)
 {
     *ret = NULL;
-    return op->ops->next(op, ret);
+    if (op->ended)
+        return true;
+    if (!op->ops->next(op, ret))
+        return false;
+    if (!*ret || (*ret)->n == 0) {
+        op->ended = true;
+        if (op->ops->end)
+            op->ops->end(op);
+    }
+    return true;
 }
 
 /* labels */
@@ -335,6 +365,7 @@ struct reader {
     const struct fhist **h;
     struct arena *scratch; /* of one decode */
 };
+void reader_end(struct reader *r); /* its memory; the series set stays */
 bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t);
 /* A vector selector that lets one metric name through: names do not tell its series apart. */
 bool selector_is_unique(const struct node *n);

@@ -92,7 +92,7 @@ static bool merge_columns(struct env *env, const struct grid *g, struct columns 
     for (size_t i = 0; i < cs->n; i++) {
         uint32_t index;
         bool is_new;
-        if (!groups_get_labels(env, &gs, cs->cols[i].labels, &index, &is_new))
+        if (!env_work(env, 64 + g->n / 16) || !groups_get_labels(env, &gs, cs->cols[i].labels, &index, &is_new))
             return false;
         if (is_new)
             cs->cols[n++] = cs->cols[i];
@@ -116,7 +116,7 @@ static bool merge_next(struct op *op, struct batch **ret)
     return op_next(m->out, ret);
 }
 
-static const struct op_ops merge_ops = {merge_next};
+static const struct op_ops merge_ops = {.next = merge_next};
 
 struct op *op_merge(struct op *child)
 {

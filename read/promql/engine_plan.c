@@ -149,7 +149,12 @@ static bool spread_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops spread_ops = {spread_next};
+static void spread_end(struct op *op)
+{
+    batch_end(op->env, ((struct spread_op *)op)->out);
+}
+
+static const struct op_ops spread_ops = {.next = spread_next, .end = spread_end};
 
 static struct op *plan_any(struct env *env, const struct node *n, const struct grid *g);
 
@@ -191,7 +196,12 @@ static bool columns_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops columns_ops = {columns_next};
+static void columns_end(struct op *op)
+{
+    batch_end(op->env, &((struct columns_op *)op)->batch);
+}
+
+static const struct op_ops columns_ops = {.next = columns_next, .end = columns_end};
 
 struct op *op_columns(struct env *env, const struct grid *g, struct columns cs)
 {

@@ -291,6 +291,8 @@ static bool finish_quantile(struct agg_op *g, struct agg_group *it)
         for (size_t k = 0; k < it->values.n; k++)
             if (bit_get(it->values.cols[k].present, i))
                 values[n++] = it->values.cols[k].v[i];
+        if (!env_work(g->op.env, n * 8))
+            return false;
         it->a[i] = quantile_of(g->param[i], values, n);
     }
     return true;
@@ -434,7 +436,7 @@ static bool agg_run(struct agg_op *g)
     struct columns cs = {0};
     for (size_t i = 0; i < g->groups.n; i++) {
         struct column *c;
-        if (!columns_push(env, &cs, &c) || !finish_group(g, &g->items[i], g->groups.items[i].labels, c))
+        if (!env_work(env, g->op.grid.n) || !columns_push(env, &cs, &c) || !finish_group(g, &g->items[i], g->groups.items[i].labels, c))
             return false;
     }
     return (g->out = op_columns(env, &g->op.grid, cs)) != NULL;
@@ -448,7 +450,7 @@ static bool agg_next(struct op *op, struct batch **ret)
     return op_next(g->out, ret);
 }
 
-static const struct op_ops agg_ops = {agg_next};
+static const struct op_ops agg_ops = {.next = agg_next};
 
 static bool plan_quantile(struct agg_op *g)
 {

@@ -283,7 +283,7 @@ static bool scalar_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops scalar_ops = {scalar_next};
+static const struct op_ops scalar_ops = {.next = scalar_next};
 
 struct op *plan_vector_scalar(struct env *env, const struct node *n, const struct grid *g)
 {

@@ -202,6 +202,8 @@ static bool classic_group(struct hist_op *h, const struct hgroup *g)
             }
             size_t n = gather(h, g, i);
             struct bucket_fix fix = {0};
+            if (!env_work(env, n * 16))
+                return false;
             if (n == 0)
                 continue;
             out->v[i] = h->fraction ? bucket_fraction(h->lower[i], h->upper[i], h->scratch, n)
@@ -251,6 +253,8 @@ static bool native_series(struct hist_op *h, size_t column)
         FOR_PRESENT (i, c, &h->op.grid) {
             if (!c->h[i] || bit_get(g->classics, i) || !is_asked(h, q, i))
                 continue;
+            if (!env_work(h->op.env, 256))
+                return false;
             out->v[i] = native_value(h, c, q, i);
             bit_set(out->present, i);
         }
@@ -279,7 +283,7 @@ static bool hist_next(struct op *op, struct batch **ret)
     return op_next(h->out, ret);
 }
 
-static const struct op_ops hist_ops = {hist_next};
+static const struct op_ops hist_ops = {.next = hist_next};
 
 static bool add_quantile(struct hist_op *h, const double *at, uint64_t *steps)
 {

@@ -395,7 +395,7 @@ static bool info_next(struct op *op, struct batch **ret)
     return op_next(o->out, ret);
 }
 
-static const struct op_ops info_ops = {info_next};
+static const struct op_ops info_ops = {.next = info_next};
 
 /* --- plan --------------------------------------------------------------------------------------------------------------------------------------- */
 

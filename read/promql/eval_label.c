@@ -65,7 +65,7 @@ static bool label_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops label_ops = {label_next};
+static const struct op_ops label_ops = {.next = label_next};
 
 static bool check_label_name(struct env *env, struct slice name, const char *what, const char *fn)
 {
@@ -177,7 +177,7 @@ static int cmp_natural(struct slice a, struct slice b)
     return slice_cmp(a, b);
 }
 
-static int cmp_columns(const void *pa, const void *pb, void *arg)
+static int cmp_columns(const void *pa, const void *pb, const void *arg)
 {
     const struct column *a = pa, *b = pb;
     const struct sort_op *s = arg;
@@ -208,9 +208,7 @@ static bool sort_columns(struct sort_op *s, struct columns *cs)
             cs->cols[n++] = *c;
     }
     cs->n = n;
-    if (s->op.grid.n == 1 && n > 1)
-        qsort_r(cs->cols, n, sizeof(*cs->cols), cmp_columns, s);
-    return true;
+    return s->op.grid.n > 1 || env_sort(s->op.env, cs->cols, n, sizeof(*cs->cols), cmp_columns, s);
 }
 
 static bool sort_next(struct op *op, struct batch **ret)
@@ -224,7 +222,7 @@ static bool sort_next(struct op *op, struct batch **ret)
     return op_next(s->out, ret);
 }
 
-static const struct op_ops sort_ops = {sort_next};
+static const struct op_ops sort_ops = {.next = sort_next};
 
 /* Upstream asks whether start and end are equal, of the query or of the subquery; what does not depend on the step has one time only. */
 static bool runs_over_time(const struct env *env, const struct node *call, const struct grid *g)
@@ -324,7 +322,7 @@ static bool absent_next(struct op *op, struct batch **ret)
     return op_next(a->out, ret);
 }
 
-static const struct op_ops absent_ops = {absent_next};
+static const struct op_ops absent_ops = {.next = absent_next};
 
 struct op *plan_absent(struct env *env, const struct node *call, const struct grid *g)
 {

@@ -224,7 +224,7 @@ static bool map_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops map_ops = {map_next};
+static const struct op_ops map_ops = {.next = map_next};
 
 static struct op *map_new(struct env *env, const struct grid *g, struct op *child, int fn, double *p1, double *p2)
 {

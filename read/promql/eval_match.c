@@ -218,11 +218,12 @@ static bool output_column(struct vector_op *v, struct labels l, bool drop_name, 
     return true;
 }
 
-/* A comparison gives the many side's own histogram, which lives no longer than its batch. */
+/* A comparison gives the many side's own histogram, and a sum may share its custom bounds: they live no longer than the batch. */
 static bool put_value(struct vector_op *v, struct column *out, const struct column *many, size_t i, struct value val)
 {
     bool theirs = val.h && many && many->h && val.h == many->h[i];
-    if (theirs && !v->stream && !(val.h = fhist_dup(val.h, v->op.env->root)))
+    bool shared = theirs || (val.h && fhist_is_custom(val.h));
+    if (shared && !v->stream && !(val.h = fhist_dup(val.h, v->op.env->root)))
         return env_memory_error(v->op.env);
     out->v[i] = val.f;
     if (val.h && !out->h && !(out->h = env_zalloc(v->op.env, v->op.env->root, v->op.grid.n, sizeof(*out->h))))
@@ -431,7 +432,12 @@ static bool vector_next(struct op *op, struct batch **ret)
     return op_next(v->out, ret);
 }
 
-static const struct op_ops vector_ops = {vector_next};
+static void vector_end(struct op *op)
+{
+    batch_end(op->env, ((struct vector_op *)op)->batch);
+}
+
+static const struct op_ops vector_ops = {.next = vector_next, .end = vector_end};
 
 struct op *plan_binary(struct env *env, const struct node *n, const struct grid *g)
 {

@@ -222,10 +222,9 @@ static bool range_series(struct range_op *r, const struct column *id, const stru
     if (r->anchored || r->smoothed) {
         if (!sweep_extended(r, in, c))
             return false;
-    } else if (!in->h)
-        sweep_floats(&s, c);
-    else if (!sweep_hists(&s, in, c))
+    } else if (!(in->h ? sweep_hists(&s, in, c) : sweep_floats(&s, c))) {
         return false;
+    }
     if (column_empty(c, g)) {
         r->out->n--;
         return true;
@@ -271,7 +270,17 @@ static bool range_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops range_ops = {range_next};
+static void range_end(struct op *op)
+{
+    struct range_op *r = (struct range_op *)op;
+    batch_end(op->env, r->out);
+    env_arena_end(op->env, r->series_mem);
+    env_arena_end(op->env, r->window_mem);
+    if (r->selector)
+        reader_end(&r->reader);
+}
+
+static const struct op_ops range_ops = {.next = range_next, .end = range_end};
 
 static bool plan_source(struct range_op *r)
 {
@@ -404,7 +413,7 @@ static bool absent_range_next(struct op *op, struct batch **ret)
     return op_next(a->out, ret);
 }
 
-static const struct op_ops absent_range_ops = {absent_range_next};
+static const struct op_ops absent_range_ops = {.next = absent_range_next};
 
 struct op *plan_absent_over_time(struct env *env, const struct node *call, const struct grid *g)
 {

@@ -296,6 +296,8 @@ bool sweep_extended(struct range_op *r, const struct samples *in, struct column 
         x.prev = x.lo > 0 && in->t[x.lo - 1] > x.start - lookback;
         x.next = x.hi < in->n && in->t[x.hi] <= x.end + lookback;
         arena_clear(r->window_mem);
+        if (!env_work(r->op.env, (x.hi - x.lo) * (in->h ? 64 : 1)))
+            return false;
         if (!counts && in->h && is_mixed(&x, lookback)) {
             WARN(r->op.env, range_pos(r), "encountered a mix of histograms and floats for metric name %s", quoted(r->op.env, x.name));
             continue;

@@ -10,7 +10,7 @@
 
 typedef bool kernel_fn(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
 
-static inline __attribute__((always_inline)) void sweep_steps(const struct sweep *s, struct column *out, kernel_fn kernel)
+static inline __attribute__((always_inline)) bool sweep_steps(const struct sweep *s, struct column *out, kernel_fn kernel)
 {
     const struct grid *g = &s->r->op.grid;
     size_t lo = 0, hi = 0;
@@ -20,10 +20,13 @@ static inline __attribute__((always_inline)) void sweep_steps(const struct sweep
             hi++;
         while (lo < hi && s->t[lo] <= start)
             lo++;
+        if (!env_work(s->r->op.env, hi - lo))
+            return false;
         if (lo == hi || !kernel(s, lo, hi, i, &out->v[i]))
             continue;
         bit_set(out->present, i);
     }
+    return true;
 }
 
 static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
@@ -258,19 +261,19 @@ static inline bool k_mad(const struct sweep *s, size_t lo, size_t hi, size_t ste
     return true;
 }
 
-void sweep_floats(const struct sweep *s, struct column *out)
+bool sweep_floats(const struct sweep *s, struct column *out)
 {
     if (slide_floats(s, out))
-        return;
+        return true;
     switch (s->r->fn) {
 #define CASE(id, kernel)                                                                                               \
     case PROMQL_FN_##id:                                                                                               \
-        sweep_steps(s, out, kernel);                                                                                   \
-        return;
+        return sweep_steps(s, out, kernel);
         RANGE_KERNELS(CASE)
 #undef CASE
     default:
         ASSERT(false); /* a range function without a kernel */
+        return false;
     }
 }
 

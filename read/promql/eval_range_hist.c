@@ -338,7 +338,7 @@ bool sweep_hists(const struct sweep *s, const struct samples *in, struct column 
         if (w.lo == w.hi)
             continue;
         arena_clear(r->window_mem);
-        if (!window_eval(&w))
+        if (!env_work(r->op.env, (w.hi - w.lo) * 64) || !window_eval(&w))
             return false;
     }
     return ctx_check(r->op.env->ctx, r->op.env->err);

@@ -86,7 +86,8 @@ static inline int32_t range_pos(const struct range_op *r)
 }
 
 struct range_op *range_op_new(struct env *env, const struct node *call, const struct grid *g);
-void sweep_floats(const struct sweep *s, struct column *out);
+/* False: the query was cancelled or ran out of time. */
+bool sweep_floats(const struct sweep *s, struct column *out);
 /* A sum of some values: kahan_add's state. */
 struct partial_sum {
     double sum, comp;

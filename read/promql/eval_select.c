@@ -30,6 +30,13 @@ bool reader_open(struct reader *r, struct env *env, const struct vector_selector
     return true;
 }
 
+void reader_end(struct reader *r)
+{
+    env_arena_end(r->env, r->mem);
+    env_arena_end(r->env, r->scratch);
+    r->mem = r->scratch = NULL;
+}
+
 static bool limit_exceeded(struct env *env, enum err_code code, const char *what, uint64_t limit, const char *unit, const char *id, const char *flag)
 {
     char hint[512];
@@ -433,7 +440,15 @@ static bool select_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops select_ops = {select_next};
+static void select_end(struct op *op)
+{
+    struct select_op *s = (struct select_op *)op;
+    batch_end(op->env, s->out);
+    env_arena_end(op->env, s->scratch);
+    reader_end(&s->reader);
+}
+
+static const struct op_ops select_ops = {.next = select_next, .end = select_end};
 
 /* Do the matchers let only one metric name through? */
 static bool one_name(const struct vector_selector *sel)

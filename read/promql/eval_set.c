@@ -117,7 +117,7 @@ static bool set_next(struct op *op, struct batch **ret)
     return masked_next(s, s->rhs, false, ret);
 }
 
-static const struct op_ops set_ops = {set_next};
+static const struct op_ops set_ops = {.next = set_next};
 
 struct op *plan_set_op(struct env *env, const struct node *n, const struct grid *g)
 {

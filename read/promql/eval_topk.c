@@ -193,6 +193,8 @@ static bool topk_finish(struct topk_op *t)
     for (size_t g = 0; g < t->groups.n; g++)
         for (size_t i = 0; i < grid->n; i++) {
             struct heap *h = &t->heaps[g][i];
+            if (!env_work(env, (uint64_t)h->n * 4 + 1))
+                return false;
             if (h->n > 1 && grid->n == 1)
                 qsort_r(h->e, h->n, sizeof(*h->e), cmp_entries, t);
             for (uint32_t k = 0; k < h->n; k++) {
@@ -232,7 +234,7 @@ static bool topk_next(struct op *op, struct batch **ret)
     return op_next(t->out, ret);
 }
 
-static const struct op_ops topk_ops = {topk_next};
+static const struct op_ops topk_ops = {.next = topk_next};
 
 /* --- limitk, limit_ratio ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -312,7 +314,7 @@ static bool limit_next(struct op *op, struct batch **ret)
     return true;
 }
 
-static const struct op_ops limit_ops = {limit_next};
+static const struct op_ops limit_ops = {.next = limit_next};
 
 /* --- plan ---------------------------------------------------------------------------------------------------------------------------------------- */
 

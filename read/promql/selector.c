@@ -1,10 +1,21 @@
 /* What the grammar's actions build, second part: selectors, their matchers, ranges, offsets and @. */
 #include <math.h>
 
+#include "base/regex.h"
 #include "grammar.h"
 #include "read/promql/parse_int.h"
 
 /* --- matchers ----------------------------------------------------------------------------------------------------------------- */
+
+/* A text of a megabyte may hold 100,000 regexes: they count as memory of the query, although they do not lie in the arena. */
+static bool charge_regex(struct arena *a, const struct matcher *m)
+{
+    size_t bytes = m->regex ? regex_bytes(m->regex) : 0;
+    if (a->budget_bytes && (bytes > a->budget_bytes || a->used_bytes > a->budget_bytes - bytes))
+        return false;
+    a->used_bytes += bytes;
+    return true;
+}
 
 static struct matcher_item *make_matcher(struct parser *p, enum matcher_type type, struct slice name, struct slice value, int32_t pos)
 {
@@ -20,7 +31,7 @@ static struct matcher_item *make_matcher(struct parser *p, enum matcher_type typ
     }
     item->next_made = p->matchers;
     p->matchers = item;
-    return item;
+    return charge_regex(p->arena, &item->m) ? item : parse_no_memory(p);
 }
 
 static enum matcher_type matcher_type_of(int token)
