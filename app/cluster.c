@@ -223,8 +223,11 @@ static bool add_seat(struct process *p, const struct ring_member_identity *self,
     struct seat *s = &p->seats[p->n_seats++];
     s->id = strdup(self->id);
     struct member_config cfg;
+    char shown[512];
     if (!member_config_of(&p->cluster.ingester_ring, &p->cluster.member, &p->cluster.partitions, self, partition, own, &cfg, err))
         return false;
+    snprintf(shown, sizeof(shown), "%s%s", p->cluster.partition_kv.prefix, cfg.partition.key);
+    cfg.partition_shown_key = shown;
     if (p->n_seats == 1)
         cfg.instance.name = "ingester"; /* of the metrics, which are one lifecycler's */
     if (process_is_alone(p))

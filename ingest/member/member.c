@@ -48,6 +48,7 @@ static void copy_config(struct member *m, const struct member_config *cfg)
     m->env = cfg->env ? *cfg->env : lifecycler_env_system;
     m->key = copy(cfg->instance.key);
     m->partition_key = copy(cfg->partition.key);
+    m->partition_shown_key = copy(cfg->partition_shown_key ? cfg->partition_shown_key : cfg->partition.key);
     m->id = copy(cfg->instance.id);
     m->addr = copy(cfg->instance.addr);
     m->zone = copy(cfg->instance.zone);
@@ -96,7 +97,7 @@ void member_free(struct member *m)
     pthread_cond_destroy(&m->wake);
     pthread_mutex_destroy(&m->act);
     pthread_mutex_destroy(&m->lock);
-    char *texts[] = {m->key, m->partition_key, m->id, m->addr, m->zone, m->dir, m->tokens_file};
+    char *texts[] = {m->key, m->partition_key, m->partition_shown_key, m->id, m->addr, m->zone, m->dir, m->tokens_file};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         free(texts[i]);
     free(m);

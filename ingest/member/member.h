@@ -45,6 +45,7 @@ bool member_partition_of(const char *instance_id, int32_t *ret_partition, struct
 struct member_config {
     struct lifecycler_config instance; /* unregister_on_stop is what DELETE unregister-on-shutdown goes back to */
     struct partition_lifecycler_config partition;
+    const char *partition_shown_key;  /* with the store's prefix: "collectors/ingester-partitions"; errors name it. NULL: the key */
     int64_t heartbeat_timeout_ms;     /* of the instance ring: an entry of our id that is younger is somebody's */
     int64_t min_ready_ms;             /* not ready before so long after joining */
     int64_t observe_ms;               /* JOINING for at least so long */

@@ -27,7 +27,7 @@ struct member {
     struct ingester *ing;
     struct lifecycler *instance;
     struct partition_lifecycler *owner;
-    char *key, *partition_key, *id, *addr, *zone, *dir, *tokens_file;
+    char *key, *partition_key, *partition_shown_key, *id, *addr, *zone, *dir, *tokens_file;
     int32_t partition;
     size_t n_tokens;
     bool unregister_by_flag;

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/logger.h"
 #include "ingest/member/member_int.h"
+#include "partition-ring/page.h"
 
 static http_handler flush_handler, shutdown_handler, prepare_shutdown_handler, prepare_partition_handler,
     prepare_instance_handler, unregister_handler;
@@ -143,8 +144,10 @@ static bool change_partition(struct member *m, enum http_method method, enum par
     if (to == state || partition_lifecycler_change_state(m->owner, to, err))
         return true;
     /* What the ring refuses (a lock) is no matter of this state: 500, as callers know it. */
-    if (err->code == ERR_CONFLICT)
+    if (err->code == ERR_CONFLICT) {
+        partition_ring_wrap_error(m->partition_shown_key, err);
         err->code = ERR_INTERNAL;
+    }
     return false;
 }
 

@@ -85,6 +85,7 @@ static void world_config(struct world *w)
                      .n_tokens = 8,
                      .heartbeat_period_ms = 3600000,
                      .unregister_on_stop = true},
+        .partition_shown_key = "collectors/ingester-partitions",
         .partition = {.key = "ingester-partitions",
                       .owner = ID,
                       .partition = PARTITION,
