@@ -159,124 +159,123 @@ void label_values_handler(struct http_request *req, void *arg)
 
 /* --- series --------------------------------------------------------------------------------------------------------------------------- */
 
-/* Label sets already written, for requests of several selectors. The labels stay valid as long as their series sets. */
-struct seen {
-    struct labels *slots; /* items NULL: free */
-    size_t cap;           /* power of two */
-    size_t n;
+/* Label sets of all selectors; they stay valid as long as their series sets. */
+struct series_list {
+    struct labels *items; /* arena */
+    size_t n, cap;
 };
 
-static bool seen_grow(struct call *c, struct seen *s)
+static bool list_add(struct call *c, struct series_list *l, struct labels labels)
 {
-    struct seen bigger = {.cap = s->cap ? s->cap * 2 : 1024, .n = s->n};
-    bigger.slots = arena_zalloc(&c->arena, bigger.cap * sizeof(*bigger.slots));
-    if (!bigger.slots)
-        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
-    for (size_t i = 0; i < s->cap; i++) {
-        if (!s->slots[i].items)
-            continue;
-        size_t at = labels_hash(s->slots[i]) & (bigger.cap - 1);
-        while (bigger.slots[at].items)
-            at = (at + 1) & (bigger.cap - 1);
-        bigger.slots[at] = s->slots[i];
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 256;
+        struct labels *items = ARENA_ARRAY(&c->arena, struct labels, cap);
+        if (!items)
+            return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+        if (l->n)
+            memcpy(items, l->items, l->n * sizeof(*items));
+        l->items = items;
+        l->cap = cap;
     }
-    *s = bigger;
+    l->items[l->n++] = labels;
     return true;
 }
 
-/* False on error. */
-static bool seen_add(struct call *c, struct seen *s, struct labels l, bool *ret_new)
+/* False, with an error: n series are more than a query may have. */
+static bool may_have(struct call *c, size_t n)
 {
-    if (s->n * 2 >= s->cap && !seen_grow(c, s))
-        return false;
-    size_t at = labels_hash(l) & (s->cap - 1);
-    while (s->slots[at].items && !labels_eq(s->slots[at], l))
-        at = (at + 1) & (s->cap - 1);
-    *ret_new = !s->slots[at].items;
-    if (*ret_new) {
-        s->slots[at] = l;
-        s->n++;
-    }
-    return true;
-}
-
-struct series_writer {
-    struct label_request *request;
-    struct seen seen;
-    size_t n; /* written */
-    bool cut;
-};
-
-static bool put_series(struct call *c, struct series_writer *w, struct labels l)
-{
-    bool is_new = true;
-    if (w->request->match.n > 1 && l.n && !seen_add(c, &w->seen, l, &is_new))
-        return false;
-    if (!is_new)
-        return true;
-    if (most(w->request) && w->n == most(w->request)) {
-        w->cut = true;
-        return true;
-    }
     int64_t max = c->limits->max_fetched_series_per_query;
-    if (max > 0 && w->n >= (size_t)max)
-        return err_set(&c->err, ERR_MAX_SERIES_PER_QUERY,
-                       "the query exceeded the maximum number of series (limit: %lld series) (err-mimir-max-series-per-query). Consider reducing the "
-                       "time range and/or number of series selected by the query. One way to reduce the number of selected series is to add more "
-                       "label matchers to the query. Otherwise, to adjust the related per-tenant limit, configure "
-                       "-querier.max-fetched-series-per-query, or contact your service administrator.",
-                       (long long)max);
-    if (w->n++)
-        buf_putc(&c->body, ',');
-    put_labels(&c->body, l);
-    return true;
+    if (max <= 0 || n <= (size_t)max)
+        return true;
+    return err_set(&c->err, ERR_MAX_SERIES_PER_QUERY,
+                   "the query exceeded the maximum number of series (limit: %lld series) (err-mimir-max-series-per-query). Consider reducing the "
+                   "time range and/or number of series selected by the query. One way to reduce the number of selected series is to add more "
+                   "label matchers to the query. Otherwise, to adjust the related per-tenant limit, configure "
+                   "-querier.max-fetched-series-per-query, or contact your service administrator.",
+                   (long long)max);
 }
 
-static bool drain(struct call *c, struct series_writer *w, struct series_set *set)
+/* The series of one selector, of which each comes once; no more than are wanted, and one. */
+static bool drain(struct call *c, const struct label_request *r, struct series_list *l, struct series_set *set)
 {
     struct series batch[BATCH];
+    size_t before = l->n, wanted = r->match.n == 1 ? ask(r) : 0;
     for (;;) {
         size_t n;
         if (!ctx_check(&c->ctx, &c->err) || !series_set_next(set, &c->ctx, batch, BATCH, &n, &c->err))
             return false;
-        for (size_t i = 0; i < n; i++)
-            if (!put_series(c, w, batch[i].labels))
+        for (size_t i = 0; i < n && !(wanted && l->n == wanted); i++)
+            if (!list_add(c, l, batch[i].labels))
                 return false;
-        if (n == 0 || w->cut || c->body.failed)
+        bool enough = wanted && l->n == wanted;
+        if (!may_have(c, l->n - before - enough))
+            return false;
+        if (n == 0 || enough)
             return true;
     }
 }
 
+static int compare_labels(const void *a, const void *b)
+{
+    return labels_cmp(*(const struct labels *)a, *(const struct labels *)b);
+}
+
+/* By labels, each once: Prometheus merges several selectors so, Mimir also sorts the series of one. What comes sorted costs one look. */
+static void sort_unique(struct series_list *l)
+{
+    bool sorted = true;
+    size_t n = 0;
+    for (size_t i = 1; i < l->n && sorted; i++)
+        sorted = labels_cmp(l->items[i - 1], l->items[i]) < 0;
+    if (sorted)
+        return;
+    qsort(l->items, l->n, sizeof(*l->items), compare_labels);
+    for (size_t i = 0; i < l->n; i++)
+        if (n == 0 || !labels_eq(l->items[n - 1], l->items[i]))
+            l->items[n++] = l->items[i];
+    l->n = n;
+}
+
+static bool put_series(struct call *c, const struct label_request *r, struct series_list *l)
+{
+    sort_unique(l);
+    bool cut = most(r) && l->n > most(r);
+    size_t n = cut ? most(r) : l->n;
+    if (!may_have(c, n))
+        return false;
+    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
+    for (size_t i = 0; i < n && !c->body.failed; i++) {
+        if (i)
+            buf_putc(&c->body, ',');
+        put_labels(&c->body, l->items[i]);
+    }
+    buf_putc(&c->body, ']');
+    put_limit_warning(c, r, cut, "max-series-query-limit");
+    buf_putc(&c->body, '}');
+    return true;
+}
+
 static bool answer_series(struct call *c, struct label_request *r)
 {
-    struct series_writer w = {.request = r};
-    struct series_set **sets = ARENA_ARRAY(&c->arena, struct series_set *, r->match.n);
-    if (!sets)
-        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
-    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
-    bool ok = true;
-    size_t opened = 0;
+    struct series_list list = {0};
     struct queryable *q = c->api->q;
+    struct series_set **sets = ARENA_ARRAY(&c->arena, struct series_set *, r->match.n);
     /* A select refers to its parameters until its set is released. */
     struct select_params *params = ARENA_ARRAY(&c->arena, struct select_params, r->match.n);
-    ok = params != NULL || err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
-    for (; ok && !r->empty && opened < r->match.n && !w.cut; opened++) {
+    size_t opened = 0;
+    bool ok = (sets && params) || err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    while (ok && !r->empty && opened < r->match.n) {
         params[opened] = select_of(r, &r->match.sets[opened]);
         if (r->match.n > 1)
-            params[opened].limit = 0; /* which of them are new is not known yet */
-        sets[opened] = q->ops->select(q, &c->ctx, &params[opened], &c->err);
-        if (!sets[opened])
-            ok = false;
-        else
-            ok = drain(c, &w, sets[opened]);
-        if (!sets[opened])
-            break;
+            params[opened].limit = 0; /* which of them come first of all is not known yet */
+        struct series_set *set = q->ops->select(q, &c->ctx, &params[opened], &c->err);
+        if (set)
+            sets[opened++] = set;
+        ok = set && drain(c, r, &list, set);
     }
+    ok = ok && put_series(c, r, &list);
     for (size_t i = 0; i < opened; i++)
         series_set_release(sets[i]);
-    buf_putc(&c->body, ']');
-    put_limit_warning(c, r, w.cut, "max-series-query-limit");
-    buf_putc(&c->body, '}');
     return ok;
 }
 
