@@ -163,16 +163,11 @@ static void server_stop(struct process *p)
 
 static bool rpc_start(struct process *p, struct err *err)
 {
-    static const char *const streams[] = {INGESTER_QUERY_STREAM, INGESTER_LABEL_NAMES_AND_VALUES, INGESTER_LABEL_VALUES_CARDINALITY,
-                                          INGESTER_ACTIVE_SERIES};
     p->rpc_server = rpc_server_new(&p->rpc);
     rpc_server_set_common(p->rpc_server, &p->http);
     /* Several ingesters are in one process only when there is nobody else who would ask them. */
-    if (p->n_seats == 1) {
+    if (p->n_seats == 1)
         rpc_server_add(p->rpc_server, ingest_service_methods, ingest_service_methods_n, p->seats[0].service);
-        for (size_t i = 0; i < ARRAY_LEN(streams); i++)
-            rpc_server_mark_stream(p->rpc_server, streams[i]);
-    }
     return rpc_server_start(p->rpc_server, err);
 }
 

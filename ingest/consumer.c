@@ -395,7 +395,6 @@ static void fetch_failed(struct consumer *c, const struct err *err)
 {
     struct ingester *ing = c->ing;
     metric_inc(metric_single(ingest_metrics[READER_FETCH_ERRORS]));
-    atomic_store_explicit(&ing->at_end, false, memory_order_release);
     if (err->code == ERR_NOT_FOUND) {
         reset_position(ing);
         return;
@@ -424,7 +423,7 @@ static bool drained(struct consumer *c)
 }
 
 /* No record; but damaged ones may have been passed over. */
-static void nothing_there(struct ingester *ing, const struct plog_batch *b, int64_t asked_ms)
+static void nothing_there(struct ingester *ing, const struct plog_batch *b)
 {
     if (b->next_offset > ing->position) {
         note_gap(ing, ing->position, b->next_offset);
@@ -432,23 +431,33 @@ static void nothing_there(struct ingester *ing, const struct plog_batch *b, int6
         ingester_publish(ing, ing->position - 1);
     }
     atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
-    atomic_store_explicit(&ing->current_ms, asked_ms, memory_order_relaxed);
-    atomic_store_explicit(&ing->at_end, true, memory_order_release);
+}
+
+/* The batch is consumed as a whole: so far the heads are complete. */
+static void note_complete(struct ingester *ing, const struct plog_batch *b, int64_t fetched_ms)
+{
+    if (b->n)
+        atomic_store_explicit(&ing->fetched_ms, fetched_ms, memory_order_relaxed);
+    if (b->complete_ms && ing->position >= b->next_offset)
+        atomic_store_explicit(&ing->complete_ms, b->complete_ms, memory_order_release);
 }
 
 /* A batch that was fetched; false only when stopping with a full disk. */
 static bool take_batch(struct consumer *c, const struct plog_batch *b, int64_t asked_ns)
 {
     struct ingester *ing = c->ing;
+    int64_t fetched_ms = clock_mono_ms();
     if (b->n == 0) {
-        nothing_there(ing, b, asked_ns / 1000000);
+        nothing_there(ing, b);
+        note_complete(ing, b, fetched_ms);
         return true;
     }
     metric_observe(metric_single(ingest_metrics[READER_WAIT_SECONDS]), (double)(clock_mono_ns() - asked_ns) / 1e9);
-    atomic_store_explicit(&ing->at_end, false, memory_order_release);
     atomic_store(&ing->applying, true);
     bool ok = consume_batch(c, b);
     atomic_store(&ing->applying, false);
+    if (ok)
+        note_complete(ing, b, fetched_ms);
     return ok;
 }
 

@@ -72,8 +72,9 @@ bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct
  */
 bool ingester_awake(struct ingester *ing, struct ctx *ctx, struct err *err);
 /*
- * How long ago what is not consumed yet may have been produced: 0 when the last fetch found nothing more, else by the
- * time of the newest record consumed or of the last such fetch, whichever is less. Any thread.
+ * How long ago what is not consumed yet may have been produced: by the last moment up to which the log is known to be consumed (plog_batch.complete_ms; with
+ * Kafka and nothing new that is up to about a second), or by the time of the newest record consumed, whichever is less. A process that stood still is behind
+ * by as much. Any thread.
  */
 int64_t ingester_delay_ms(struct ingester *ing);
 /* Owned by the ingester. Any thread. */

@@ -324,12 +324,13 @@ bool ingester_ready(struct ingester *ing, struct err *ret)
 
 int64_t ingester_delay_ms(struct ingester *ing)
 {
-    if (atomic_load_explicit(&ing->at_end, memory_order_acquire))
-        return 0;
-    int64_t current_ms = atomic_load_explicit(&ing->current_ms, memory_order_relaxed);
+    int64_t complete_ms = atomic_load_explicit(&ing->complete_ms, memory_order_acquire);
     int64_t newest_ms = atomic_load_explicit(&ing->newest_ms, memory_order_relaxed);
-    int64_t by_record = MAX(clock_wall_ms() - newest_ms, 0);
-    return current_ms ? MIN(clock_mono_ms() - current_ms, by_record) : by_record;
+    int64_t fetched_ms = atomic_load_explicit(&ing->fetched_ms, memory_order_relaxed);
+    int64_t now_ms = clock_mono_ms();
+    /* Whatever the producer's clock says, a record is no newer than the fetch that brought it. */
+    int64_t by_record = MAX(clock_wall_ms() - newest_ms, fetched_ms ? now_ms - fetched_ms : 0);
+    return MAX(MIN(complete_ms ? now_ms - complete_ms : INT64_MAX, by_record), 0);
 }
 
 bool ingester_wait(struct ingester *ing, int64_t offset, struct ctx *ctx, struct err *err)

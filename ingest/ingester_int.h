@@ -58,9 +58,9 @@ struct ingester {
     _Atomic int64_t consumed; /* last offset applied, -1 = none; writer: consumer under progress_lock (release), readers
                                  any (acquire) */
     _Atomic int64_t progress_ms; /* when consumed last grew or there was nothing to consume; monotonic */
-    _Atomic int64_t current_ms;  /* when a fetch last found nothing more, 0 = never; monotonic. Writer: consumer */
+    _Atomic int64_t complete_ms; /* what was produced before is in the heads, 0 = not known; monotonic. Writer: consumer */
+    _Atomic int64_t fetched_ms;  /* when the newest consumed record was fetched, 0 = none was; monotonic. Writer: consumer */
     _Atomic int64_t newest_ms;   /* wall time at which the newest consumed record was produced. Writer: consumer */
-    _Atomic bool at_end;         /* the last fetch found nothing more. Writer: consumer */
     _Atomic bool applying;       /* the consumer has records in its hands. Writer: consumer */
     int64_t position;            /* next offset to fetch; consumer, set before it starts */
     _Atomic int64_t looked_ms;   /* when the consumer last looked at the log, 0 = never; monotonic. Writer: consumer (release) */

@@ -245,6 +245,7 @@ bool embedded_fetch(struct plog *log, int32_t partition, int64_t offset, size_t 
         }
         pthread_mutex_lock(&e->lock);
     }
+    ret->complete_ms = offset >= part->next ? clock_mono_ms() : 0;
     pthread_mutex_unlock(&e->lock);
     ret->next_offset = offset;
     return true;

@@ -255,7 +255,7 @@ static void init_locks(struct kafka *k)
 static bool start(struct kafka *k, struct err *err)
 {
     int32_t n;
-    k->client = kafka_handle_new(&k->cfg, KAFKA_CLIENT, NULL, k, err);
+    k->client = kafka_handle_new(&k->cfg, KAFKA_CLIENT, NULL, NULL, k, err);
     if (!k->client || !find_topic(k, &n, err))
         return false;
     grow_to(k, n);

@@ -106,7 +106,7 @@ static void set_consumer(struct kafka_props *p, const struct plog_config *cfg)
     kafka_prop_set(p, "auto.commit.enable", "false");
     kafka_prop_set(p, "check.crcs", "true");
     kafka_prop_set(p, "isolation.level", "read_uncommitted");
-    set_i64(p, "fetch.wait.max.ms", MIN(cfg->kafka_fetch_max_wait, 30000));
+    set_i64(p, "fetch.wait.max.ms", MIN(cfg->kafka_fetch_max_wait, KAFKA_FETCH_WAIT_MAX_MS));
     kafka_prop_set(p, "fetch.message.max.bytes", "16000000");
     kafka_prop_set(p, "fetch.max.bytes", "50000000");
     kafka_prop_set(p, "fetch.error.backoff.ms", "100");
@@ -129,8 +129,8 @@ static void log_line(const rd_kafka_t *rk, int level, const char *facility, cons
         LOG_DEBUG("kafka client", {"what", LOG_STR(facility)}, {"detail", LOG_STR(text)});
 }
 
-rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,
-                             struct err *err)
+rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group,
+                             struct kafka_part *part, void *opaque, struct err *err)
 {
     struct kafka_props p = {.conf = rd_kafka_conf_new(), .err = err, .ok = true};
     set_connection(&p, cfg);
@@ -143,6 +143,8 @@ rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role
         kafka_prop_set(&p, "group.id", group);
         kafka_prop_set(&p, "session.timeout.ms", "10000"); /* so long a commit waits for the coordinator */
     }
+    if (role == KAFKA_CONSUMER && rd_kafka_conf_interceptor_add_on_new(p.conf, "complete", kafka_consumer_made, part))
+        p.ok = err_set(err, ERR_CONFIG, "Kafka client: an interceptor is refused");
     rd_kafka_conf_set_opaque(p.conf, opaque);
     rd_kafka_conf_set_log_cb(p.conf, log_line);
     char text[512];

@@ -44,6 +44,40 @@ static void unpin(void *arg)
         rd_kafka_message_destroy(pin->messages[i]);
 }
 
+/* --- until when it is complete --- */
+
+#define API_FETCH 1 /* in Kafka's protocol */
+
+/* On a thread of librdkafka, before the answer is looked at. What is known of an answer is as old as its question: the process may have stood still since. */
+static rd_kafka_resp_err_t note_answer(rd_kafka_t *rk, int fd, const char *broker, int32_t id, int16_t api, int16_t version, int32_t correlation,
+                                       size_t size, int64_t rtt_us, rd_kafka_resp_err_t code, void *arg)
+{
+    struct kafka_part *part = arg;
+    (void)rk, (void)fd, (void)broker, (void)id, (void)version, (void)correlation, (void)size;
+    if (api != API_FETCH || code || rtt_us < 0)
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    atomic_store(&part->asked_before_ms, atomic_load(&part->asked_ms));
+    atomic_store(&part->asked_ms, clock_mono_ms() - (rtt_us + 999) / 1000);
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+rd_kafka_resp_err_t kafka_consumer_made(rd_kafka_t *rk, const rd_kafka_conf_t *conf, void *part, char *text, size_t n)
+{
+    (void)conf, (void)text, (void)n;
+    return rd_kafka_interceptor_add_on_response_received(rk, "complete", note_answer, part);
+}
+
+/*
+ * The end that librdkafka knows is that of the newest answer it has read. Of the last one that came it may not have read anything yet, so what is consumed up to
+ * that end is complete as of the one before. Read in this order: an end that is known later is no lower.
+ */
+static int64_t complete_ms(const struct fetch *f)
+{
+    int64_t first, next, asked_ms = atomic_load(&f->part->asked_before_ms);
+    rd_kafka_resp_err_t code = rd_kafka_get_watermark_offsets(f->part->rk, f->k->cfg.kafka_topic, f->partition, &first, &next);
+    return !code && next >= 0 && f->part->position >= next ? asked_ms : 0;
+}
+
 /* --- the consumer --- */
 
 static void consumer_halt(struct kafka_part *part, int32_t partition)
@@ -52,11 +86,13 @@ static void consumer_halt(struct kafka_part *part, int32_t partition)
         rd_kafka_consume_stop(part->topic, partition);
     part->position = -1;
     part->at_end = false;
+    atomic_store(&part->asked_ms, 0);
+    atomic_store(&part->asked_before_ms, 0);
 }
 
 static bool consumer_make(struct kafka *k, struct kafka_part *part, struct err *err)
 {
-    part->rk = kafka_handle_new(&k->cfg, KAFKA_CONSUMER, NULL, k, err);
+    part->rk = kafka_handle_new(&k->cfg, KAFKA_CONSUMER, NULL, part, k, err);
     if (!part->rk)
         return false;
     part->topic = rd_kafka_topic_new(part->rk, k->cfg.kafka_topic, NULL);
@@ -253,6 +289,7 @@ bool kafka_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max
         ok = kafka_err(err, f.trouble, "reading from Kafka");
     }
     ret->next_offset = ret->n ? ret->records[ret->n - 1].offset + 1 : MAX(part->position, offset);
+    ret->complete_ms = ok && part->position >= 0 ? complete_ms(&f) : 0;
     pthread_mutex_unlock(&part->lock);
     metric_add(k->m.fetched, (double)ret->n);
     if (!ok)

@@ -36,6 +36,8 @@
 
 #define KAFKA_QUEUED_MAX_BYTES ((uint64_t)64 << 20)
 #define KAFKA_PARTITIONS_MAX 16384
+/* A broker that has nothing new says so this often, whatever it may hold a fetch for: else nobody would know how old is what an idle partition's reader has. */
+#define KAFKA_FETCH_WAIT_MAX_MS 300
 #define KAFKA_MESSAGE_MAX_BYTES 16000000 /* Mimir's batch bound; its largest record is 16 KiB less */
 
 /* Requests of one plog_produce. Freed when the last of its records has its report. */
@@ -59,6 +61,9 @@ struct kafka_part {
     int64_t position;             /* of the next record that the consumer will give; -1 = not started */
     _Atomic bool woken;           /* the fetch that waits, or else the next, does not; any thread */
     bool at_end;                  /* the broker said that nothing is there from position on */
+    /* When the last answer to a fetch was asked for, and the one before it, whose records librdkafka knows by now; monotonic, 0 = none. Writer: its thread of the
+     * partition's leader. */
+    _Atomic int64_t asked_ms, asked_before_ms;
     _Atomic int64_t acknowledged; /* beyond the newest record of this process whose offset the broker told */
     _Atomic bool offset_unknown;  /* there is an acknowledged one whose offset it did not tell */
 };
@@ -114,10 +119,10 @@ bool kafka_security_start(rd_kafka_t *rk, const struct plog_config *cfg, struct 
 
 /* kafka_client.c */
 enum kafka_role { KAFKA_PRODUCER, KAFKA_CONSUMER, KAFKA_CLIENT, KAFKA_GROUP };
-/* group: of KAFKA_GROUP, else NULL. opaque: what the handle's callbacks get. NULL: a property that librdkafka refuses,
- * named. */
-rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group, void *opaque,
-                             struct err *err);
+/* group: of KAFKA_GROUP, else NULL. part: of KAFKA_CONSUMER, else NULL. opaque: what the handle's callbacks get. NULL: a
+ * property that librdkafka refuses, named. */
+rd_kafka_t *kafka_handle_new(const struct plog_config *cfg, enum kafka_role role, const char *group,
+                             struct kafka_part *part, void *opaque, struct err *err);
 /* Sets err to what code means to a caller, "<what>: <text>"; returns false. */
 bool kafka_err(struct err *err, rd_kafka_resp_err_t code, const char *what);
 /* Errors of a moment: the same request may succeed when the cluster is well again. */
@@ -135,6 +140,8 @@ void kafka_delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *op
 bool kafka_fetch(struct plog *log, int32_t partition, int64_t offset, size_t max_bytes, int64_t timeout_ms,
                  struct plog_batch *ret, struct err *err);
 void kafka_consumers_stop(struct kafka *k);
+/* An interceptor of librdkafka, of a consumer that is being made; part: struct kafka_part. */
+rd_kafka_resp_err_t kafka_consumer_made(rd_kafka_t *rk, const rd_kafka_conf_t *conf, void *part, char *text, size_t n);
 void kafka_wake(struct plog *log, int32_t partition);
 
 /* kafka_offsets.c */

@@ -135,7 +135,7 @@ static rd_kafka_t *group_handle(struct kafka *k, const char *name, struct err *e
     if (!g && n >= KAFKA_GROUPS_MAX) {
         err_set(err, ERR_UNAVAILABLE, "more than %d consumer groups are in use", KAFKA_GROUPS_MAX);
     } else if (!g) {
-        rd_kafka_t *rk = kafka_handle_new(&k->cfg, KAFKA_GROUP, name, k, err);
+        rd_kafka_t *rk = kafka_handle_new(&k->cfg, KAFKA_GROUP, name, NULL, k, err);
         if (rk) {
             g = calloc(1, sizeof(*g));
             ASSERT(g);

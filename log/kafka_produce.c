@@ -310,7 +310,7 @@ bool kafka_produce(struct plog *log, struct plog_produce *p, struct err *err)
 
 static bool producer_make(struct kafka *k, rd_kafka_t **ret_rk, rd_kafka_topic_t **ret_topic, struct err *err)
 {
-    *ret_rk = kafka_handle_new(&k->cfg, KAFKA_PRODUCER, NULL, k, err);
+    *ret_rk = kafka_handle_new(&k->cfg, KAFKA_PRODUCER, NULL, NULL, k, err);
     if (!*ret_rk)
         return false;
     *ret_topic = rd_kafka_topic_new(*ret_rk, k->cfg.kafka_topic, NULL);

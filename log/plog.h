@@ -121,6 +121,11 @@ struct plog_batch {
     struct plog_record *records;
     size_t n;
     int64_t next_offset; /* where the next fetch begins: beyond the last record and damaged ones behind it */
+    /*
+     * All that was produced before this moment (clock_mono_ms) lies below next_offset, as far as is known; 0: nothing is. Never the time of the fetch alone: a
+     * broker that does not answer says nothing about its end, and a process that was stopped for a while has heard nothing since.
+     */
+    int64_t complete_ms;
     struct arena arena;  /* holds the records, and their bytes when they are copied; hints are referenced */
     void *pin;           /* the log's: keeps alive what the slices of the records point into otherwise */
     void (*unpin)(void *pin);

@@ -84,15 +84,40 @@ bool read_offsets_find(struct slice text, int32_t partition, int64_t *ret_offset
 
 /* --- a query's wish --- */
 
+/* A duration above 0; else 0. */
+static int64_t delay_of(const struct ctx *ctx, struct slice tag)
+{
+    struct slice text = ctx_tag_find(ctx, tag);
+    int64_t ms;
+    return text.n && duration_parse(text, &ms, NULL) && ms > 0 ? ms : 0;
+}
+
 struct read_wish read_wish_of(const struct ctx *ctx, int32_t partition)
 {
     struct read_wish w = {.level = READ_EVENTUAL};
     read_consistency_parse(ctx_tag_find(ctx, SL(READ_LEVEL_TAG)), &w.level);
     if (w.level == READ_STRONG)
         w.has_offset = read_offsets_find(ctx_tag_find(ctx, SL(READ_OFFSETS_TAG)), partition, &w.offset);
-    struct slice delay = ctx_tag_find(ctx, SL(READ_MAX_DELAY_TAG));
-    int64_t ms;
-    if (w.level == READ_EVENTUAL && delay.n && duration_parse(delay, &ms, NULL) && ms > 0)
-        w.max_delay_ms = ms;
+    if (w.level == READ_EVENTUAL) {
+        w.max_delay_ms = delay_of(ctx, SL(READ_MAX_DELAY_TAG));
+        w.prefer_delay_ms = delay_of(ctx, SL(READ_PREFER_DELAY_TAG));
+    }
     return w;
+}
+
+/* --- an owner that is behind --- */
+
+#define LAG_PREFIX "behind_ms="
+
+bool read_lag_err(int64_t behind_ms, struct err *err)
+{
+    return err_set(err, ERR_LAGGING, LAG_PREFIX "%lld: the ingester has not consumed the newest records of its partition", (long long)behind_ms);
+}
+
+bool read_lag_parse(struct slice text, int64_t *ret_behind_ms)
+{
+    if (!slice_has_prefix(text, SL(LAG_PREFIX)))
+        return false;
+    struct slice rest = slice_make(text.p + sizeof(LAG_PREFIX) - 1, text.n - (sizeof(LAG_PREFIX) - 1));
+    return take_number(&rest, INT64_MAX, ret_behind_ms) && take_char(&rest, ':');
 }

@@ -1,7 +1,7 @@
 /*
  * Whether a read may go on. A strong one waits until what was produced before it is consumed: up to the offset that
  * came with it, or else up to the log's last one, asked for after the read began. An eventual one may say how far
- * behind it lets the ingester be.
+ * behind it lets the ingester be, and from where on it would rather ask another owner of the partition.
  */
 #include "base/clock.h"
 #include "ingest/service/service_int.h"
@@ -54,6 +54,12 @@ bool service_admit(struct ingest_service *s, struct ctx *ctx, struct err *err)
     struct read_wish wish = read_wish_of(ctx, s->partition);
     if (wish.level == READ_STRONG)
         return wait_strong(s, &wish, ctx, err);
+    if (wish.prefer_delay_ms > 0) {
+        int64_t behind_ms = ingester_delay_ms(s->ing);
+        if (behind_ms > wish.prefer_delay_ms)
+            return read_lag_err(behind_ms, err);
+    }
+    /* Nobody else is to be asked. */
     if (!ingester_awake(s->ing, ctx, err))
         return false;
     int64_t delay_ms = wish.max_delay_ms > 0 ? ingester_delay_ms(s->ing) : 0;

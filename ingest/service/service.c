@@ -139,7 +139,7 @@ uint32_t call_active_since_s(const struct call *c)
 /* The wishes of the read, in the names that they have in ctx too. */
 static bool take_tags(struct call *c)
 {
-    static const char *const names[] = {READ_LEVEL_TAG, READ_OFFSETS_TAG, READ_MAX_DELAY_TAG};
+    static const char *const names[] = {READ_LEVEL_TAG, READ_OFFSETS_TAG, READ_MAX_DELAY_TAG, READ_PREFER_DELAY_TAG};
     struct ctx_tag *tags = ARENA_ARRAY(c->ctx->arena, struct ctx_tag, ARRAY_LEN(names));
     size_t n = 0;
     if (!tags)
@@ -173,6 +173,8 @@ static int code_of(const struct err *err)
         return RPC_DEADLINE_EXCEEDED;
     case ERR_UNAVAILABLE:
         return RPC_UNAVAILABLE;
+    case ERR_LAGGING:
+        return RPC_FAILED_PRECONDITION;
     case ERR_MAX_QUERY_MEMORY:
     case ERR_TOO_MANY_REQUESTS:
         return RPC_RESOURCE_EXHAUSTED;
@@ -255,17 +257,17 @@ static void handle_push(struct rpc_request *req, void *arg)
 }
 
 const struct rpc_method ingest_service_methods[] = {
-    {INGESTER_QUERY_STREAM, handle_query_stream},
-    {INGESTER_LABEL_NAMES, handle_label_names},
-    {INGESTER_LABEL_VALUES, handle_label_values},
-    {INGESTER_METRICS_FOR_MATCHERS, handle_metrics_for_label_matchers},
-    {INGESTER_METRICS_METADATA, handle_metrics_metadata},
-    {INGESTER_QUERY_EXEMPLARS, handle_query_exemplars},
-    {INGESTER_USER_STATS, handle_user_stats},
-    {INGESTER_ALL_USER_STATS, handle_all_user_stats},
-    {INGESTER_LABEL_NAMES_AND_VALUES, handle_label_names_and_values},
-    {INGESTER_LABEL_VALUES_CARDINALITY, handle_label_values_cardinality},
-    {INGESTER_ACTIVE_SERIES, handle_active_series},
-    {INGESTER_PUSH, handle_push},
+    {INGESTER_QUERY_STREAM, handle_query_stream, true},
+    {INGESTER_LABEL_NAMES, handle_label_names, false},
+    {INGESTER_LABEL_VALUES, handle_label_values, false},
+    {INGESTER_METRICS_FOR_MATCHERS, handle_metrics_for_label_matchers, false},
+    {INGESTER_METRICS_METADATA, handle_metrics_metadata, false},
+    {INGESTER_QUERY_EXEMPLARS, handle_query_exemplars, false},
+    {INGESTER_USER_STATS, handle_user_stats, false},
+    {INGESTER_ALL_USER_STATS, handle_all_user_stats, false},
+    {INGESTER_LABEL_NAMES_AND_VALUES, handle_label_names_and_values, true},
+    {INGESTER_LABEL_VALUES_CARDINALITY, handle_label_values_cardinality, true},
+    {INGESTER_ACTIVE_SERIES, handle_active_series, true},
+    {INGESTER_PUSH, handle_push, false},
 };
 const size_t ingest_service_methods_n = ARRAY_LEN(ingest_service_methods);

@@ -87,6 +87,7 @@ typedef void rpc_handler(struct rpc_request *req, void *arg);
 struct rpc_method {
     const char *name; /* "/pkg.Service/Method" */
     rpc_handler *handler;
+    bool streams; /* it has many answers. The cluster's label is not looked for then, as Mimir's clients send it with unary calls only */
 };
 
 struct http_config;
@@ -97,9 +98,6 @@ struct rpc_server *rpc_server_new(const struct rpc_config *cfg);
 void rpc_server_set_common(struct rpc_server *s, const struct http_config *common);
 /* Before start. The table must outlive the server. */
 void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size_t n, void *arg);
-/* Before start: a method, added before, that has many answers. The cluster's label is not looked for there, as Mimir's
- * clients send it with unary calls only. */
-void rpc_server_mark_stream(struct rpc_server *s, const char *method);
 /* Errors name the address: "listen tcp 0.0.0.0:9095: address already in use", or the TLS file. */
 bool rpc_server_start(struct rpc_server *s, struct err *err);
 uint16_t rpc_server_port(const struct rpc_server *s);

@@ -56,7 +56,7 @@ static void watch(struct rpc_request *req, void *arg)
 }
 
 const struct rpc_method rpc_health_methods[] = {
-    {"/grpc.health.v1.Health/Check", check},
-    {"/grpc.health.v1.Health/Watch", watch},
+    {"/grpc.health.v1.Health/Check", check, false},
+    {"/grpc.health.v1.Health/Watch", watch, true},
 };
 const size_t rpc_health_methods_n = ARRAY_LEN(rpc_health_methods);

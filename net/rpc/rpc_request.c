@@ -31,7 +31,7 @@ static struct metric *duration_series(const struct rpc_entry *e, int code)
 void rpc_entry_init(struct rpc_entry *e, const struct rpc_method *m, void *arg, const char *label)
 {
     const struct http_families f = http_request_families();
-    *e = (struct rpc_entry){.method = m, .arg = arg, .label = slice_of(label)};
+    *e = (struct rpc_entry){.method = m, .arg = arg, .label = slice_of(label), .streams = m && m->streams};
     const struct slice values[] = {SL("gRPC"), e->label};
     e->inflight = metric_get(f.inflight, values);
     e->received = metric_get(f.received, values);

@@ -76,17 +76,6 @@ void rpc_server_add(struct rpc_server *s, const struct rpc_method *methods, size
         rpc_entry_init(&s->entries[s->n_entries++], &methods[i], arg, methods[i].name);
 }
 
-void rpc_server_mark_stream(struct rpc_server *s, const char *method)
-{
-    ASSERT(!s->started);
-    struct rpc_entry *found = NULL;
-    for (size_t i = 0; i < s->n_entries && !found; i++)
-        if (slice_eq(s->entries[i].label, slice_of(method)))
-            found = &s->entries[i];
-    ASSERT(found);
-    found->streams = true;
-}
-
 void rpc_server_unref(struct rpc_server *s)
 {
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)

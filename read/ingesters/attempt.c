@@ -62,7 +62,20 @@ struct attempt *attempt_new(struct part *p, struct owner *o)
     p->running = a;
     p->heard_ms = clock_mono_ms();
     o->tries++;
+    a->anyway = o->lagging;
+    o->lagging = false;
     return a;
+}
+
+bool attempt_prefers(const struct fetch *f, const struct attempt *a)
+{
+    return f->prefer.n && a->part->n_owners > 1 && !a->anyway;
+}
+
+void attempt_forgive(struct attempt *a)
+{
+    a->owner->tries--;
+    a->owner->lagging = a->anyway;
 }
 
 void attempt_take_off(struct attempt *a)
@@ -76,25 +89,29 @@ void attempt_take_off(struct attempt *a)
 
 /*
  * An ingester is told its own partition's offset only: a list of all of them would be longer than metadata may be in a large cluster. One that finds none asks the log.
+ * Returns how many metadata there are.
  */
-static size_t put_offset(struct fetch *f, int32_t partition, struct buf *text)
+static size_t put_own(struct fetch *f, const struct attempt *a, struct buf *text)
 {
-    struct partition_offset at = {.partition = partition};
-    if (!read_offsets_find(f->offsets, partition, &at.offset))
-        return f->n_metadata;
-    read_offsets_put(&at, 1, text);
-    f->metadata[f->n_metadata] = (struct rpc_kv){SL(READ_OFFSETS_TAG), buf_slice(text)};
-    return f->n_metadata + 1;
+    size_t n = f->n_metadata;
+    struct partition_offset at = {.partition = a->part->partition};
+    if (read_offsets_find(f->offsets, at.partition, &at.offset)) {
+        read_offsets_put(&at, 1, text);
+        f->metadata[n++] = (struct rpc_kv){SL(READ_OFFSETS_TAG), buf_slice(text)};
+    }
+    if (attempt_prefers(f, a))
+        f->metadata[n++] = (struct rpc_kv){SL(READ_PREFER_DELAY_TAG), f->prefer};
+    return n;
 }
 
 void attempt_send(struct fetch *f, struct attempt *a)
 {
     struct buf offset;
     buf_init(&offset, 0);
-    a->peer = peers_get(&f->q->peers, a->owner->instance->addr, a->owner->tries > 1);
+    a->peer = peers_get(&f->q->peers, a->owner->instance->addr, a->owner->tries > 1 && a->owner->unavailable);
     const struct rpc_args args = {.method = f->ops->method,
                                   .request = buf_slice(&f->request),
-                                  .n_metadata = put_offset(f, a->part->partition, &offset),
+                                  .n_metadata = put_own(f, a, &offset),
                                   .metadata = f->metadata,
                                   .ctx = &f->rpc_ctx,
                                   .unary = f->ops->unary};

@@ -23,7 +23,7 @@ static void free_running(struct fetch *f, struct part *p)
 {
     while (p->running) {
         struct attempt *a = p->running;
-        a->owner->tries--;
+        attempt_forgive(a);
         attempt_take_off(a);
         attempt_free(f, a);
     }
@@ -39,19 +39,45 @@ static void answered(struct fetch *f, struct attempt *a)
 
 /* --- who is next --------------------------------------------------------------------------------------------------------------------- */
 
-/*
- * Each owner once; then, if nobody else can say anything any more, once again those that could not be reached: a connection that has just been lost says little about
- * the process behind it. Those that cannot be connected to fail at once then.
- */
-static struct owner *next_owner(const struct part *p)
+static struct owner *never_asked(const struct part *p)
 {
     for (size_t i = 0; i < p->n_owners; i++)
         if (p->owners[i].tries == 0)
             return &p->owners[i];
-    for (size_t i = 0; i < p->n_owners && !p->running; i++)
-        if (p->owners[i].tries < TRIES_MAX && p->owners[i].unavailable)
-            return &p->owners[i];
     return NULL;
+}
+
+/* Of those that lag the one that lags least. */
+static struct owner *freshest_lagging(const struct part *p)
+{
+    struct owner *best = NULL;
+    for (size_t i = 0; i < p->n_owners; i++)
+        if (p->owners[i].lagging && (!best || p->owners[i].behind_ms < best->behind_ms))
+            best = &p->owners[i];
+    return best;
+}
+
+/*
+ * Each owner once; then, if nobody else can say anything any more, those that lag, for what they have is better than nothing: the brokers may be away, and all of
+ * them behind. Then once again those that could not be reached: a connection that has just been lost says little about the process behind it. Those that cannot
+ * be connected to fail at once then.
+ */
+static struct owner *next_owner(const struct part *p)
+{
+    struct owner *o = never_asked(p);
+    if (!o && !p->running)
+        o = freshest_lagging(p);
+    for (size_t i = 0; i < p->n_owners && !o && !p->running; i++)
+        if (p->owners[i].tries < TRIES_MAX && p->owners[i].unavailable)
+            o = &p->owners[i];
+    return o;
+}
+
+/* Who may be asked beside one that has been silent for long. */
+static struct owner *next_beside(const struct part *p)
+{
+    struct owner *o = never_asked(p);
+    return o ? o : freshest_lagging(p);
 }
 
 bool is_final(const struct err *err)
@@ -65,11 +91,29 @@ static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err 
 {
     struct part *p = a->part;
     a->owner->unavailable = why->code == ERR_UNAVAILABLE;
+    if (why->code == ERR_LAGGING && !a->anyway) {
+        a->owner->lagging = true;
+        a->owner->behind_ms = INT64_MAX;
+        read_lag_parse(slice_of(why->text), &a->owner->behind_ms);
+        metric_inc(metric_single(ingesters_metrics[INGESTERS_M_LAGGING]));
+    }
     p->why = *why;
     err_prefix(&p->why, "partition %d: %s: ", p->partition, a->owner->instance->id);
     if (!ctx_check(f->ctx, err))
         return false;
     return !is_final(why) || err_set(err, why->code, "%s", why->text);
+}
+
+/* In this process what goes with the request lies in the ctx. */
+static bool ask_local(struct fetch *f, struct attempt *a, struct err *err)
+{
+    struct ctx *of_call = f->ctx, own = *f->ctx;
+    if (attempt_prefers(f, a) && !ctx_tag_add(&own, SL(READ_PREFER_DELAY_TAG), f->prefer))
+        return over_memory(f->ctx, err);
+    f->ctx = &own;
+    bool ok = f->ops->local(f, a, err);
+    f->ctx = of_call;
+    return ok;
 }
 
 /* Asks the owner. False as above; that the attempt itself failed is seen in p->running and p->answered. */
@@ -81,7 +125,7 @@ static bool ask(struct fetch *f, struct part *p, struct owner *o, struct err *er
         return true;
     }
     struct err why = ERR_NONE;
-    if (f->ops->local(f, a, &why)) {
+    if (ask_local(f, a, &why)) {
         answered(f, a);
         return true;
     }
@@ -118,6 +162,11 @@ static void err_of_status(const struct rpc_status *st, struct err *err)
 {
     char name[RPC_CODE_NAME_MAX];
     enum err_code code = ERR_UNAVAILABLE;
+    int64_t behind_ms;
+    if (st->code == RPC_FAILED_PRECONDITION && read_lag_parse(slice_of(st->text), &behind_ms)) {
+        err_set(err, ERR_LAGGING, "%s", st->text);
+        return;
+    }
     if (st->code == RPC_DEADLINE_EXCEEDED)
         code = ERR_TIMEOUT;
     else if (st->code == RPC_INVALID_ARGUMENT || (st->code >= 400 && st->code < 500 && st->code != 429))
@@ -195,10 +244,7 @@ static void list_running(struct fetch *f, const struct part *p)
 static int64_t hedge_at_ms(const struct fetch *f, const struct part *p)
 {
     int64_t delay_ms = f->q->cfg->hedging_delay;
-    for (size_t i = 0; delay_ms > 0 && i < p->n_owners; i++)
-        if (p->owners[i].tries == 0)
-            return p->heard_ms + delay_ms;
-    return INT64_MAX;
+    return delay_ms > 0 && next_beside(p) ? p->heard_ms + delay_ms : INT64_MAX;
 }
 
 static bool hedge_if_due(struct fetch *f, struct part *p, int64_t now_ms, struct err *err)
@@ -206,7 +252,7 @@ static bool hedge_if_due(struct fetch *f, struct part *p, int64_t now_ms, struct
     if (hedge_at_ms(f, p) > now_ms)
         return true;
     metric_inc(metric_single(ingesters_metrics[INGESTERS_M_HEDGED]));
-    return ask(f, p, next_owner(p), err);
+    return ask(f, p, next_beside(p), err);
 }
 
 /* The time that may be slept; deadline and cancellation wake the sleeper by themselves. */
@@ -369,7 +415,7 @@ enum fetch_next fetch_next(struct fetch *f, struct part *p, struct buf *ret_msg,
         if (!ok)
             return FETCH_NEXT_FAILED;
         if (p->answered != before) {
-            before->owner->tries--; /* slow, not broken */
+            attempt_forgive(before); /* slow, not broken */
             *ret_old = before;
             return FETCH_NEXT_OTHER;
         }
@@ -378,11 +424,23 @@ enum fetch_next fetch_next(struct fetch *f, struct part *p, struct buf *ret_msg,
 
 /* --- life ------------------------------------------------------------------------------------------------------------------------------- */
 
-/* Who asks, and what the query carries along; room for the offset of a partition. */
+/* The preference as a duration in the arena. False: it is used up. */
+static bool make_preference(struct fetch *f, struct ctx *ctx)
+{
+    char text[32];
+    int64_t ms = f->q->cfg->prefer_owners_within;
+    if (ms <= 0)
+        return true;
+    snprintf(text, sizeof(text), "%lldms", (long long)ms);
+    f->prefer = arena_dup(ctx->arena, slice_of(text));
+    return f->prefer.p;
+}
+
+/* Who asks, and what the query carries along; room for what only some requests say (attempt.c). */
 static bool make_metadata(struct fetch *f, struct ctx *ctx)
 {
-    f->metadata = ARENA_ARRAY(ctx->arena, struct rpc_kv, ctx->n_tags + 3);
-    if (!f->metadata)
+    f->metadata = ARENA_ARRAY(ctx->arena, struct rpc_kv, ctx->n_tags + 4);
+    if (!f->metadata || !make_preference(f, ctx))
         return false;
     f->metadata[f->n_metadata++] = (struct rpc_kv){SL("x-scope-orgid"), ctx->tenant};
     /* Mimir's ingesters answer in full only when they know that nobody else is asked. */

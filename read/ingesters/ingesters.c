@@ -42,6 +42,7 @@ static struct rpc_client_config client_config(const struct ingesters_config *cfg
         .connect_timeout_ms = cfg->client_connect_timeout,
         .backoff_min_ms = cfg->client_backoff_base_delay,
         .backoff_max_ms = cfg->client_backoff_max_delay,
+        .compression = cfg->client_compression,
         .cluster_label = cfg->client_cluster_label,
         .tls = cfg->tls,
     };

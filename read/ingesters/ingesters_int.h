@@ -72,6 +72,8 @@ struct owner {
     uint8_t rank;            /* lower ones are asked first */
     uint8_t tries;
     bool unavailable; /* its last try ended so: worth another one when all others have failed */
+    bool lagging;     /* it was asked, and would rather not answer, being this far behind: it is asked again when nobody better is left */
+    int64_t behind_ms;
 };
 
 /* One partition of a call. */
@@ -82,7 +84,7 @@ struct part {
     struct attempt *running;  /* not yet complete */
     struct attempt *answered; /* the one that counts, NULL as long as there is none; of a select the chunks may still be coming */
     int64_t heard_ms;         /* when one of them last said something, or was asked */
-    bool dispensable;         /* nobody to ask is no error: is_past in ingesters.c */
+    bool dispensable;         /* nobody to ask is no error: is_dispensable in ingesters.c */
     bool left_out;            /* dispensable, and nobody could be asked: goes when the others have answered */
     struct err why;           /* of the last failure */
 };
@@ -162,6 +164,7 @@ struct attempt {
     struct rpc_stream *stream; /* the same */
     int64_t began_ns;
     bool counted; /* its duration, in the metrics */
+    bool anyway;  /* asked however far behind it is */
     /* What it answered, in the ctx's arena. */
     struct listing listing; /* select */
     uint64_t next_index;    /* select: the least number that the next series with chunks may have */
@@ -202,6 +205,7 @@ struct fetch {
     struct rpc_kv *metadata; /* arena */
     size_t n_metadata;
     struct slice offsets; /* of a strong read, or empty */
+    struct slice prefer;  /* how far behind an owner may be that is asked first, or empty: it does not matter */
     struct arena scratch; /* of decoding a message */
     struct entry_table table; /* select */
     int64_t began_ns;
@@ -234,8 +238,12 @@ enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err 
 
 /* --- attempt.c ------------------------------------------------------------------------------------------------------------------ */
 
-/* One of the part's running ones, of an owner of this process until it is sent. */
+/* One of the part's running ones, of an owner of this process until it is sent. An owner that lagged is asked anyway now. */
 struct attempt *attempt_new(struct part *p, struct owner *o);
+/* Other owners of the part are to be preferred if this one lags. */
+bool attempt_prefers(const struct fetch *f, const struct attempt *a);
+/* It has not failed, but is not needed: the owner may be asked again as if it had not been. */
+void attempt_forgive(struct attempt *a);
 /* The part's running ones are without it from here on. */
 void attempt_take_off(struct attempt *a);
 /* To the owner's process; does not wait. */

@@ -20,7 +20,7 @@ static void fuzz_count(struct rpc_request *req, void *arg)
     rpc_finish(req, RPC_OK, SL(""), SL(""));
 }
 
-static const struct rpc_method methods[] = {{"/t/E", echo}, {"/t/C", fuzz_count}, {"/t/R", refuse}, {"/t/M", tenant}};
+static const struct rpc_method methods[] = {{"/t/E", echo, false}, {"/t/C", fuzz_count, true}, {"/t/R", refuse, false}, {"/t/M", tenant, false}};
 
 static struct flag_set *flags;
 static struct rpc_config cfg;

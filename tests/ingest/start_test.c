@@ -358,15 +358,15 @@ Test(start, fetches_that_fail_are_counted_and_tried_again)
     world_start(w);
     world_push(w, "t", "a", T0, 1);
     world_ask(w, "t");
-    EVENTUALLY(ingester_delay_ms(w->ing) == 0);
+    EVENTUALLY(ingester_delay_ms(w->ing) < 300);
     atomic_store(&shaky.failing_fetches, 3);
     EVENTUALLY(atomic_load(&shaky.failing_fetches) < 3);
     world_push(w, "t", "a", T0 + 1, 2);
-    EVENTUALLY(ingester_delay_ms(w->ing) > 0);
+    EVENTUALLY(ingester_delay_ms(w->ing) > 500);
     cr_expect(ingester_ready(w->ing, &err), "whoever asks gets what is here");
     cr_expect_str_eq(world_ask(w, "t"), "a: 0=1 1=2\n");
     cr_expect_eq(metric_value(metric_single(ingest_metrics[READER_FETCH_ERRORS])), 3);
-    EVENTUALLY(ingester_delay_ms(w->ing) == 0);
+    EVENTUALLY(ingester_delay_ms(w->ing) < 300);
     world_free(w);
 }
 

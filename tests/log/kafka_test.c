@@ -9,6 +9,7 @@
 #include <snappy-c.h>
 #include <time.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "tests/log/plog_util.h"
 
@@ -147,6 +148,34 @@ Test(kafka, batches_are_bounded_and_any_offset_may_be_fetched_again)
     must_fetch(2, MIB, &b);
     cr_expect_eq(b.records[0].offset, 2);
     plog_batch_release(&b);
+}
+
+/* Fetches at offset 1, where nothing is; until what is there is known to be complete as of then, or for so long. */
+static int64_t complete_from(int64_t then_ms, int64_t for_ms)
+{
+    int64_t newest_ms = 0;
+    for (int64_t until_ms = clock_mono_ms() + for_ms; newest_ms < then_ms && clock_mono_ms() < until_ms;) {
+        struct plog_batch b;
+        cr_assert(plog_fetch(plog, 1, 1, MIB, 50, &b, NULL));
+        cr_expect(b.n == 0 && b.complete_ms <= clock_mono_ms());
+        newest_ms = MAX(newest_ms, b.complete_ms);
+        plog_batch_release(&b);
+    }
+    return newest_ms;
+}
+
+Test(kafka, a_broker_that_does_not_answer_says_nothing_of_its_end)
+{
+    struct plog_record r = record("x");
+    must_produce(&r, 1);
+    int64_t now_ms = clock_mono_ms();
+    cr_expect_geq(complete_from(now_ms, 10000), now_ms);
+    rd_kafka_mock_broker_set_rtt(cluster, 1, 2500);
+    usleep(600000); /* what was asked before is answered */
+    now_ms = clock_mono_ms();
+    cr_expect_lt(complete_from(now_ms, 1200), now_ms);
+    rd_kafka_mock_broker_set_rtt(cluster, 1, 0);
+    cr_expect_geq(complete_from(now_ms, 20000), now_ms);
 }
 
 Test(kafka, a_fetch_waits_at_the_end_and_fails_beyond_it)

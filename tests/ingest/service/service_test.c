@@ -248,13 +248,36 @@ Test(ingest_service, an_ingester_further_behind_than_a_read_allows_refuses_it)
     /* What the consumer has noted is made an hour old; its next fetch may correct that before the read looks. */
     for (int i = 0; i < 1000 && !refused; i++) {
         atomic_store(&rig->w->ing->newest_ms, clock_wall_ms() - HOUR_MS);
-        atomic_store(&rig->w->ing->current_ms, clock_mono_ms() - HOUR_MS);
-        atomic_store(&rig->w->ing->at_end, false);
+        atomic_store(&rig->w->ing->complete_ms, clock_mono_ms() - HOUR_MS);
         refused = !select_with(tags, 2, &err);
     }
     cr_assert(refused);
     cr_expect_eq(err.code, ERR_UNAVAILABLE);
     cr_expect(strstr(err.text, "more than the 30000 ms that the read allows"), "%s", err.text);
+}
+
+Test(ingest_service, an_owner_that_lags_says_so_when_others_are_preferred)
+{
+    service_rig_start(rig);
+    struct err err = ERR_NONE;
+    struct ctx_tag tags[] = {tag(READ_PREFER_DELAY_TAG, "30s")};
+    struct rpc_kv metadata[] = {{SL("x-scope-orgid"), SL("t")}, {SL(READ_PREFER_DELAY_TAG), SL("30s")}};
+    struct service_answer answer = {0};
+    bool refused = false;
+    int64_t behind_ms = 0;
+    for (int i = 0; i < 1000 && !(refused && answer.code); i++) {
+        atomic_store(&rig->w->ing->newest_ms, clock_wall_ms() - HOUR_MS);
+        atomic_store(&rig->w->ing->complete_ms, clock_mono_ms() - HOUR_MS);
+        refused = refused || !select_with(tags, 1, &err);
+        answer = service_rig_call(rig, INGESTER_LABEL_NAMES, SL(""), metadata, 2);
+    }
+    cr_assert(refused && answer.code);
+    cr_expect_eq(err.code, ERR_LAGGING, "%s", err.text);
+    cr_expect(read_lag_parse(slice_of(err.text), &behind_ms) && behind_ms >= HOUR_MS, "%s", err.text);
+    cr_expect_eq(answer.code, RPC_FAILED_PRECONDITION, "%s", answer.text);
+    cr_expect(read_lag_parse(slice_of(answer.text), &behind_ms) && behind_ms >= HOUR_MS, "%s", answer.text);
+    usleep(400000);
+    cr_expect(select_with(tags, 1, &err), "%s", err.text);
 }
 
 /* --- what is sent --- */

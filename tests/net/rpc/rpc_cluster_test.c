@@ -26,7 +26,6 @@ static void begin(struct cluster_rig *r)
     r->rpc.server = rpc_server_new(&r->rpc.cfg);
     rpc_server_set_common(r->rpc.server, &r->common);
     rpc_server_add(r->rpc.server, test_methods, ARRAY_LEN(test_methods), &r->rpc.seen);
-    rpc_server_mark_stream(r->rpc.server, "/test.Test/Count");
     cr_assert(rpc_server_start(r->rpc.server, &err), "%s", err.text);
     snprintf(r->rpc.address, sizeof r->rpc.address, "127.0.0.1:%d", rpc_server_port(r->rpc.server));
     r->rpc.clients = rpc_clients_new(&r->rpc.client_cfg);

@@ -119,9 +119,14 @@ static void later(struct rpc_request *req, void *arg)
 }
 
 static const struct rpc_method test_methods[] = {
-    {"/test.Test/Echo", echo},     {"/test.Test/Count", count},   {"/test.Test/Hang", hang},
-    {"/test.Test/Nap", nap},       {"/test.Test/Refuse", refuse}, {"/test.Test/Http", http_status},
-    {"/test.Test/Tenant", tenant}, {"/test.Test/Later", later},
+    {"/test.Test/Echo", echo, false},
+    {"/test.Test/Count", count, true},
+    {"/test.Test/Hang", hang, false},
+    {"/test.Test/Nap", nap, false},
+    {"/test.Test/Refuse", refuse, false},
+    {"/test.Test/Http", http_status, false},
+    {"/test.Test/Tenant", tenant, false},
+    {"/test.Test/Later", later, false},
 };
 
 struct rpc_rig {

@@ -35,11 +35,12 @@ struct fake {
     /* How it behaves; any thread. */
     atomic_int delay_ms;     /* before the answer */
     atomic_int fail_code;    /* instead of an answer */
+    atomic_int behind_ms;    /* how far it lags */
     atomic_int break_after;  /* the stream fails after so many messages; -1: never */
     atomic_int stall_after;  /* ... says no more until it is canceled */
     atomic_bool short_answer; /* the last series' chunks are left out */
     /* What was seen. */
-    atomic_int requests, canceled, finished;
+    atomic_int requests, canceled, finished, lagged;
     pthread_mutex_t lock;
     char metadata[256]; /* guarded by lock: tenant|only replica|level|offsets|cluster of the last request */
     int64_t left_ms;    /* guarded by lock: its deadline */
@@ -107,6 +108,28 @@ static bool fake_sleep(struct fake *f, struct rpc_request *req, int ms)
     return true;
 }
 
+/* As ingest/service has it. */
+static bool fake_is_fresh(struct fake *f, struct rpc_request *req)
+{
+    struct ctx_tag tags[] = {{SL(READ_MAX_DELAY_TAG), rpc_metadata(req, READ_MAX_DELAY_TAG)},
+                             {SL(READ_PREFER_DELAY_TAG), rpc_metadata(req, READ_PREFER_DELAY_TAG)}};
+    struct ctx ctx = {.tags = tags, .n_tags = 2};
+    struct read_wish wish = read_wish_of(&ctx, 0);
+    struct err err = ERR_NONE;
+    int behind_ms = atomic_load(&f->behind_ms);
+    if (wish.prefer_delay_ms && behind_ms > wish.prefer_delay_ms) {
+        read_lag_err(behind_ms, &err);
+        rpc_finish(req, RPC_FAILED_PRECONDITION, slice_of(err.text), SL(""));
+        atomic_fetch_add(&f->lagged, 1);
+        return false;
+    }
+    if (wish.max_delay_ms && behind_ms > wish.max_delay_ms) {
+        rpc_finish(req, RPC_UNAVAILABLE, SL("too far behind"), SL(""));
+        return false;
+    }
+    return true;
+}
+
 /* What is common to all methods. False: it is finished. */
 static bool fake_begin(struct fake *f, struct rpc_request *req)
 {
@@ -114,9 +137,11 @@ static bool fake_begin(struct fake *f, struct rpc_request *req)
     if (!fake_sleep(f, req, atomic_load(&f->delay_ms)))
         return false;
     int code = atomic_load(&f->fail_code);
-    if (code)
+    if (code) {
         rpc_finish(req, code, SL("made up"), SL(""));
-    return code == 0;
+        return false;
+    }
+    return fake_is_fresh(f, req);
 }
 
 static bool fake_send(struct fake *f, struct rpc_request *req, struct buf *msg, int *n_sent)
@@ -274,8 +299,12 @@ static void fake_exemplars(struct rpc_request *req, void *arg)
 }
 
 static const struct rpc_method fake_methods[] = {
-    {INGESTER_QUERY_STREAM, fake_query_stream}, {INGESTER_METRICS_FOR_MATCHERS, fake_metrics}, {INGESTER_LABEL_VALUES, fake_values},
-    {INGESTER_LABEL_NAMES, fake_names},         {INGESTER_METRICS_METADATA, fake_metadata},    {INGESTER_QUERY_EXEMPLARS, fake_exemplars},
+    {INGESTER_QUERY_STREAM, fake_query_stream, true},
+    {INGESTER_METRICS_FOR_MATCHERS, fake_metrics, false},
+    {INGESTER_LABEL_VALUES, fake_values, false},
+    {INGESTER_LABEL_NAMES, fake_names, false},
+    {INGESTER_METRICS_METADATA, fake_metadata, false},
+    {INGESTER_QUERY_EXEMPLARS, fake_exemplars, false},
 };
 
 /* --- the rig --------------------------------------------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@ struct store {
     struct err fails;
     int fails_after; /* calls on a set; -1: at the select */
     int selects, open;
+    int behind_ms; /* how far it lags */
 };
 
 struct store_set {
@@ -54,9 +55,13 @@ static const struct series_set_ops store_set_ops = {store_next, store_release};
 static struct series_set *store_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     struct store *store = CONTAINER_OF(q, struct store, base);
-    (void)ctx;
     (void)p;
     store->selects++;
+    struct read_wish wish = read_wish_of(ctx, 0);
+    if (wish.prefer_delay_ms && store->behind_ms > wish.prefer_delay_ms) {
+        read_lag_err(store->behind_ms, err);
+        return NULL;
+    }
     if (store->fails.code != ERR_OK && store->fails_after < 0) {
         err_set(err, store->fails.code, "%s", store->fails.text);
         return NULL;
@@ -107,6 +112,23 @@ Test(ingesters_local, the_only_partition_is_passed_through)
     struct read_result *got = rig_read(&rig);
     cr_expect(!got->ok && rig.err.code == ERR_UNAVAILABLE);
     free(got);
+}
+
+Test(ingesters_local, one_that_lags_leaves_the_answer_to_others)
+{
+    make_local(&stores[0], rig_add(&rig, "a", 0, 0, 5));
+    struct fake *other = rig_add(&rig, "b", 0, 0, 5);
+    rig_start(&rig);
+    stores[0].behind_ms = 5000;
+    EXPECT_ALL(5, 4);
+    cr_expect_eq(stores[0].selects, 1);
+    cr_expect_eq(atomic_load(&other->requests), 1);
+    atomic_store(&other->behind_ms, 6000);
+    EXPECT_ALL(5, 4);
+    cr_expect_eq(stores[0].selects, 3);
+    fake_stop(other);
+    EXPECT_ALL(5, 4);
+    cr_expect_eq(stores[0].selects, 5);
 }
 
 Test(ingesters_local, local_partitions_share_series)
