@@ -50,16 +50,19 @@ struct block_meta {
     size_t n_hints;
     bool deletable, failed;
     bool out_of_order; /* the JSON's own field */
-    bool has_thanos;   /* absent in Prometheus's blocks */
+    bool has_thanos;   /* absent in local blocks, whose meta.json ends without a newline */
     const struct block_label *labels; /* by name */
     size_t n_labels;
+    bool labels_null;      /* there are none, and they are written as null, as the block-builder does; else as {} */
     int64_t resolution_ms; /* thanos.downsample.resolution */
     struct slice source;   /* "receive", "compactor", "upload" */
     const struct block_file *files;
     size_t n_files;
 };
 
+/* ERR_CORRUPT on what is no meta.json of version 1 with a ULID and times in order; ERR_NO_MEMORY when the arena is used up. */
 bool block_meta_decode(struct slice json, struct arena *arena, struct block_meta *ret, struct err *err);
+/* Mimir's bytes; `out` says when it failed. thanos.segment_files is made from the files below chunks/. */
 void block_meta_encode(const struct block_meta *m, struct buf *out);
 bool block_meta_is_out_of_order(const struct block_meta *m); /* by its hint */
 struct slice block_meta_label(const struct block_meta *m, struct slice name); /* p == NULL: it has none */
