@@ -82,9 +82,11 @@ static void *caller(void *arg)
     return NULL;
 }
 
-/* One zone at a time is in trouble, so that every partition has an owner that answers. */
+/* One zone at a time is in trouble, so that every partition has an owner that answers. Any may lag, in both. */
 static void trouble(struct stress *s, unsigned *seed, bool zone)
 {
+    for (size_t i = 0; i < s->rig.n; i++)
+        atomic_store(&s->rig.fakes[i].behind_ms, rand_r(seed) % 3 * 3000);
     for (size_t i = zone; i < s->rig.n; i += 2) {
         struct fake *f = &s->rig.fakes[i];
         switch (rand_r(seed) % 6) {
