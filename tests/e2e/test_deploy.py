@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import yaml
@@ -109,8 +110,10 @@ def get(port, path):
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
             return answer.status, answer.read().decode()
-    except OSError:
-        return 0, ""
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+    except OSError as e:
+        return 0, repr(e)
 
 
 def test_the_local_cluster(tmp_path):
@@ -138,7 +141,8 @@ def test_the_local_cluster(tmp_path):
         assert len(pid) == 1
         os.kill(int(pid[0]), signal.SIGKILL)
         wait_until("word of it", 10, lambda: "ingester-zone-a-0 has ended" in script.output())
-        assert '"100"' in get(port, f"/prometheus/api/v1/query?query=count(m)&time={now_ms / 1000}")[1]
+        answer = get(port, f"/prometheus/api/v1/query?query=count(m)&time={now_ms / 1000}")
+        assert '"100"' in answer[1], answer
         wait_until("its return", 60, lambda: get(names["ingester-zone-a-0"], "/ready")[0] == 200)
     finally:
         script.stop(120)
