@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "read/promql/engine.h"
 
@@ -109,6 +110,48 @@ Test(limits, memory_past_the_budget_is_an_error_that_names_the_flag)
     cr_assert_eq(code, ERR_MAX_QUERY_MEMORY);
     cr_assert(strstr(why, "consumed by a single query (limit: 2097152 bytes) (err-mimir-max-estimated-memory-consumption-per-query). Consider"),
               "%s", why);
+}
+
+/* "(" a " or " b ")", as deep as needed: 2^depth selectors. */
+static void put_or_tree(struct buf *out, int depth)
+{
+    if (depth == 0) {
+        buf_puts(out, "m");
+        return;
+    }
+    buf_puts(out, "(");
+    put_or_tree(out, depth - 1);
+    buf_puts(out, " or ");
+    put_or_tree(out, depth - 1);
+    buf_puts(out, ")");
+}
+
+Test(limits, operators_that_have_ended_hold_no_memory)
+{
+    struct engine_config cfg = open_config;
+    struct ctx ctx = {0};
+    enum err_code code;
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    put_or_tree(&text, 10);
+    cfg.max_memory_bytes = 8 << 20; /* the buffers of 1,024 selectors at a time would be 30 MB */
+    const char *why = run(buf_cstr(&text), &cfg, 0, 15000, &ctx, &code);
+    cr_assert_eq(code, ERR_OK, "%s", why);
+    buf_release(&text);
+}
+
+Test(limits, the_tree_counts_as_memory_of_the_query)
+{
+    struct engine_config cfg = open_config;
+    struct ctx ctx = {0};
+    enum err_code code;
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    put_or_tree(&text, 10);
+    cfg.max_memory_bytes = 256 << 10;
+    run(buf_cstr(&text), &cfg, 0, 15000, &ctx, &code);
+    cr_assert_eq(code, ERR_MAX_QUERY_MEMORY);
+    buf_release(&text);
 }
 
 Test(limits, samples_in_memory)
