@@ -162,9 +162,13 @@ static void slide_rate(const struct sweep *s, struct column *out)
             continue;
         rate_factors_for(&f, w.t[w.lo] - (w.end - w.range), w.t[w.hi - 1] - w.t[w.lo], w.end - w.t[w.hi - 1], w.hi - w.lo);
         double delta = v[w.hi - 1] - v[w.lo];
-        if (resets)
-            for (size_t j = resets[w.lo + 1]; j < w.hi; j = resets[j + 1])
+        if (resets) {
+            size_t n_resets = 0;
+            for (size_t j = resets[w.lo + 1]; j < w.hi; j = resets[j + 1], n_resets++)
                 delta += v[j - 1];
+            if (!env_work(r->op.env, n_resets))
+                return; /* the operator looks at the deadline after each series, and fails */
+        }
         out->v[i] = rate_of(&f, v[w.lo], delta);
         size_t more = w.step == 0 ? 0 : windows_alike(&w, &stretch, n - i - 1, resets ? resets[w.lo + 1] : w.n);
         set_bits(out->present, i, 1 + more);
