@@ -8,11 +8,13 @@
  *   1. put is atomic: a reader sees the whole new object, the old one, or none; when put returns true it is durable.
  *   2. get gives exactly the bytes of the range or fails: a body that is cut short is an error, never a short answer.
  *   3. An object is seen by get as soon as put has returned. Lists may be stale on some stores: nothing may depend on their freshness.
- *   4. Errors that may go away (timeouts, 429, 5xx, connections) are tried again within the store, with back-off, as long as ctx allows. What is
- *      returned: ERR_NOT_FOUND, ERR_TIMEOUT, ERR_CANCELED, ERR_UNAVAILABLE (tried, did not go away), ERR_PERMISSION or ERR_IO. Each names the operation
- *      and the object.
+ *   4. Errors that may go away (timeouts, 429, 5xx, connections) are tried again within the store, ten times with back-off (some 15 s), as long as ctx
+ *      allows. What is returned: ERR_NOT_FOUND, ERR_TIMEOUT, ERR_CANCELED, ERR_UNAVAILABLE (tried, did not go away), ERR_PERMISSION, ERR_OUT_OF_RANGE,
+ *      ERR_TOO_LARGE (more than out holds), ERR_NO_SPACE, ERR_BAD_DATA (a name that cannot be) or ERR_IO. Each names the operation and the object.
+ *      A bucket that does not exist is ERR_IO: ERR_NOT_FOUND always means that there is no such object.
+ *   5. A call returns within 100 ms of its ctx's end (a filesystem's: unless the disk itself hangs). Whether a put or removal that failed was done is open.
  *
- * Calls block. Any thread; calls do not wait for each other.
+ * Calls block. Any thread; calls do not wait for each other, but for a connection when all that a store may have are in use.
  */
 #pragma once
 
@@ -26,6 +28,13 @@
 #include "base/flags.h"
 #include "base/slice.h"
 
+/* One bucket's flags. A room that has a bucket makes a table of them under its own names, as with ring/kv_flags.def (ring/config.h shows how). */
+struct objstore_config {
+#define FLAG FLAG_FIELD
+#include "storage/objstore/objstore_flags.def"
+#undef FLAG
+};
+
 struct objstore_attributes {
     uint64_t size;
     int64_t modified_ms; /* wall clock of the store */
@@ -38,6 +47,7 @@ struct objstore;
 
 struct objstore_ops {
     const char *name; /* "filesystem", "s3" */
+    bool is_view;     /* hands all on to another store's door, which tries again */
     bool (*get)(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err);
     bool (*attributes)(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err);
     bool (*put)(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err);
@@ -53,7 +63,10 @@ struct objstore {
 
 #define OBJSTORE_ALL UINT64_MAX
 
-/* Appends [offset, offset + n) to out; n == OBJSTORE_ALL: to the end. A range beyond the end is ERR_OUT_OF_RANGE. out's own bound applies. */
+/*
+ * Appends [offset, offset + n) to out; n == OBJSTORE_ALL: to the end, which may be at offset. A range that reaches beyond the end is ERR_OUT_OF_RANGE. out's own
+ * bound applies. Where it fails out is as before.
+ */
 bool objstore_get(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err);
 bool objstore_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err);
 bool objstore_put(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err);
@@ -65,7 +78,10 @@ bool objstore_remove(struct objstore *s, const struct ctx *ctx, struct slice nam
 bool objstore_list(struct objstore *s, const struct ctx *ctx, struct slice prefix, bool delimited, objstore_list_fn *fn, void *arg, struct err *err);
 void objstore_free(struct objstore *s); /* NULL is fine */
 
-/* -<PREFIX>backend, .filesystem.dir, .s3.*, .storage-prefix: rows in storage/objstore/objstore_flags.def, included with OBJSTORE_FLAG and OBJSTORE_YAML. */
-struct objstore_config;
-/* default_dir: of the filesystem when no flag says one. ERR_CONFIG names the flag. */
+/*
+ * The store that the flags name, as one bucket with the prefix put before each name. flag_prefix: what the flags start with, "blocks-storage.". default_dir: of
+ * the filesystem when no flag says one; made if need be. ERR_CONFIG names the flag. No server is connected yet. Strings are copied.
+ */
 struct objstore *objstore_open(const struct objstore_config *cfg, const char *flag_prefix, const char *default_dir, struct err *err);
+/* The same bucket and connections for one component, "compactor" and the like: label of the metrics ("" from objstore_open). To be freed before s. */
+struct objstore *objstore_as(struct objstore *s, const char *component);
