@@ -1,9 +1,10 @@
 /*
  * A TSDB block: a folder <ULID>/ of chunks/000001..., index, meta.json, tombstones, byte-compatible with Prometheus and Mimir (docs/formats.md 6).
  *
- * Writing streams: symbols first, then series in the order of their labels, each with its chunks; memory is the symbols, 8 bytes a series,
- * 4 bytes a label of a series and a bounded buffer (README.md). Nothing is visible before block_writer_finish has synced everything and renamed the folder; a writer that is dropped leaves nothing behind.
- * Reading maps the files and checks every checksum and every bound before it believes a byte: a damaged file is ERR_CORRUPT that names file and offset.
+ * Writing streams: symbols first, then series in the order of their labels, each with its chunks; memory is the symbols, 8 bytes a series, 4 bytes a
+ * label of a series and a bounded buffer (README.md). Nothing is visible before block_writer_finish has synced everything and renamed the folder; a
+ * writer that is dropped leaves nothing behind. Reading maps the files and checks every checksum and every bound before it believes a byte: a damaged
+ * file is ERR_CORRUPT that names file and offset.
  *
  * A reader may be used by any number of threads; a writer and an iterator by one.
  */
@@ -47,15 +48,15 @@ bool block_remove_unfinished(const char *dir, struct err *err);
 struct block;
 
 /*
- * Maps the folder; nobody may change its files while they are mapped (removing them is fine). Checks meta.json, TOC, symbols, postings table; series, postings and chunks are checked when they are read. A block with
- * tombstones in it (samples that Prometheus was told to delete) is ERR_BAD_DATA.
+ * Maps the folder; nobody may change its files while they are mapped (removing them is fine). Checks meta.json, TOC, symbols, postings table; series,
+ * postings and chunks are checked when they are read. A block with tombstones in it (samples that Prometheus was told to delete) is ERR_BAD_DATA.
  */
 struct block *block_open(const char *dir, struct err *err);
 void block_close(struct block *b); /* NULL is fine */
 const struct block_meta *block_meta_of(const struct block *b);
 /*
- * Everything read once: every checksum, every order, every reference, and the counts and times of meta.json; the first fault. Chunks of a series that overlap are a fault
- * here, though every reader copes with them.
+ * Everything read once: every checksum, every order, every reference, and the counts and times of meta.json; the first fault. Chunks of a series that
+ * overlap are a fault here, though every reader copes with them.
  */
 bool block_verify(struct block *b, struct err *err);
 

@@ -1,8 +1,8 @@
 /*
  * Postings, their offset table and the TOC, made from what the series left behind: for each series its reference and its pairs.
  *
- * The lists are filled in rounds: as many of them as the buffer holds, by one pass over all series. With 10 labels a series the default buffer takes 1.6 million
- * series in one round.
+ * The lists are filled in rounds: as many of them as the buffer holds, by one pass over all series. With 10 labels a series the default buffer takes 1.6
+ * million series in one round.
  */
 #include "storage/block/index_writer_postings_int.h"
 

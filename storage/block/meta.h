@@ -1,6 +1,6 @@
 /*
- * meta.json of a block (docs/formats.md 6.2): read from Prometheus, Thanos or Mimir, written as Mimir writes it. Strings and arrays of a decoded meta lie in the
- * arena given. Fields that are not known are passed over.
+ * meta.json of a block (docs/formats.md 6.2): read from Prometheus, Thanos or Mimir, written as Mimir writes it. Strings and arrays of a decoded meta
+ * lie in the arena given. Fields that are not known are passed over.
  */
 #pragma once
 

@@ -1,4 +1,7 @@
 /* Writing and reading blocks: what is asked for comes back, what is wrong is refused, nothing half-made is seen. */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "storage/block/writer_int.h"
 #include "tests/storage/block/block_util.h"
 
@@ -32,9 +35,8 @@ static const char *instances(struct block *b, const struct matcher *ms, size_t n
 {
     struct ctx ctx = test_ctx();
     struct err err = ERR_NONE;
-    struct select_params p = {.min_t = 0, .max_t = 1, .matchers = ms, .n_matchers = n_ms, .no_chunks = true};
-    struct series_set *set = block_select(b, &ctx, &(struct select_params){.min_t = INT64_MIN, .max_t = INT64_MAX, .matchers = p.matchers,
-                                                                             .n_matchers = n_ms, .no_chunks = true}, &err);
+    struct select_params p = {.min_t = INT64_MIN, .max_t = INT64_MAX, .matchers = ms, .n_matchers = n_ms, .no_chunks = true};
+    struct series_set *set = block_select(b, &ctx, &p, &err);
     struct series s;
     size_t n;
     char *out = arena_printf(&arena, "%s", "");
@@ -275,12 +277,34 @@ Test(block_writer, what_no_block_may_have_is_refused, .init = setup, .fini = tea
     expect_refused(labels_of("a=2,b=2"), overlap, 2, "not after");
 }
 
-Test(block_writer, a_disk_that_is_full_is_an_error_and_leaves_nothing, .init = setup, .fini = teardown)
+Test(block_writer, a_folder_that_is_missing_is_an_error, .init = setup, .fini = teardown)
 {
     struct err err = ERR_NONE;
     struct block_meta meta = meta_of_times(TIMES);
     cr_expect_null(block_writer_new(path_of(folder, "missing"), &meta, NULL, 0, &err));
     cr_expect(err.code == ERR_IO && strstr(err.text, "missing"), "%s", err.text);
+}
+
+/* A limit on the size of files stands for a full disk: the first n bytes of index or chunks can be written, the next cannot. */
+Test(block_writer, that_cannot_write_says_so_and_leaves_nothing, .init = setup, .fini = teardown)
+{
+    struct series *s;
+    size_t n = make_series(&s);
+    signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t bytes = 0; bytes < 1200; bytes += 100) {
+        struct err err = ERR_NONE;
+        struct block_meta meta = meta_of_times(TIMES);
+        struct block_writer *w = writer_for(s, n, &meta);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY});
+        bool good = true;
+        for (size_t i = 0; good && i < n; i++)
+            good = block_writer_add(w, &s[i].labels, s[i].chunks, s[i].n_chunks, &err);
+        good = good && block_writer_finish(w, &arena, NULL, &err);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY});
+        cr_expect(!good && err.code == ERR_IO && strstr(err.text, "writing"), "%d bytes: %s", (int)bytes, err.text);
+        block_writer_free(w);
+        cr_expect_eq(n_entries(folder), 0);
+    }
 }
 
 Test(block_writer, small_segments_and_rounds_of_postings_give_the_same_block, .init = setup, .fini = teardown)
