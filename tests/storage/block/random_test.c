@@ -191,3 +191,36 @@ Test(block_random, promtool_reads_histograms_and_many_segments, .init = setup, .
     struct slice analysis = run(arena_printf(&arena, "promtool tsdb analyze %s 2>&1", folder));
     cr_expect(strstr(analysis.p, arena_printf(&arena, "Series: %zu\n", n)), "%.*s", SL_FMT(analysis));
 }
+
+static size_t n_made;
+
+static void verify_made(const char *dir)
+{
+    struct err err = ERR_NONE;
+    struct block *b = open_block(dir);
+    struct buf text = {0};
+    struct select_params p = EVERYTHING;
+    cr_expect(block_verify(b, &err), "%s: %s", dir, err.text);
+    cr_expect(select_text(b, &p, &text, &err), "%s", err.text);
+    cr_expect(strstr(buf_cstr(&text), "{__name__=\"made\", i=\"3\"} "), "%s", buf_cstr(&text));
+    n_made += block_meta_of(b)->stats.samples;
+    buf_release(&text);
+    block_close(b);
+}
+
+/* Debian's Prometheus still writes label indices, and no out_of_order and thanos in meta.json. */
+Test(block_random, blocks_that_prometheus_made_are_read, .init = setup, .fini = teardown)
+{
+    if (system("command -v promtool >/dev/null") != 0)
+        cr_skip_test("no promtool");
+    struct buf text = {0};
+    for (int i = 0; i < 5; i++)
+        for (int t = 0; t < 300; t++)
+            buf_printf(&text, "made{i=\"%d\"} %d %d\n", i, t * i, 1763596800 + 60 * t);
+    buf_puts(&text, "# EOF\n");
+    write_file(path_of(folder, "text"), buf_slice(&text));
+    buf_release(&text);
+    run(arena_printf(&arena, "promtool tsdb create-blocks-from openmetrics %s/text %s/data 2>&1", folder, folder));
+    cr_expect_geq(each_block(path_of(folder, "data"), verify_made), 2);
+    cr_expect_eq(n_made, 1500);
+}
