@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/select.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -53,6 +54,13 @@ struct call {
     uint64_t offset;   /* of the file: what was sent */
     struct s3_page *page;
 };
+
+/* libs3 dates and signs its requests with gmtime, whose answer all threads share; this one is taken before libc's. */
+struct tm *gmtime(const time_t *t)
+{
+    static _Thread_local struct tm tm;
+    return gmtime_r(t, &tm);
+}
 
 static struct v2 *v2_of(struct objstore *s)
 {

@@ -1,45 +1,12 @@
 /* The store on an S3 server, beside a server of our own that misbehaves when told to (s3_server.py). */
 #include <criterion/criterion.h>
 #include <curl/curl.h>
-#include <signal.h>
-#include <sys/wait.h>
 
 #include "base/logger.h"
 
 #define CLAIM(cond, ...) cr_assert(cond, __VA_ARGS__)
 #include "suite.h"
-
-struct server {
-    pid_t pid;
-    int port;
-    char endpoint[64];
-    const char *scheme;
-};
-
-static struct server server_start(const char *certificate, const char *key)
-{
-    struct server s = {.scheme = certificate ? "https" : "http"};
-    int out[2];
-    cr_assert(pipe(out) == 0);
-    s.pid = fork();
-    if (s.pid == 0) {
-        dup2(out[1], 1);
-        execl("/usr/bin/python3", "python3", TEST_SOURCE_DIR "/tests/storage/objstore/s3_server.py", certificate, key, NULL);
-        _exit(127);
-    }
-    close(out[1]);
-    FILE *f = fdopen(out[0], "r");
-    cr_assert(fscanf(f, "%d", &s.port) == 1);
-    fclose(f);
-    snprintf(s.endpoint, sizeof(s.endpoint), "127.0.0.1:%d", s.port);
-    return s;
-}
-
-static void server_stop(struct server *s)
-{
-    kill(s->pid, SIGKILL);
-    waitpid(s->pid, NULL, 0);
-}
+#include "server.h"
 
 static size_t take(char *p, size_t size, size_t n, void *arg)
 {
@@ -151,6 +118,12 @@ Test(s3, keeps_every_claim_with_signature_v2, .timeout = 60)
     put(s, "a", "0123456789");
     expect(s, "a", 0, OBJSTORE_ALL, ">0123456789");
     expect(s, "a", 2, 3, ">234");
+    tell(&server, "_calm");
+    tell(&server, "_fault?kind=slow&times=1");
+    struct ctx soon = {.deadline_ms = clock_mono_ms() + 300};
+    struct err err = ERR_NONE;
+    cr_assert(!objstore_put(s, &soon, SL("a"), SL("x"), &err) && err.code == ERR_TIMEOUT, "%s", err.text);
+    cr_assert(clock_mono_ms() - soon.deadline_ms < 100, "%lld ms late", (long long)(clock_mono_ms() - soon.deadline_ms));
     objstore_free(s);
     server_stop(&server);
 }
