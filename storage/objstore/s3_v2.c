@@ -12,6 +12,7 @@
 
 #ifdef BRUNN_LIBS3
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -406,6 +407,11 @@ static void init_libs3(void)
 {
     S3Status status = S3_initialize("brunn", S3_INIT_ALL, NULL);
     ASSERT(status == S3StatusOK);
+    /* libs3 leaves libxml2 to initialise itself at the first answer, which two threads may get at once. Looked up, as only libs3 needs its headers. */
+    void (*init_xml)(void);
+    *(void **)&init_xml = dlsym(RTLD_DEFAULT, "xmlInitParser");
+    if (init_xml)
+        init_xml();
 }
 
 static bool check_config(const struct s3_config *c, const char *flag_prefix, struct err *err)
