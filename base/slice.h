@@ -54,3 +54,6 @@ static inline bool slice_has_suffix(struct slice s, struct slice suffix)
 {
     return s.n >= suffix.n && (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
+
+/* A copy with a NUL behind it, to be freed. */
+char *slice_strdup(struct slice s);

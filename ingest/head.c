@@ -119,10 +119,7 @@ struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint3
 {
     ASSERT(n_shards >= 1 && n_shards <= HEAD_MAX_SHARDS && (n_shards & (n_shards - 1)) == 0);
     struct head *h = xcalloc(1, sizeof(*h));
-    char *name = xmalloc(tenant.n + 1);
-    memcpy(name, tenant.p, tenant.n);
-    name[tenant.n] = 0;
-    h->tenant = slice_make(name, tenant.n);
+    h->tenant = slice_make(slice_strdup(tenant), tenant.n);
     h->dir = xmalloc(strlen(dir) + 1);
     strcpy(h->dir, dir);
     h->seed = seed;

@@ -172,13 +172,6 @@ struct queryable *ingester_queryable(struct ingester *ing)
 
 /* --- life cycle --- */
 
-static char *copy_text(const char *s)
-{
-    char *p = xmalloc(strlen(s) + 1);
-    strcpy(p, s);
-    return p;
-}
-
 static void cond_init_monotonic(pthread_cond_t *c)
 {
     pthread_condattr_t attr;
@@ -243,7 +236,7 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
     ing->limits = limits;
     ing->log = log;
     ing->partition = partition;
-    ing->dir = copy_text(dir);
+    ing->dir = slice_strdup(slice_of(dir));
     ing->group = group;
     ing->hash_seed = hash_seed;
     ing->totals.max_series = cfg->max_series;

@@ -171,11 +171,7 @@ struct partition_owner *partition_desc_add_owner(struct partition_desc *d, struc
     d->owners = with_room(d->owners, d->n_owners, &d->cap_owners, sizeof(*d->owners));
     memmove(&d->owners[i + 1], &d->owners[i], (d->n_owners - i) * sizeof(*d->owners));
     d->n_owners++;
-    d->owners[i] = (struct partition_owner){.id = malloc(id.n + 1)};
-    ASSERT(d->owners[i].id);
-    if (id.n)
-        memcpy(d->owners[i].id, id.p, id.n);
-    d->owners[i].id[id.n] = 0;
+    d->owners[i] = (struct partition_owner){.id = slice_strdup(id)};
     return &d->owners[i];
 }
 

@@ -36,19 +36,9 @@ void *ring_memdup(const void *p, size_t n)
     return copy;
 }
 
-static char *string_new(struct slice s)
-{
-    char *p = malloc(s.n + 1);
-    ASSERT(p);
-    if (s.n)
-        memcpy(p, s.p, s.n);
-    p[s.n] = 0;
-    return p;
-}
-
 void ring_string_set(char **field, struct slice value)
 {
-    char *fresh = string_new(value);
+    char *fresh = slice_strdup(value);
     free(*field);
     *field = fresh;
 }
@@ -56,7 +46,7 @@ void ring_string_set(char **field, struct slice value)
 void ring_instance_init(struct ring_instance *in, struct slice id)
 {
     *in = (struct ring_instance){
-        .id = string_new(id), .addr = string_new(SL("")), .zone = string_new(SL("")), .name = string_new(id)};
+        .id = slice_strdup(id), .addr = slice_strdup(SL("")), .zone = slice_strdup(SL("")), .name = slice_strdup(id)};
 }
 
 void ring_instance_release(struct ring_instance *in)
@@ -73,10 +63,10 @@ void ring_instance_release(struct ring_instance *in)
 void ring_instance_copy(struct ring_instance *to, const struct ring_instance *from)
 {
     struct ring_instance fresh = *from;
-    fresh.id = string_new(slice_of(from->id));
-    fresh.addr = string_new(slice_of(from->addr));
-    fresh.zone = string_new(slice_of(from->zone));
-    fresh.name = string_new(slice_of(from->name));
+    fresh.id = slice_strdup(slice_of(from->id));
+    fresh.addr = slice_strdup(slice_of(from->addr));
+    fresh.zone = slice_strdup(slice_of(from->zone));
+    fresh.name = slice_strdup(slice_of(from->name));
     fresh.tokens = ring_memdup(from->tokens, from->n_tokens * sizeof(*from->tokens));
     fresh.versions = ring_memdup(from->versions, from->n_versions * sizeof(*from->versions));
     ring_instance_release(to);

@@ -40,16 +40,6 @@ static struct etcd *etcd_of(struct remote *r)
     return CONTAINER_OF(r, struct etcd, remote);
 }
 
-static char *copy_slice(struct slice s)
-{
-    char *p = malloc(s.n + 1);
-    ASSERT(p);
-    if (s.n)
-        memcpy(p, s.p, s.n);
-    p[s.n] = 0;
-    return p;
-}
-
 /* --- calls ------------------------------------------------------------------------------------------------------------ */
 
 static bool set_status(const struct rpc_status *st, struct err *err)
@@ -101,7 +91,7 @@ static bool authenticate(struct etcd *e, const char *used, struct err *err)
     struct slice token;
     bool ok = call_servers(e, &args, &answer, &st) ? etcd_get_token(buf_slice(&answer), &token, err) : set_status(&st, err);
     if (ok) {
-        char *copy = copy_slice(token);
+        char *copy = slice_strdup(token);
         pthread_mutex_lock(&e->lock);
         free(e->token);
         e->token = copy;
@@ -125,7 +115,7 @@ static bool take_token(struct etcd *e, char **ret, struct err *err)
     if (none && !authenticate(e, "", err))
         return false;
     pthread_mutex_lock(&e->lock);
-    *ret = copy_slice(slice_of(e->token));
+    *ret = slice_strdup(slice_of(e->token));
     pthread_mutex_unlock(&e->lock);
     return true;
 }
@@ -356,7 +346,7 @@ static struct tls_client_config copy_tls(struct etcd *e, const struct kv_config 
     const char *all[] = {cfg->etcd_tls_cert_path,   cfg->etcd_tls_key_path,      cfg->etcd_tls_ca_path,
                          cfg->etcd_tls_server_name, cfg->etcd_tls_cipher_suites, cfg->etcd_tls_min_version};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
-        e->tls[i] = copy_slice(slice_of(all[i]));
+        e->tls[i] = slice_strdup(slice_of(all[i]));
     return (struct tls_client_config){.enabled = cfg->etcd_tls_enabled,
                                       .cert_path = e->tls[0],
                                       .key_path = e->tls[1],
@@ -394,9 +384,9 @@ struct kv *kv_etcd_new(const struct kv_config *cfg, const char *flag, struct err
     ASSERT(e);
     remote_init(&e->remote, &etcd_ops, (int)cfg->etcd_max_retries, 100);
     pthread_mutex_init(&e->lock, NULL);
-    e->username = copy_slice(slice_of(cfg->etcd_username));
-    e->password = copy_slice(slice_of(cfg->etcd_password));
-    e->token = copy_slice(SL(""));
+    e->username = slice_strdup(slice_of(cfg->etcd_username));
+    e->password = slice_strdup(slice_of(cfg->etcd_password));
+    e->token = slice_strdup(SL(""));
     if (!connect_all(e, cfg, flag, err)) {
         etcd_free(&e->remote);
         return NULL;

@@ -185,13 +185,6 @@ static struct kv *find_store(const struct kv_config *cfg, const struct kv_user *
     return NULL;
 }
 
-static char *copy(const char *s)
-{
-    char *p = strdup(s);
-    ASSERT(p);
-    return p;
-}
-
 struct kv *kv_open(const struct kv_config *cfg, const struct kv_user *user, const struct kv_stores *stores, struct err *err)
 {
     bool owned;
@@ -206,8 +199,8 @@ struct kv *kv_open(const struct kv_config *cfg, const struct kv_user *user, cons
     v->kv.ops = &v->ops;
     v->store = store;
     v->owns_store = owned;
-    v->prefix = copy(cfg->prefix);
-    v->name = copy(user->name);
+    v->prefix = slice_strdup(slice_of(cfg->prefix));
+    v->name = slice_strdup(slice_of(user->name));
     v->durations = ring_metrics[slice_has_prefix(slice_of(user->name), SL("ingester-partitions")) ? RING_M_PARTITIONS_KV : RING_M_KV];
     return &v->kv;
 }

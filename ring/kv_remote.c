@@ -195,12 +195,9 @@ static struct remote_known *find_known(struct kv_watch *w, struct slice key)
 static struct remote_known *add_known(struct kv_watch *w, struct slice key)
 {
     struct remote_known *all = realloc(w->known, (w->n_known + 1) * sizeof(*all));
-    char *copy = malloc(key.n + 1);
-    ASSERT(all && copy);
-    if (key.n)
-        memcpy(copy, key.p, key.n);
+    ASSERT(all);
     w->known = all;
-    all[w->n_known] = (struct remote_known){.key = copy, .key_n = key.n};
+    all[w->n_known] = (struct remote_known){.key = slice_strdup(key), .key_n = key.n};
     return &all[w->n_known++];
 }
 

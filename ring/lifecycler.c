@@ -50,13 +50,6 @@ static uint32_t system_random_u32(void *arg)
 
 const struct lifecycler_env lifecycler_env_system = {.now_ms = system_now_ms, .random_u32 = system_random_u32};
 
-static char *copy(const char *s)
-{
-    char *p = strdup(s ? s : "");
-    ASSERT(p);
-    return p;
-}
-
 /* Mimir counts an ingester's heartbeats in one family and everybody else's in another; here both are everybody's. */
 static void init_metrics(struct lifecycler *l, const char *name)
 {
@@ -77,10 +70,10 @@ struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config 
     ASSERT(l);
     l->kv = kv;
     l->env = *env;
-    l->key = copy(config->key);
-    l->id = copy(config->id);
-    l->addr = copy(config->addr);
-    l->zone = copy(config->zone);
+    l->key = slice_strdup(slice_of(config->key));
+    l->id = slice_strdup(slice_of(config->id));
+    l->addr = slice_strdup(slice_of(config->addr));
+    l->zone = slice_strdup(slice_of(config->zone));
     l->n_tokens = config->n_tokens;
     l->forget_after_ms = config->forget_after_ms;
     l->unregister_on_stop = config->unregister_on_stop;

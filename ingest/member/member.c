@@ -20,13 +20,6 @@
 
 /* --- making --- */
 
-static char *copy(const char *s)
-{
-    char *p = strdup(s ? s : "");
-    ASSERT(p);
-    return p;
-}
-
 static int64_t now_ms(const struct member *m)
 {
     return m->env.now_ms(m->env.arg);
@@ -46,14 +39,14 @@ static void init_locks(struct member *m)
 static void copy_config(struct member *m, const struct member_config *cfg)
 {
     m->env = cfg->env ? *cfg->env : lifecycler_env_system;
-    m->key = copy(cfg->instance.key);
-    m->partition_key = copy(cfg->partition.key);
-    m->partition_shown_key = copy(cfg->partition_shown_key ? cfg->partition_shown_key : cfg->partition.key);
-    m->id = copy(cfg->instance.id);
-    m->addr = copy(cfg->instance.addr);
-    m->zone = copy(cfg->instance.zone);
-    m->dir = copy(cfg->dir);
-    m->tokens_file = copy(cfg->tokens_file);
+    m->key = slice_strdup(slice_of(cfg->instance.key));
+    m->partition_key = slice_strdup(slice_of(cfg->partition.key));
+    m->partition_shown_key = slice_strdup(slice_of(cfg->partition_shown_key ? cfg->partition_shown_key : cfg->partition.key));
+    m->id = slice_strdup(slice_of(cfg->instance.id));
+    m->addr = slice_strdup(slice_of(cfg->instance.addr));
+    m->zone = slice_strdup(slice_of(cfg->instance.zone));
+    m->dir = slice_strdup(slice_of(cfg->dir));
+    m->tokens_file = slice_strdup(slice_of(cfg->tokens_file));
     m->partition = cfg->partition.partition;
     m->n_tokens = cfg->instance.n_tokens;
     m->unregister_by_flag = cfg->instance.unregister_on_stop;

@@ -14,20 +14,11 @@ static void broadcast_free(struct broadcast *b)
     free(b);
 }
 
-static char *copy(struct slice s)
-{
-    char *p = must(malloc(s.n + 1));
-    if (s.n)
-        memcpy(p, s.p, s.n);
-    p[s.n] = 0;
-    return p;
-}
-
 struct broadcast *broadcast_new(struct slice name, struct slice bytes)
 {
     struct broadcast *b = must(calloc(1, sizeof *b));
-    b->name = copy(name);
-    b->bytes = copy(bytes);
+    b->name = slice_strdup(name);
+    b->bytes = slice_strdup(bytes);
     b->n = bytes.n;
     return b;
 }

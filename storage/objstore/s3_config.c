@@ -13,13 +13,6 @@ struct making {
     const char *flag; /* "blocks-storage." */
 };
 
-static char *copy(const char *s)
-{
-    char *p = strdup(s);
-    ASSERT(p);
-    return p;
-}
-
 static bool one_of(const char *value, const char *a, const char *b, const char *c)
 {
     return strcmp(value, a) == 0 || strcmp(value, b) == 0 || strcmp(value, c) == 0;
@@ -99,12 +92,12 @@ static char *region_of(const struct objstore_config *cfg)
 {
     char region[64];
     if (cfg->s3_region[0])
-        return copy(cfg->s3_region);
+        return slice_strdup(slice_of(cfg->s3_region));
     if (sscanf(cfg->s3_endpoint, "s3.dualstack.%63[a-z0-9-].amazonaws.com", region) == 1 ||
         (sscanf(cfg->s3_endpoint, "s3.%63[a-z0-9-].amazonaws.com", region) == 1 && strcmp(region, "amazonaws") != 0 &&
          strcmp(region, "dualstack") != 0))
-        return copy(region);
-    return copy("us-east-1");
+        return slice_strdup(slice_of(region));
+    return slice_strdup(SL("us-east-1"));
 }
 
 static char *endpoint_of(const struct objstore_config *cfg, const char *region)
@@ -112,9 +105,9 @@ static char *endpoint_of(const struct objstore_config *cfg, const char *region)
     char plain[160], name[200];
     snprintf(plain, sizeof(plain), "s3.%s.amazonaws.com", region);
     if (!cfg->s3_dualstack_enabled || (strcmp(cfg->s3_endpoint, plain) != 0 && strcmp(cfg->s3_endpoint, "s3.amazonaws.com") != 0))
-        return copy(cfg->s3_endpoint);
+        return slice_strdup(slice_of(cfg->s3_endpoint));
     snprintf(name, sizeof(name), "s3.dualstack.%s.amazonaws.com", region);
-    return copy(name);
+    return slice_strdup(slice_of(name));
 }
 
 /* A wildcard certificate holds for one label: a bucket with dots in its name must be in the path. */
@@ -157,7 +150,7 @@ static void set_address(struct making *m)
     char *host = NULL;
     c->region = region_of(cfg);
     c->endpoint = endpoint_of(cfg, c->region);
-    c->bucket = copy(cfg->s3_bucket_name);
+    c->bucket = slice_strdup(slice_of(cfg->s3_bucket_name));
     c->virtual_host = wants_virtual_host(cfg, c->endpoint);
     int n = c->virtual_host ? asprintf(&host, "%s.%s", c->bucket, c->endpoint) : asprintf(&host, "%s", c->endpoint);
     ASSERT(n > 0);
@@ -193,8 +186,8 @@ static bool set_keys(struct making *m, struct err *err)
                        m->flag, m->flag);
     if (!is_plain(key) || !is_plain(secret) || !is_plain(token) || strlen(secret) > 400)
         return err_set(err, ERR_CONFIG, "-%ss3.access-key-id, its secret or its token: there are blanks or line ends in it, or it is too long", m->flag);
-    m->c->access_key = copy(key);
-    m->c->secret_key = copy(secret);
+    m->c->access_key = slice_strdup(slice_of(key));
+    m->c->secret_key = slice_strdup(slice_of(secret));
     if (token[0])
         add_header(&m->c->headers, "x-amz-security-token", token);
     return true;
@@ -250,9 +243,9 @@ static void set_limits(struct making *m)
     c->list_v1 = strcmp(cfg->s3_list_objects_version, "v1") == 0;
     c->send_md5 = cfg->s3_send_content_md5;
     c->trace = cfg->s3_trace_enabled;
-    c->ca_path = copy(cfg->s3_tls_ca_path);
-    c->cert_path = copy(cfg->s3_tls_cert_path);
-    c->key_path = copy(cfg->s3_tls_key_path);
+    c->ca_path = slice_strdup(slice_of(cfg->s3_tls_ca_path));
+    c->cert_path = slice_strdup(slice_of(cfg->s3_tls_cert_path));
+    c->key_path = slice_strdup(slice_of(cfg->s3_tls_key_path));
 }
 
 bool s3_config_init(struct s3_config *c, const struct objstore_config *cfg, const char *flag_prefix, struct err *err)

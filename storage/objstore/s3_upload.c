@@ -201,19 +201,12 @@ static bool abort_upload(struct s3 *s, const struct ctx *ctx, struct slice name,
     return ok;
 }
 
-static char *copy(struct slice s)
-{
-    char *p = strndup(s.p, s.n);
-    ASSERT(p);
-    return p;
-}
-
 /* More than S3_ORPHANS_MAX are left to the bucket's rule. */
 static void remember_orphan(struct s3 *s, struct slice name, struct slice id)
 {
     pthread_mutex_lock(&s->lock);
     if (s->n_orphans < S3_ORPHANS_MAX)
-        s->orphans[s->n_orphans++] = (struct s3_orphan){copy(name), copy(id)};
+        s->orphans[s->n_orphans++] = (struct s3_orphan){slice_strdup(name), slice_strdup(id)};
     pthread_mutex_unlock(&s->lock);
 }
 

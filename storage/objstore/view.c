@@ -169,13 +169,6 @@ static const struct objstore_ops view_ops = {
     .free = view_free,
 };
 
-static char *copy(const char *s)
-{
-    char *p = strdup(s);
-    ASSERT(p);
-    return p;
-}
-
 static void find_metrics(struct view *v, const char *component)
 {
     objstore_metrics_register();
@@ -202,8 +195,8 @@ static struct objstore *view_new(struct objstore *store, bool owns_store, const 
     v->objstore.ops = &v->ops;
     v->store = store;
     v->owns_store = owns_store;
-    v->bucket = copy(bucket);
-    v->prefix = copy(prefix);
+    v->bucket = slice_strdup(slice_of(bucket));
+    v->prefix = slice_strdup(slice_of(prefix));
     find_metrics(v, component);
     return &v->objstore;
 }
