@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/base64.h"
 #include "base/clock.h"
 #include "ring/kv_remote_int.h"
 
@@ -152,37 +153,6 @@ static bool request(struct consul *c, const char *method, struct slice key, cons
 }
 
 /* --- JSON ------------------------------------------------------------------------------------------------------------- */
-
-static int base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-static bool base64_decode(struct slice text, struct buf *out)
-{
-    uint32_t bits = 0;
-    int n = 0;
-    while (text.n && text.p[text.n - 1] == '=')
-        text.n--;
-    for (size_t i = 0; i < text.n; i++) {
-        int d = base64_digit(text.p[i]);
-        if (d < 0)
-            return false;
-        bits = bits << 6 | (uint32_t)d;
-        n += 6;
-        if (n >= 8) {
-            n -= 8;
-            buf_putc(out, (char)(bits >> n));
-        }
-    }
-    return text.n % 4 != 1 && !out->failed;
-}
 
 /* Called with the bytes of a value, which live during the call. */
 typedef void pair_fn(void *arg, struct slice key, struct slice bytes, uint64_t version);

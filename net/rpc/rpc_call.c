@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "net/rpc/rpc_client_int.h"
 
@@ -141,7 +142,7 @@ static bool client_header(struct rpc_stream *st, struct slice name, struct slice
         buf_release(&text);
     } else if (slice_eq(name, SL("grpc-status-details-bin"))) {
         buf_clear(&st->status.details);
-        if (!rpc_base64_decode(value, &st->status.details))
+        if (!base64_decode(value, &st->status.details))
             buf_clear(&st->status.details);
     }
     pthread_mutex_unlock(&st->lock);

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "net/rpc/rpc_int.h"
 
@@ -104,7 +105,7 @@ static int submit_trailers(struct rpc_conn *c, struct rpc_stream *st)
     struct buf text = {0};
     struct buf details = {0};
     rpc_percent_encode(slice_of(st->status.text), &text);
-    rpc_base64_encode(buf_slice(&st->status.details), &details);
+    base64_encode(buf_slice(&st->status.details), false, &details);
     nghttp2_nv nv[3] = {rpc_nv(SL("grpc-status"), slice_make(code, (size_t)n_code))};
     size_t n = 1;
     if (text.n)

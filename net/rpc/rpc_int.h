@@ -28,9 +28,6 @@ bool rpc_timeout_parse(struct slice s, int64_t *ret_ms);
 void rpc_timeout_format(int64_t ms, char ret[16]);
 void rpc_percent_encode(struct slice in, struct buf *out);
 void rpc_percent_decode(struct slice in, struct buf *out);
-void rpc_base64_encode(struct slice in, struct buf *out);
-/* With or without padding; false: not base64. */
-bool rpc_base64_decode(struct slice in, struct buf *out);
 
 /* --- compressed messages (rpc_compress.c) --- */
 enum rpc_codec { RPC_CODEC_NONE, RPC_CODEC_GZIP, RPC_CODEC_SNAPPY, RPC_CODEC_UNKNOWN };

@@ -1,5 +1,4 @@
-/* Names of codes, and the small encodings of gRPC's headers: timeouts, percent-encoding of grpc-message, base64 of
- * "-bin" values. */
+/* Names of codes, and the small encodings of gRPC's headers: timeouts, percent-encoding of grpc-message. */
 #include <stdio.h>
 
 #include "net/rpc/rpc_int.h"
@@ -140,49 +139,4 @@ void rpc_percent_decode(struct slice in, struct buf *out)
         buf_putc(out, (char)(high << 4 | low));
         i += 2;
     }
-}
-
-void rpc_base64_encode(struct slice in, struct buf *out)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < in.n; i += 3) {
-        uint32_t v = 0;
-        for (size_t k = 0; k < 3; k++)
-            v = v << 8 | (i + k < in.n ? (unsigned char)in.p[i + k] : 0);
-        for (size_t k = 0; k < 4 && i + k <= in.n; k++) /* unpadded, as gRPC wants it sent */
-            buf_putc(out, digits[v >> (18 - 6 * k) & 63]);
-    }
-}
-
-static int base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    if (c == '+')
-        return 62;
-    return c == '/' ? 63 : -1;
-}
-
-bool rpc_base64_decode(struct slice in, struct buf *out)
-{
-    while (in.n && in.p[in.n - 1] == '=')
-        in.n--;
-    uint32_t v = 0;
-    unsigned bits = 0;
-    for (size_t i = 0; i < in.n; i++) {
-        int d = base64_digit(in.p[i]);
-        if (d < 0)
-            return false;
-        v = (v << 6 | (uint32_t)d) & 0xffffff;
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            buf_putc(out, (char)(v >> bits & 255));
-        }
-    }
-    return in.n % 4 != 1;
 }

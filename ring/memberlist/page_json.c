@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/base64.h"
 #include "base/clock.h"
 #include "ring/desc.h"
 #include "ring/memberlist/page_int.h"
@@ -40,17 +41,9 @@ static void put_int(struct json *j, const char *key, int64_t value)
 /* As Go writes []byte. */
 static void put_base64(struct json *j, const char *p, size_t n)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     struct buf out;
     buf_init(&out, 0);
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)(uint8_t)p[i] << 16 | (i + 1 < n ? (uint32_t)(uint8_t)p[i + 1] << 8 : 0) |
-                     (i + 2 < n ? (uint32_t)(uint8_t)p[i + 2] : 0);
-        buf_putc(&out, digits[v >> 18]);
-        buf_putc(&out, digits[v >> 12 & 63]);
-        buf_putc(&out, i + 1 < n ? digits[v >> 6 & 63] : '=');
-        buf_putc(&out, i + 2 < n ? digits[v & 63] : '=');
-    }
+    base64_encode(slice_make(p, n), true, &out);
     json_str(j, buf_slice(&out));
     buf_release(&out);
 }

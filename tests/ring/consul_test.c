@@ -5,6 +5,7 @@
 #include "tests/ring/remote_rig.h"
 
 #include "base/assert.h"
+#include "base/base64.h"
 #include "base/json.h"
 #include "tests/net/http_rig.h"
 
@@ -40,15 +41,8 @@ static struct pair *find_pair(struct slice key)
 
 static void put_base64(struct json *j, struct slice s)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     struct buf out = {0};
-    for (size_t i = 0; i < s.n; i += 3) {
-        uint32_t v = 0;
-        for (size_t k = 0; k < 3; k++)
-            v = v << 8 | (i + k < s.n ? (unsigned char)s.p[i + k] : 0);
-        for (size_t k = 0; k < 4; k++)
-            buf_putc(&out, i + k > s.n ? '=' : digits[v >> (18 - 6 * k) & 63]);
-    }
+    base64_encode(s, true, &out);
     json_str(j, buf_slice(&out));
     buf_release(&out);
 }

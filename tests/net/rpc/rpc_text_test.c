@@ -1,4 +1,4 @@
-/* The small encodings: timeouts, percent, base64, messages. */
+/* The small encodings: timeouts, percent, messages. */
 #include <criterion/criterion.h>
 #include <zlib.h>
 
@@ -51,27 +51,6 @@ Test(rpc_text, messages_survive_percent_encoding)
     rpc_percent_decode(SL("%zz%4%"), &back);
     cr_assert(slice_eq(buf_slice(&back), SL("%zz%4%")));
     buf_release(&out);
-    buf_release(&back);
-}
-
-Test(rpc_text, base64_goes_there_and_back)
-{
-    const char *const texts[] = {"", "f", "fo", "foo", "foob", "fooba", "foobar"};
-    const char *const codes[] = {"", "Zg", "Zm8", "Zm9v", "Zm9vYg", "Zm9vYmE", "Zm9vYmFy"};
-    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
-        struct buf out = {0};
-        struct buf back = {0};
-        rpc_base64_encode(slice_of(texts[i]), &out);
-        cr_assert_str_eq(buf_cstr(&out), codes[i]);
-        buf_puts(&out, "==");
-        cr_assert(rpc_base64_decode(buf_slice(&out), &back));
-        cr_assert(slice_eq(buf_slice(&back), slice_of(texts[i])));
-        buf_release(&out);
-        buf_release(&back);
-    }
-    struct buf back = {0};
-    cr_assert(!rpc_base64_decode(SL("a"), &back));
-    cr_assert(!rpc_base64_decode(SL("ab*d"), &back));
     buf_release(&back);
 }
 
