@@ -1,7 +1,6 @@
 /* Pages that every process has: index, readiness, metrics, configuration, modules. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "app/process.h"
 #include "base/assert.h"
@@ -126,12 +125,9 @@ static void page_config(struct http_request *req, void *arg)
 
 static void services_json(struct process *p, struct buf *out)
 {
-    char now[64];
+    char now[CLOCK_RFC3339_MAX];
     int64_t ns = clock_wall_ns();
-    time_t s = (time_t)(ns / 1000000000);
-    struct tm tm;
-    size_t n = strftime(now, sizeof(now), "%Y-%m-%dT%H:%M:%S", gmtime_r(&s, &tm));
-    snprintf(now + n, sizeof(now) - n, ".%09dZ", (int)(ns % 1000000000));
+    clock_rfc3339(ns / 1000000000, (int32_t)(ns % 1000000000), 9, now);
     struct json j;
     json_init(&j, out);
     json_obj(&j);

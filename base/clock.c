@@ -1,6 +1,8 @@
 #include "base/clock.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 static _Atomic int64_t fake_wall_ms; /* atomic: writer tests, readers any, relaxed */
@@ -31,6 +33,27 @@ int64_t clock_mono_ns(void)
 int64_t clock_mono_ms(void)
 {
     return clock_mono_ns() / 1000000;
+}
+
+bool clock_rfc3339(int64_t s, int32_t ns, int decimals, char ret[static CLOCK_RFC3339_MAX])
+{
+    time_t t = (time_t)(ns < 0 ? s - 1 : s);
+    struct tm tm;
+    size_t n = gmtime_r(&t, &tm) ? strftime(ret, CLOCK_RFC3339_MAX, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
+    if (!n) {
+        strcpy(ret, CLOCK_NO_TIME);
+        return false;
+    }
+    if (decimals) {
+        int digits = snprintf(ret + n, CLOCK_RFC3339_MAX - n, ".%09d", (int)(ns < 0 ? ns + 1000000000 : ns));
+        size_t end = n + (size_t)(decimals > 0 ? 1 + decimals : digits);
+        if (decimals == CLOCK_AS_NEEDED)
+            while (end > n && (ret[end - 1] == '0' || ret[end - 1] == '.'))
+                end--;
+        n = end;
+    }
+    strcpy(ret + n, "Z");
+    return true;
 }
 
 void clock_fake_wall_ms(int64_t ms)

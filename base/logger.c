@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -103,16 +102,6 @@ static void put_field(struct line *l, const char *key, const struct log_value *v
     put_value(l, v);
 }
 
-static void format_now(char *out, size_t n)
-{
-    int64_t now_ms = clock_wall_ms();
-    time_t s = now_ms / 1000;
-    struct tm tm;
-    gmtime_r(&s, &tm);
-    size_t len = strftime(out, n, "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(out + len, n - len, ".%03dZ", (int)(now_ms % 1000));
-}
-
 void log_write(enum log_level level, const char *file, int line, const char *msg, const struct log_field *fields,
                int n_fields)
 {
@@ -120,7 +109,8 @@ void log_write(enum log_level level, const char *file, int line, const char *msg
     char text[256];
     if (log_json)
         put(&l, "{", 1);
-    format_now(text, sizeof(text));
+    int64_t now_ms = clock_wall_ms();
+    clock_rfc3339(now_ms / 1000, (int32_t)(now_ms % 1000) * 1000000, 3, text);
     put_field(&l, "ts", &LOG_STR(text));
     put_field(&l, "level", &LOG_STR(level_names[level]));
     snprintf(text, sizeof(text), "%s:%d", file, line);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -93,23 +92,14 @@ static void rows_make(const struct partition_desc *d, struct rows *ret)
     compute_ownership(ret);
 }
 
-/* RFC 3339 in UTC; what has no time has Go's first day. */
-static void time_text(int64_t s, char ret[40])
-{
-    struct tm tm;
-    time_t t = (time_t)s;
-    if (!gmtime_r(&t, &tm) || !strftime(ret, 40, "%Y-%m-%dT%H:%M:%SZ", &tm))
-        strcpy(ret, "0001-01-01T00:00:00Z");
-}
-
 /* --- JSON ------------------------------------------------------------------------------------------------------------ */
 
 static void json_row(struct json *j, const struct partition_desc *d, const struct row *r)
 {
     const struct partition *p = r->partition;
-    char changed[40] = "0001-01-01T00:00:00Z";
+    char changed[CLOCK_RFC3339_MAX] = CLOCK_NO_TIME;
     if (p)
-        time_text(p->state_s, changed);
+        clock_rfc3339(p->state_s, 0, 0, changed);
     json_obj(j);
     json_key(j, SL("id"));
     json_i64(j, r->id);
@@ -177,10 +167,10 @@ static void buttons(struct buf *out, const struct partition *p)
 static void html_row(struct buf *out, const struct partition_desc *d, const struct row *r, int64_t now_s, bool tokens)
 {
     const struct partition *p = r->partition;
-    char changed[40] = "";
+    char changed[CLOCK_RFC3339_MAX] = "";
     const char *look = !p ? "bad" : p->state == PARTITION_ACTIVE ? "good" : "";
     if (p)
-        time_text(p->state_s, changed);
+        clock_rfc3339(p->state_s, 0, 0, changed);
     buf_printf(out, "<tr><td>%d</td><td class=\"%s\">%s%s</td><td>%s", r->id, look,
                p ? partition_state_name(p->state) + strlen("Partition") : "Corrupt: it has owners and is not there",
                p && p->locked ? ", locked" : "", changed);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -12,21 +11,12 @@
 #include "net/page.h"
 #include "ring/snapshot_int.h"
 
-/* RFC 3339 in UTC. */
-static void time_text(int64_t s, char ret[40])
-{
-    struct tm tm;
-    time_t t = (time_t)s;
-    if (!gmtime_r(&t, &tm) || !strftime(ret, 40, "%Y-%m-%dT%H:%M:%SZ", &tm))
-        strcpy(ret, "0001-01-01T00:00:00Z");
-}
-
 /* A time of 0 is none: Go's first day. */
 static void json_time(struct json *j, struct slice key, int64_t s)
 {
-    char text[40] = "0001-01-01T00:00:00Z";
+    char text[CLOCK_RFC3339_MAX] = CLOCK_NO_TIME;
     if (s)
-        time_text(s, text);
+        clock_rfc3339(s, 0, 0, text);
     json_key(j, key);
     json_str(j, slice_of(text));
 }
@@ -53,8 +43,8 @@ static void json_versions(struct json *j, const struct ring_instance *in)
 
 static void json_instance(struct json *j, const struct ring_snapshot *s, const struct ring_instance *in, int64_t now_ms)
 {
-    char heartbeat[40];
-    time_text(in->timestamp_s, heartbeat);
+    char heartbeat[CLOCK_RFC3339_MAX];
+    clock_rfc3339(in->timestamp_s, 0, 0, heartbeat);
     json_obj(j);
     json_key(j, SL("id"));
     json_str(j, slice_of(in->id));
@@ -85,8 +75,8 @@ static void respond_json(struct http_request *req, const struct ring_snapshot *s
     const struct ring_desc *d = ring_snapshot_desc(s);
     struct buf out;
     struct json j;
-    char now[48], day[40];
-    time_text(now_ms / 1000, day);
+    char now[48], day[CLOCK_RFC3339_MAX];
+    clock_rfc3339(now_ms / 1000, 0, 0, day);
     snprintf(now, sizeof(now), "%.19s.%03dZ", day, (int)(now_ms % 1000));
     buf_init(&out, 0);
     json_init(&j, &out);
@@ -121,10 +111,10 @@ static void compute_ownership(const struct ring_snapshot *s, double *ret)
 
 static void html_since(struct buf *out, int64_t then_s, int64_t now_ms)
 {
-    char text[40];
+    char text[CLOCK_RFC3339_MAX];
     if (then_s == 0)
         return;
-    time_text(then_s, text);
+    clock_rfc3339(then_s, 0, 0, text);
     buf_printf(out, "%s (", text);
     duration_print(MAX(now_ms / 1000 - then_s, 0) * 1000, out);
     buf_puts(out, " ago)");

@@ -3,9 +3,9 @@
  * after the push was answered 200, and some of it stops a partition for ever; here the push is the place where it is found.
  */
 #include <stdio.h>
-#include <time.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "write/push.h"
 
 /* A resolution cannot be halved more often than there are schemas. */
@@ -64,26 +64,11 @@ static void invalid_schema(struct push *p, size_t at, int32_t schema)
 /* RFC 3339, with milliseconds only where there are some. */
 static void put_time(struct buf *out, int64_t t)
 {
-    int64_t ms = t % 1000;
-    if (ms < 0)
-        ms += 1000;
-    time_t s = (time_t)((t - ms) / 1000);
-    struct tm tm;
-    char text[64];
-    if (!gmtime_r(&s, &tm) || !strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm)) {
+    char text[CLOCK_RFC3339_MAX];
+    if (clock_rfc3339(t / 1000, (int32_t)(t % 1000) * 1000000, CLOCK_AS_NEEDED, text))
+        buf_puts(out, text);
+    else
         buf_put_i64(out, t);
-        return;
-    }
-    buf_puts(out, text);
-    if (ms) {
-        char fraction[8];
-        snprintf(fraction, sizeof(fraction), ".%03d", (int)ms);
-        size_t n = strlen(fraction);
-        while (fraction[n - 1] == '0')
-            n--;
-        buf_put(out, fraction, n);
-    }
-    buf_putc(out, 'Z');
 }
 
 /* The labels as the ingester's messages have them: [{__name__ nh1} {a b}]. */

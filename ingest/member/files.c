@@ -14,11 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "ingest/member/member_int.h"
 
 #define TOKENS_FILE_MAX (RING_TOKENS_MAX * 16 + 64)
@@ -79,10 +79,8 @@ static bool marker_path(const char *dir, char *ret, size_t cap, struct err *err)
 
 bool marker_write(const char *dir, int64_t now_ms, struct err *err)
 {
-    char path[PATH_MAX], text[32];
-    time_t s = (time_t)(now_ms / 1000);
-    struct tm tm;
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&s, &tm));
+    char path[PATH_MAX], text[CLOCK_RFC3339_MAX];
+    clock_rfc3339(now_ms / 1000, 0, 0, text);
     return marker_path(dir, path, sizeof(path), err) && replace(path, slice_of(text), err);
 }
 

@@ -2,27 +2,24 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/json.h"
 #include "ingest/member/member_int.h"
 #include "net/page.h"
 
-#define TIME_MAX 64
+#define TIME_MAX (CLOCK_RFC3339_MAX + 24)
+#define YEAR_9999_MS (INT64_C(253370764800) * 1000)
 
 /* "2026-11-21T04:57:12Z (1795237032493)"; the ends of what fits have names. */
 static struct slice time_text(int64_t ms, char out[static TIME_MAX])
 {
-    char date[32];
-    struct tm tm;
-    int64_t rest = ms % 1000;
-    time_t s = (time_t)(ms / 1000 - (rest < 0));
+    char date[CLOCK_RFC3339_MAX];
     if (ms == INT64_MAX)
         return SL("math.MaxInt64");
     if (ms == INT64_MIN)
         return SL("math.MinInt64");
-    if (gmtime_r(&s, &tm) && tm.tm_year < 9999 - 1900 && strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", &tm))
+    if (ms < YEAR_9999_MS && clock_rfc3339(ms / 1000, (int32_t)(ms % 1000) * 1000000, 0, date))
         snprintf(out, TIME_MAX, "%s (%" PRId64 ")", date, ms);
     else
         snprintf(out, TIME_MAX, "%" PRId64, ms);
@@ -38,12 +35,9 @@ static void json_time(struct json *j, const char *name, int64_t ms)
 
 static void json_now(struct json *j)
 {
-    char text[64];
+    char text[CLOCK_RFC3339_MAX];
     int64_t ns = clock_wall_ns();
-    time_t s = (time_t)(ns / 1000000000);
-    struct tm tm;
-    size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", gmtime_r(&s, &tm));
-    snprintf(text + n, sizeof(text) - n, ".%09dZ", (int)(ns % 1000000000));
+    clock_rfc3339(ns / 1000000000, (int32_t)(ns % 1000000000), 9, text);
     json_key(j, SL("Now"));
     json_str(j, slice_of(text));
 }

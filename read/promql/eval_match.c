@@ -5,10 +5,9 @@
  * each of its series is combined with the series of its group, whole columns at a time. Where the output's label sets are known to be unique
  * the results stream too; otherwise outputs are found by label set and grow step by step.
  */
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "read/promql/engine_int.h"
 
 #define NO_COLUMN UINT32_MAX
@@ -84,21 +83,11 @@ static bool open_one_side(struct vector_op *v)
     return true;
 }
 
-static void format_time(int64_t ms, char *out, size_t cap)
-{
-    time_t s = (time_t)(ms / 1000);
-    struct tm tm;
-    gmtime_r(&s, &tm);
-    size_t n = strftime(out, cap, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (ms % 1000)
-        n += (size_t)snprintf(out + n, cap - n, ".%03d", (int)(ms % 1000));
-    snprintf(out + n, cap - n, "Z");
-}
-
 static bool fail_duplicate(struct vector_op *v, struct labels group, bool many, size_t step, struct labels a, struct labels b)
 {
-    char when[64];
-    format_time(grid_t(&v->op.grid, step), when, sizeof(when));
+    char when[CLOCK_RFC3339_MAX];
+    int64_t t = grid_t(&v->op.grid, step);
+    clock_rfc3339(t / 1000, (int32_t)(t % 1000) * 1000000, t % 1000 ? 3 : 0, when);
     struct buf g, x, y;
     buf_init(&g, 4096);
     buf_init(&x, 4096);

@@ -1,7 +1,6 @@
 /* The page's facts as JSON, in the form that Go's encoder gives upstream's structs. */
 #include <arpa/inet.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "base/assert.h"
 #include "base/base64.h"
@@ -12,17 +11,9 @@
 /* RFC 3339 with as many digits as there are; Go's first day for 0. */
 static void put_time(struct json *j, int64_t ns)
 {
-    char text[64] = "0001-01-01T00:00:00Z";
-    time_t s = (time_t)(ns / 1000000000);
-    struct tm tm;
-    if (ns && gmtime_r(&s, &tm)) {
-        size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-        n += (size_t)snprintf(text + n, sizeof text - n, ".%09d", (int)(ns % 1000000000));
-        while (text[n - 1] == '0')
-            n--;
-        n -= text[n - 1] == '.';
-        snprintf(text + n, sizeof text - n, "Z");
-    }
+    char text[CLOCK_RFC3339_MAX] = CLOCK_NO_TIME;
+    if (ns)
+        clock_rfc3339(ns / 1000000000, (int32_t)(ns % 1000000000), CLOCK_AS_NEEDED, text);
     json_str(j, slice_of(text));
 }
 
