@@ -1,5 +1,6 @@
 import pytest
 
+from kafka_server import Kafka
 from process import Brunn
 
 
@@ -26,3 +27,11 @@ def tenants(tmp_path):
     b = Brunn(tmp_path, multitenancy=True)
     yield b
     b.stop()
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory):
+    """A real Apache Kafka of one broker, for the tests of one file."""
+    k = Kafka(tmp_path_factory.mktemp("kafka"))
+    yield k
+    k.kill()

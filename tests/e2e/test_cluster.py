@@ -14,20 +14,12 @@ import pytest
 
 from cluster import Cluster
 from cluster_load import SETTLED_S, Load, audit
-from kafka_server import Kafka
 from process import Server, free_port, wait_until
 from test_prometheus import CONFIG, PROMETHEUS, QUERIES, ask, by_labels, differences, newest
 
 ZONES = ("zone-a", "zone-b")
 # The querier of the scaling test asks ingesters for no more than this, so that a partition's last owner may go after it.
 QUERY_INGESTERS_WITHIN_S = 15
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory):
-    k = Kafka(tmp_path_factory.mktemp("kafka"))
-    yield k
-    k.kill()
 
 
 @pytest.fixture(scope="module")

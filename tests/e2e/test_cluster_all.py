@@ -6,15 +6,7 @@ import pytest
 
 from cluster import HEARTBEAT_TIMEOUT_S, Cluster
 from cluster_load import SERIES, WRITERS, Load
-from kafka_server import Kafka
 from process import wait_until
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory):
-    k = Kafka(tmp_path_factory.mktemp("kafka"))
-    yield k
-    k.kill()
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,11 @@ import snappy
 
 import remote_write as rw
 from kafka_brokers import Brokers
-from kafka_server import PASSWORD, USER, Kafka
+from kafka_server import PASSWORD, USER
 from process import BRUNN, Brunn, free_port, wait_until
 from test_crash import WRITERS, Writer, verify
 
 topics = (f"ingest-{n}" for n in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory):
-    k = Kafka(tmp_path_factory.mktemp("kafka"))
-    yield k
-    k.kill()
 
 
 # One process is a whole cluster: it owns the partition that its instance id's number says, and keeps the rings to itself. Who asks what was just acknowledged

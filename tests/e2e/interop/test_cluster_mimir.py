@@ -9,20 +9,12 @@ import pytest
 
 import remote_write as rw
 from cluster import Cluster
-from kafka_server import Kafka
 from process import wait_until
 from test_prometheus import by_labels, differences
 
 KINDS = {"mimir": "zone-a", "brunn": "zone-b"}
 VERSIONS = {"mimir": (0, 1, 2), "brunn": (0, 1)}  # of records that each writes; all three are read by both
 STRONG = {"X-Read-Consistency": "strong"}
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory):
-    k = Kafka(tmp_path_factory.mktemp("kafka"))
-    yield k
-    k.kill()
 
 
 @pytest.fixture(scope="module")
