@@ -47,12 +47,17 @@ static bool topk_is_worse(const struct topk_op *t, double a, double b)
     return t->kind == AGG_TOPK ? a < b : a > b;
 }
 
-/* Of equal values the one that came later is worse. */
+static struct labels kept_labels(const struct topk_op *t, uint32_t series)
+{
+    return t->kept.cols[series].labels;
+}
+
+/* Of equal values the one whose labels are later is worse: series come in any order, and the answer is the same in all of them. */
 static bool entry_is_worse(const struct topk_op *t, const struct entry *a, const struct entry *b)
 {
     if (topk_is_worse(t, a->v, b->v))
         return true;
-    return !topk_is_worse(t, b->v, a->v) && a->series > b->series;
+    return !topk_is_worse(t, b->v, a->v) && labels_cmp(kept_labels(t, a->series), kept_labels(t, b->series)) > 0;
 }
 
 static void sift_down(const struct topk_op *t, struct heap *h, uint32_t i)
@@ -129,12 +134,35 @@ static bool group_index(struct topk_op *t, struct labels l, uint32_t *ret)
 
 /* --- topk, bottomk ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, const struct column *c, int64_t *series)
+/* A series that is offered step by step. */
+struct candidate {
+    const struct column *c;
+    int64_t kept;     /* its place in topk_op.kept, -1 = none yet */
+    int64_t compared; /* the kept series that its labels were last compared with, -1 = none: often the same from step to step */
+    bool earlier;     /* and they come before that one's */
+};
+
+/* Does it take the place of the root of a full heap? */
+static bool beats_root(const struct topk_op *t, const struct heap *h, double v, struct candidate *x)
 {
-    double k = t->param[step];
-    if (k < 1 || (h->full && !topk_is_worse(t, h->gate, v)))
+    if (topk_is_worse(t, h->gate, v))
         return true;
-    if (*series < 0) {
+    if (topk_is_worse(t, v, h->gate))
+        return false;
+    if (x->compared != (int64_t)h->e[0].series) {
+        x->compared = h->e[0].series;
+        x->earlier = labels_cmp(x->c->labels, kept_labels(t, h->e[0].series)) < 0;
+    }
+    return x->earlier;
+}
+
+static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, struct candidate *x)
+{
+    const struct column *c = x->c;
+    double k = t->param[step];
+    if (k < 1 || (h->full && !beats_root(t, h, v, x)))
+        return true;
+    if (x->kept < 0) {
         struct column *copy;
         struct env *env = t->op.env;
         struct label *items = ENV_ARRAY(env, struct label, c->labels.n);
@@ -143,9 +171,9 @@ static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, cons
         if (c->labels.n)
             memcpy(items, c->labels.items, c->labels.n * sizeof(*items));
         *copy = (struct column){.labels = {items, c->labels.n}, .drop_name = c->drop_name};
-        *series = (int64_t)t->kept.n - 1;
+        x->kept = (int64_t)t->kept.n - 1;
     }
-    struct entry e = {v, (uint32_t)*series};
+    struct entry e = {v, (uint32_t)x->kept};
     if (h->full) {
         h->e[0] = e;
         sift_down(t, h, 0);
@@ -163,13 +191,13 @@ static bool topk_column(struct topk_op *t, const struct column *c)
     uint32_t g;
     if (!group_index(t, c->labels, &g))
         return false;
-    int64_t series = -1;
+    struct candidate x = {.c = c, .kept = -1, .compared = -1};
     FOR_PRESENT (i, c, &t->op.grid) {
         if (t->param[i] < 1)
             continue;
         if (column_is_hist(c, i))
             note_ignored_histogram(t->op.env, t->node);
-        else if (!offer(t, &t->heaps[g][i], i, c->v[i], c, &series))
+        else if (!offer(t, &t->heaps[g][i], i, c->v[i], &x))
             return false;
     }
     return true;
