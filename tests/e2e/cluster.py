@@ -212,7 +212,8 @@ class Cluster:
 
     # --- the rings, as any process sees them ---
 
-    STATES = {1: "PENDING", 2: "ACTIVE", 3: "INACTIVE"}
+    # 0: gossip brought an owner before its partition; the page shows that, and it passes.
+    STATES = {0: "UNKNOWN", 1: "PENDING", 2: "ACTIVE", 3: "INACTIVE"}
 
     def partitions(self, node=None):
         """{partition: state} as this node (default: any) has it."""
