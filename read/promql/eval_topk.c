@@ -142,13 +142,9 @@ struct candidate {
     bool earlier;     /* and they come before that one's */
 };
 
-/* Does it take the place of the root of a full heap? */
-static bool beats_root(const struct topk_op *t, const struct heap *h, double v, struct candidate *x)
+/* Do its labels come before those of the heap's root? */
+static bool comes_before_root(const struct topk_op *t, const struct heap *h, struct candidate *x)
 {
-    if (topk_is_worse(t, h->gate, v))
-        return true;
-    if (topk_is_worse(t, v, h->gate))
-        return false;
     if (x->compared != (int64_t)h->e[0].series) {
         x->compared = h->e[0].series;
         x->earlier = labels_cmp(x->c->labels, kept_labels(t, h->e[0].series)) < 0;
@@ -160,7 +156,9 @@ static bool offer(struct topk_op *t, struct heap *h, size_t step, double v, stru
 {
     const struct column *c = x->c;
     double k = t->param[step];
-    if (k < 1 || (h->full && !beats_root(t, h, v, x)))
+    if (k < 1 || (h->full && topk_is_worse(t, v, h->gate)))
+        return true;
+    if (h->full && !topk_is_worse(t, h->gate, v) && !comes_before_root(t, h, x))
         return true;
     if (x->kept < 0) {
         struct column *copy;
