@@ -161,6 +161,33 @@ bool flag_set_parse(struct flag_set *fs, int argc, char **argv, struct err *err)
            parse_words(fs, argc, argv, err);
 }
 
+/* Strings and the items of lists belong to the set, so a value is copied as it is. */
+static void copy_value(struct flag *to, const struct flag *from)
+{
+    static const size_t sizes[] = {
+        [FLAG_STRING] = sizeof(const char *), [FLAG_SECRET] = sizeof(const char *), [FLAG_BOOL] = sizeof(bool),
+        [FLAG_INT] = sizeof(int64_t),         [FLAG_UINT64] = sizeof(uint64_t),     [FLAG_DOUBLE] = sizeof(double),
+        [FLAG_DURATION] = sizeof(int64_t),    [FLAG_BYTES] = sizeof(uint64_t),      [FLAG_LIST] = sizeof(struct flag_list),
+    };
+    ASSERT(to->def->type == from->def->type);
+    memcpy(to->field, from->field, sizes[to->def->type]);
+    to->source = from->source;
+}
+
+void flag_set_inherit(struct flag_set *fs, const char *from, const char *to)
+{
+    for (size_t i = 0; i < fs->n_flags; i++) {
+        const struct flag *f = &fs->flags[i];
+        if (f->source == FLAG_FROM_DEFAULT || !slice_has_prefix(slice_of(f->def->flag), slice_of(from)))
+            continue;
+        char name[256];
+        snprintf(name, sizeof(name), "%s%s", to, f->def->flag + strlen(from));
+        struct flag *own = flag_set_find_flag(fs, slice_of(name));
+        if (own && own->source == FLAG_FROM_DEFAULT)
+            copy_value(own, f);
+    }
+}
+
 /* --- help and reference -------------------------------------------------------------------------------------------- */
 
 static const char *const type_names[] = {

@@ -95,6 +95,12 @@ void flag_set_add(struct flag_set *fs, const char *room, const struct flag_def *
  */
 bool flag_set_parse(struct flag_set *fs, int argc, char **argv, struct err *err);
 
+/*
+ * What configurations have in common is said once: each flag of prefix `to` that nobody has set takes the value of the flag of prefix `from` with the
+ * same rest of the name, if that was set. After flag_set_parse.
+ */
+void flag_set_inherit(struct flag_set *fs, const char *from, const char *to);
+
 /* One value, as if by flag; for per-tenant limits and tests. */
 bool flag_value_parse(enum flag_type type, struct slice text, void *ret_field, struct flag_set *owner, struct err *err);
 void flag_value_print(enum flag_type type, const void *field, struct buf *out);

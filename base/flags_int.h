@@ -17,7 +17,7 @@ struct flag_room {
     size_t n;
 };
 
-#define FLAG_MAX_ROOMS 32
+#define FLAG_MAX_ROOMS 64
 #define FLAG_MAX_FLAGS 2048
 
 struct flag_set {

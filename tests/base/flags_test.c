@@ -126,6 +126,27 @@ Test(flags, yaml_sets_and_the_command_line_overrides)
     cr_assert_eq(cfg.timeout, 10000);
 }
 
+Test(flags, a_value_in_common_is_for_those_who_have_none_of_their_own)
+{
+    struct common {
+        const char *name;
+        int64_t count;
+        const char *file;
+    } common;
+    static const struct flag_def common_defs[] = {
+        FLAG_ROW(common, name, STRING, "common.a.name", "common.name", "", BASIC, "name")
+        FLAG_ROW(common, count, INT, "common.a.count", "common.count", "7", BASIC, "count")
+        FLAG_ROW(common, file, STRING, "common.a.only", "common.only", "", BASIC, "of nobody else")
+    };
+    struct err err = ERR_NONE;
+    flag_set_add(fs, "common", common_defs, 3, &common);
+    cr_assert(PARSE(&err, "-common.a.name=ann", "-common.a.count=8", "-a.count=9", "-common.a.only=x"), "%s", err.text);
+    flag_set_inherit(fs, "common.a.", "a.");
+    cr_expect_str_eq(cfg.name, "ann");
+    cr_expect_eq(cfg.count, 9);
+    cr_expect_str_eq(cfg.password, "");
+}
+
 Test(flags, yaml_is_strict)
 {
     static const struct {
