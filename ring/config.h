@@ -38,6 +38,7 @@ struct ring_member_config {
 #define RING_KEY_INGESTERS "ring"
 #define RING_KEY_INGESTER_PARTITIONS "ingester-partitions"
 #define RING_KEY_DISTRIBUTORS "distributor"
+#define RING_KEY_STORE_GATEWAYS "store-gateway"
 
 /* The stores that this process has; a ring whose store is NULL here cannot be opened. They must outlive what is opened. */
 struct kv_stores {

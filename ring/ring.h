@@ -37,6 +37,10 @@ struct ring_op {
 extern const struct ring_op ring_op_write;     /* ACTIVE; others are extended */
 extern const struct ring_op ring_op_read;      /* ACTIVE, PENDING, LEAVING; JOINING and PENDING are extended */
 extern const struct ring_op ring_op_reporting; /* all but LEFT, no extension */
+/* Of the ring of store-gateways. Who can be asked for a block: ACTIVE; whoever is anything else stands beside the next, who has kept the block. */
+extern const struct ring_op ring_op_blocks_read;
+extern const struct ring_op ring_op_blocks_owner_sync; /* who shall have a block: JOINING, ACTIVE, LEAVING; no extension */
+extern const struct ring_op ring_op_blocks_owner_read; /* who shall have it and can be asked: ACTIVE; no extension */
 
 /*
  * Whom to ask. Without zones all but max_errors must answer; with zones all instances of all but max_unavailable_zones zones.
@@ -68,6 +72,12 @@ bool ring_snapshot_is_healthy(const struct ring_snapshot *s, const struct ring_i
  */
 bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, int64_t now_ms,
                        struct replication_set *ret, struct err *err);
+/*
+ * The same however few are healthy, for what every replica has as a whole (blocks of a bucket): one answer is enough. max_errors is all but one.
+ * ERR_UNAVAILABLE when the ring is empty or none of them is healthy.
+ */
+bool ring_snapshot_get_healthy(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, int64_t now_ms,
+                               struct replication_set *ret, struct err *err);
 /* All healthy instances, with how many may fail for the answer still to hold every key. ERR_UNAVAILABLE when too many are unhealthy. */
 bool ring_snapshot_get_all(const struct ring_snapshot *s, const struct ring_op *op, int64_t now_ms, struct replication_set *ret,
                            struct err *err);

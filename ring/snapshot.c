@@ -24,6 +24,15 @@ const struct ring_op ring_op_reporting = {
     .healthy = BIT(RING_ACTIVE) | BIT(RING_PENDING) | BIT(RING_LEAVING) | BIT(RING_JOINING),
 };
 
+const struct ring_op ring_op_blocks_read = {
+    .healthy = BIT(RING_ACTIVE),
+    .extend = BIT(RING_LEAVING) | BIT(RING_PENDING) | BIT(RING_JOINING) | BIT(RING_LEFT),
+};
+const struct ring_op ring_op_blocks_owner_sync = {
+    .healthy = BIT(RING_ACTIVE) | BIT(RING_JOINING) | BIT(RING_LEAVING),
+};
+const struct ring_op ring_op_blocks_owner_read = {.healthy = BIT(RING_ACTIVE)};
+
 static int compare_tokens(const void *a, const void *b)
 {
     const struct owned_token *x = a, *y = b;
@@ -159,23 +168,9 @@ static bool walk_done(const struct ring_snapshot *s, const struct walk *w)
     return w->n >= MIN(w->want, s->desc->n) || (s->config.zone_awareness && w->n_zones >= MIN(w->want, s->n_zones));
 }
 
-/* Keeps the healthy; true when enough are left. */
-static bool keep_quorum(const struct ring_snapshot *s, const struct ring_op *op, int64_t now_ms, struct replication_set *set)
-{
-    size_t quorum = MAX(s->config.replication_factor, set->n) / 2 + 1;
-    size_t kept = 0;
-    for (size_t i = 0; i < set->n; i++)
-        if (ring_snapshot_is_healthy(s, set->instances[i], op, now_ms))
-            set->instances[kept++] = set->instances[i];
-    set->n = kept;
-    if (kept < quorum)
-        return false;
-    set->max_errors = kept - quorum;
-    return true;
-}
-
-bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, int64_t now_ms,
-                       struct replication_set *ret, struct err *err)
+/* Who has the key, healthy or not, in the order in which they stand in the ring. */
+static bool find_replicas(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, struct replication_set *ret,
+                          struct err *err)
 {
     if (s->n_tokens == 0)
         return err_set(err, ERR_UNAVAILABLE, "empty ring");
@@ -190,7 +185,36 @@ bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct
         at = at + 1 < s->n_tokens ? at + 1 : 0;
     }
     free(w.seen_instances);
-    struct replication_set set = {.instances = w.found, .n = w.n};
+    *ret = (struct replication_set){.instances = w.found, .n = w.n};
+    return true;
+}
+
+static void keep_healthy(const struct ring_snapshot *s, const struct ring_op *op, int64_t now_ms, struct replication_set *set)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < set->n; i++)
+        if (ring_snapshot_is_healthy(s, set->instances[i], op, now_ms))
+            set->instances[kept++] = set->instances[i];
+    set->n = kept;
+}
+
+/* Keeps the healthy; true when enough are left. */
+static bool keep_quorum(const struct ring_snapshot *s, const struct ring_op *op, int64_t now_ms, struct replication_set *set)
+{
+    size_t quorum = MAX(s->config.replication_factor, set->n) / 2 + 1;
+    keep_healthy(s, op, now_ms, set);
+    if (set->n < quorum)
+        return false;
+    set->max_errors = set->n - quorum;
+    return true;
+}
+
+bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, int64_t now_ms,
+                       struct replication_set *ret, struct err *err)
+{
+    struct replication_set set;
+    if (!find_replicas(s, key, op, &set, err))
+        return false;
     size_t chosen = set.n;
     if (!keep_quorum(s, op, now_ms, &set)) {
         err_set(err, ERR_UNAVAILABLE, "at least %zu live replicas required, could only find %zu",
@@ -198,6 +222,22 @@ bool ring_snapshot_get(const struct ring_snapshot *s, uint32_t key, const struct
         replication_set_release(&set);
         return false;
     }
+    *ret = set;
+    return true;
+}
+
+bool ring_snapshot_get_healthy(const struct ring_snapshot *s, uint32_t key, const struct ring_op *op, int64_t now_ms,
+                               struct replication_set *ret, struct err *err)
+{
+    struct replication_set set;
+    if (!find_replicas(s, key, op, &set, err))
+        return false;
+    keep_healthy(s, op, now_ms, &set);
+    if (set.n == 0) {
+        replication_set_release(&set);
+        return err_set(err, ERR_UNAVAILABLE, "at least 1 healthy replica required, could only find 0");
+    }
+    set.max_errors = set.n - 1;
     *ret = set;
     return true;
 }

@@ -85,6 +85,45 @@ Test(ring_lookup, finds_the_replicas_of_a_key)
     }
 }
 
+Test(ring_lookup, finds_the_healthy_replicas_of_a_block_however_few)
+{
+    static const struct {
+        const char *spec;
+        size_t rf;
+        bool zones;
+        const struct ring_op *op;
+        const char *want; /* for key 5; NULL: none is healthy */
+    } cases[] = {
+        {"a:-:A ", 3, false, &ring_op_blocks_read, "a"}, /* fewer instances than replicas */
+        {"a:-:A b:-:A c:-:A d:-:A ", 3, false, &ring_op_blocks_read, "abc"},
+        {"a:-:a b:-:a c:-:A d:-:A ", 3, false, &ring_op_blocks_read, "c"}, /* the dead are not replaced */
+        {"a:-:a b:-:a c:-:a d:-:A ", 3, false, &ring_op_blocks_read, NULL},
+        {"a:-:J b:-:A c:-:A d:-:A ", 3, false, &ring_op_blocks_read, "bcd"}, /* the next still has what a newcomer loads */
+        {"a:-:L b:-:A c:-:A d:-:A ", 3, false, &ring_op_blocks_read, "bcd"},
+        {"a:-:J b:-:A c:-:L d:-:A ", 3, false, &ring_op_blocks_owner_sync, "abc"},
+        {"a:-:P b:-:A c:-:a d:-:A ", 3, false, &ring_op_blocks_owner_sync, "b"},
+        {"a:-:J b:-:A c:-:L d:-:A ", 3, false, &ring_op_blocks_owner_read, "b"},
+        {"a:-:J b:-:L c:-:P d:-:A ", 3, false, &ring_op_blocks_owner_read, NULL},
+        {"a:x:A b:x:A c:y:A d:z:a ", 3, true, &ring_op_blocks_read, "ac"}, /* one of each zone */
+        {"a:x:a b:x:A c:y:a d:z:a ", 3, true, &ring_op_blocks_read, NULL},
+        {"", 3, false, &ring_op_blocks_read, NULL},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ring_snapshot *s = snapshot_of(cases[i].spec, cases[i].rf, cases[i].zones);
+        struct replication_set set = {0};
+        struct err err = ERR_NONE;
+        bool ok = ring_snapshot_get_healthy(s, 5, cases[i].op, NOW_MS, &set, &err);
+        cr_assert_eq(ok, cases[i].want != NULL, "case %zu: %s", i, err.text);
+        cr_assert_eq(err.code, ok ? ERR_OK : ERR_UNAVAILABLE);
+        char names[32];
+        name_set(&set, names);
+        cr_assert_str_eq(names, ok ? cases[i].want : "", "case %zu", i);
+        cr_assert(!ok || set.max_errors == set.n - 1);
+        replication_set_release(&set);
+        ring_snapshot_free(s);
+    }
+}
+
 Test(ring_lookup, finds_whom_to_ask_for_everything)
 {
     static const struct {
