@@ -59,3 +59,32 @@ int64_t ulid_time_ms(const struct ulid *u)
     }
     return t;
 }
+
+/* 26 characters of five bits are 130: the first has two that are always 0. */
+static void ulid_bytes(const struct ulid *u, uint8_t ret[16])
+{
+    uint32_t bits = 0;
+    unsigned n_bits = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < ULID_TEXT_LEN; i++) {
+        const char *at = strchr(alphabet, u->text[i]);
+        ASSERT(at && u->text[i]);
+        bits = (bits << 5 | (uint32_t)(at - alphabet)) & 0xfff;
+        n_bits += i ? 5 : 3;
+        if (n_bits >= 8) {
+            n_bits -= 8;
+            ret[n++] = (uint8_t)(bits >> n_bits);
+        }
+    }
+    ASSERT(n == 16 && n_bits == 0);
+}
+
+uint32_t ulid_ring_token(const struct ulid *u)
+{
+    uint8_t bytes[16];
+    uint32_t h = 2166136261u;
+    ulid_bytes(u, bytes);
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        h = h * 16777619u ^ bytes[i];
+    return h;
+}

@@ -55,3 +55,22 @@ Test(crc32c, gives_the_published_answers)
     cr_expect_eq(crc32c(0, "123456789", 9), 0xE3069283);
     cr_expect_eq(crc32c(0, NULL, 0), 0);
 }
+
+/* Expected values by another program from the 128 bits as one number. */
+Test(ulid, has_a_place_in_the_ring_of_store_gateways)
+{
+    static const struct {
+        const char *text;
+        uint32_t token;
+    } cases[] = {
+        {"01M7Y7WTZC20WGE5Z5HF7WE0E1", 3849799355u},
+        {"01M7Y7WV8DSG1FW9JSPE6ZPX48", 3191952025u},
+        {"7ZZZZZZZZZZZZZZZZZZZZZZZZZ", 4230643797u},
+        {"00000000000000000000000000", 1768495365u},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ulid u;
+        cr_assert(ulid_parse(slice_of(cases[i].text), &u));
+        cr_expect_eq(ulid_ring_token(&u), cases[i].token, "%s: %u", cases[i].text, ulid_ring_token(&u));
+    }
+}
