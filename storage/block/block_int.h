@@ -2,7 +2,7 @@
 #pragma once
 
 #include "storage/block/block.h"
-#include "storage/block/index_int.h"
+#include "storage/block/index.h"
 #include "storage/block/segment_int.h"
 
 #define TOMBSTONES_MAGIC UINT32_C(0x0130BA30)

@@ -1,10 +1,10 @@
 /* Opening an index: TOC, symbols, postings offset table; and looking things up in what was checked then. */
-#include "storage/block/index_int.h"
+#include "storage/block/index.h"
 
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 
 bool index_corrupt(const struct index *ix, uint64_t offset, const char *what, struct err *err)
@@ -49,11 +49,11 @@ static bool room_for(const struct index *ix, const struct dec *d, uint32_t count
     return *ret || err_set(err, ERR_NO_MEMORY, "%s: no memory for its tables", ix->path);
 }
 
-static bool open_symbols(struct index *ix, uint64_t offset, struct err *err)
+bool index_open_symbols(struct index *ix, uint64_t offset, uint64_t end, struct err *err)
 {
     struct dec d;
     struct slice before = {0};
-    if (!open_section(ix, offset, ix->n - INDEX_TOC_BYTES, &d, err))
+    if (!open_section(ix, offset, end, &d, err))
         return false;
     ix->symbols_from = offset;
     uint32_t count = take_be32(&d);
@@ -220,31 +220,28 @@ bool index_find_value(const struct index *ix, const struct index_name *name, str
 
 /* --- open, release --- */
 
-enum { TOC_SYMBOLS, TOC_SERIES, TOC_LABEL_INDICES, TOC_LABEL_INDICES_TABLE, TOC_POSTINGS, TOC_POSTINGS_TABLE, TOC_ENTRIES };
-
 /* In all versions the sections lie in the order: symbols, series, label indices, postings, tables. */
-static bool open_toc(struct index *ix, uint64_t toc[TOC_ENTRIES], struct err *err)
+bool index_decode_toc(struct index *ix, const uint8_t *toc, uint64_t index_bytes, struct index_toc *ret, struct err *err)
 {
-    uint64_t at = ix->n - INDEX_TOC_BYTES;
-    if (!index_checksum(ix, at, INDEX_TOC_BYTES - 4, err))
-        return false;
-    for (size_t i = 0; i < TOC_ENTRIES; i++)
-        toc[i] = get_be64(ix->p + at + 8 * i);
-    if (toc[TOC_SYMBOLS] < INDEX_HEADER_BYTES || toc[TOC_SERIES] < toc[TOC_SYMBOLS] || toc[TOC_POSTINGS] < toc[TOC_SERIES] ||
-        toc[TOC_POSTINGS_TABLE] < toc[TOC_POSTINGS] || toc[TOC_POSTINGS_TABLE] > at)
+    uint64_t at = index_bytes - INDEX_TOC_BYTES;
+    if (!ix->no_checksums && crc32c(0, toc, INDEX_TOC_BYTES - 4) != get_be32(toc + INDEX_TOC_BYTES - 4))
+        return index_corrupt(ix, at, "the checksum does not fit", err);
+    *ret = (struct index_toc){get_be64(toc), get_be64(toc + 8), get_be64(toc + 16), get_be64(toc + 24), get_be64(toc + 32), get_be64(toc + 40)};
+    if (ret->symbols < INDEX_HEADER_BYTES || ret->series < ret->symbols || ret->postings < ret->series || ret->postings_table < ret->postings ||
+        ret->postings_table > at)
         return index_corrupt(ix, at, "sections that are out of order or out of the file", err);
-    ix->series_from = toc[TOC_SERIES];
-    ix->series_to = toc[TOC_POSTINGS];
-    ix->postings_from = toc[TOC_POSTINGS];
-    ix->postings_to = toc[TOC_POSTINGS_TABLE];
-    if (toc[TOC_LABEL_INDICES] > toc[TOC_SERIES] && toc[TOC_LABEL_INDICES] < ix->series_to)
-        ix->series_to = toc[TOC_LABEL_INDICES];
+    ix->series_from = ret->series;
+    ix->series_to = ret->postings;
+    ix->postings_from = ret->postings;
+    ix->postings_to = ret->postings_table;
+    if (ret->label_indices > ret->series && ret->label_indices < ix->series_to)
+        ix->series_to = ret->label_indices;
     return true;
 }
 
 static bool open_checked(struct index *ix, struct err *err)
 {
-    uint64_t toc[TOC_ENTRIES];
+    struct index_toc toc;
     if (ix->n < INDEX_HEADER_BYTES + INDEX_TOC_BYTES)
         return index_corrupt(ix, 0, "too short for an index", err);
     if (get_be32(ix->p) != INDEX_MAGIC)
@@ -252,7 +249,9 @@ static bool open_checked(struct index *ix, struct err *err)
     ix->version = ix->p[4];
     if (ix->version < 1 || ix->version > 3)
         return index_corrupt(ix, 4, "a version that is not known", err);
-    return open_toc(ix, toc, err) && open_symbols(ix, toc[TOC_SYMBOLS], err) && open_entries(ix, toc[TOC_POSTINGS_TABLE], err);
+    uint64_t end = ix->n - INDEX_TOC_BYTES;
+    return index_decode_toc(ix, ix->p + end, ix->n, &toc, err) && index_open_symbols(ix, toc.symbols, end, err) &&
+           open_entries(ix, toc.postings_table, err);
 }
 
 bool index_open(struct index *ix, const char *path, const void *p, size_t n, bool no_checksums, struct err *err)

@@ -9,8 +9,9 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "storage/block/bytes_int.h"
-#include "storage/block/index_int.h"
+#include "storage/block/bytes.h"
+#include "storage/block/crc32c.h"
+#include "storage/block/index.h"
 
 static bool over_memory(struct err *err)
 {
@@ -18,16 +19,25 @@ static bool over_memory(struct err *err)
 }
 
 /* BE32 length, BE32 count, count x BE32, CRC-32C. */
-bool index_postings_read(const struct index *ix, uint64_t offset, struct arena *arena, struct postings *ret, struct err *err)
+bool index_postings_decode(const struct index *ix, uint64_t offset, const uint8_t *p, size_t n_bytes, struct arena *arena, struct postings *ret,
+                           size_t *ret_need, struct err *err)
 {
+    *ret_need = 0;
     if (offset < ix->postings_from || offset > ix->postings_to || ix->postings_to - offset < 12)
         return index_corrupt(ix, offset, "postings out of their section", err);
-    const uint8_t *p = ix->p + offset;
-    uint64_t n_bytes = get_be32(p), n = get_be32(p + 4);
-    if (n_bytes != 4 + 4 * n || n_bytes > ix->postings_to - offset - 8)
+    if (n_bytes < 12) {
+        *ret_need = 12;
+        return true;
+    }
+    uint64_t n_content = get_be32(p), n = get_be32(p + 4);
+    if (n_content != 4 + 4 * n || n_content > ix->postings_to - offset - 8)
         return index_corrupt(ix, offset, "postings of a length that does not fit", err);
-    if (!index_checksum(ix, offset + 4, n_bytes, err))
-        return false;
+    if (n_bytes < n_content + 8) {
+        *ret_need = n_content + 8;
+        return true;
+    }
+    if (!ix->no_checksums && crc32c(0, p + 4, n_content) != get_be32(p + 4 + n_content))
+        return index_corrupt(ix, offset + 4, "the checksum does not fit", err);
     uint32_t *refs = ARENA_ARRAY(arena, uint32_t, n + 1);
     if (!refs)
         return over_memory(err);
@@ -37,6 +47,17 @@ bool index_postings_read(const struct index *ix, uint64_t offset, struct arena *
             return index_corrupt(ix, offset + 8 + 4 * i, "postings out of order", err);
     }
     *ret = (struct postings){refs, n};
+    return true;
+}
+
+bool index_postings_read(const struct index *ix, uint64_t offset, struct arena *arena, struct postings *ret, struct err *err)
+{
+    size_t need;
+    if (offset < ix->postings_from || offset > ix->postings_to)
+        return index_corrupt(ix, offset, "postings out of their section", err);
+    if (!index_postings_decode(ix, offset, ix->p + offset, ix->postings_to - offset, arena, ret, &need, err))
+        return false;
+    ASSERT(need == 0);
     return true;
 }
 
@@ -62,8 +83,7 @@ static size_t seek(const struct postings *p, size_t i, uint32_t ref)
     return low;
 }
 
-/* Keeps in a what is in b (keep), or what is not. */
-static void restrict_to(struct postings *a, const struct postings *b, bool keep)
+void postings_restrict(struct postings *a, const struct postings *b, bool keep)
 {
     size_t n = 0, j = 0;
     for (size_t i = 0; i < a->n; i++) {
@@ -92,7 +112,7 @@ static struct postings merge_two(const struct postings *a, const struct postings
 }
 
 /* Round after round in pairs, between two buffers; the lists are used up. */
-static bool unite(struct postings *lists, size_t n, struct arena *scratch, struct postings *ret, struct err *err)
+bool postings_unite(struct postings *lists, size_t n, struct arena *scratch, struct postings *ret, struct err *err)
 {
     size_t total = 0;
     for (size_t i = 0; i < n; i++)
@@ -157,8 +177,7 @@ static bool want_value(struct wanted *w, const struct index_name *name, struct s
     return want_entry(w, offset, err);
 }
 
-/* The values that m itself names, where the wanted ones are exactly those: NULL when all must be tried. */
-static const struct slice *named_values(const struct matcher *m, bool wants_matching, size_t *ret_n)
+const struct slice *matcher_named_values(const struct matcher *m, bool wants_matching, size_t *ret_n)
 {
     if ((m->type == MATCH_EQ && wants_matching) || (m->type == MATCH_NEQ && !wants_matching)) {
         *ret_n = 1;
@@ -179,7 +198,7 @@ static bool with_values(const struct index *ix, const struct matcher *m, bool wa
     struct wanted w = {.ix = ix, .scratch = scratch};
     const struct index_name *name = index_find_name(ix, m->name);
     size_t n_values;
-    const struct slice *values = named_values(m, wants_matching, &n_values);
+    const struct slice *values = matcher_named_values(m, wants_matching, &n_values);
     for (size_t i = 0; name && values && i < n_values; i++)
         if (values[i].n && !want_value(&w, name, values[i], err))
             return false;
@@ -189,7 +208,7 @@ static bool with_values(const struct index *ix, const struct matcher *m, bool wa
         if (matcher_matches(m, value) == wants_matching && !want_entry(&w, offset, err))
             return false;
     }
-    return unite(w.lists, w.n, scratch, ret, err);
+    return postings_unite(w.lists, w.n, scratch, ret, err);
 }
 
 static int by_length(const void *a, const void *b)
@@ -220,7 +239,7 @@ static bool asked_for(const struct index *ix, const struct matcher *ms, size_t n
         return index_postings_read(ix, ix->all_postings, scratch, ret, err);
     qsort(lists, n, sizeof(*lists), by_length);
     for (size_t i = 1; i < n; i++)
-        restrict_to(&lists[0], &lists[i], true);
+        postings_restrict(&lists[0], &lists[i], true);
     *ret = lists[0];
     return true;
 }
@@ -236,7 +255,7 @@ bool index_postings_match(const struct index *ix, const struct matcher *ms, size
             continue;
         if (!with_values(ix, &ms[i], false, scratch, &away, err))
             return false;
-        restrict_to(&found, &away, false);
+        postings_restrict(&found, &away, false);
     }
     uint32_t *refs = ARENA_ARRAY(arena, uint32_t, found.n + 1);
     if (!refs)

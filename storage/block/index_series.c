@@ -7,8 +7,9 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "storage/block/bytes_int.h"
-#include "storage/block/index_int.h"
+#include "storage/block/bytes.h"
+#include "storage/block/crc32c.h"
+#include "storage/block/index.h"
 
 void index_series_release(struct index_series *s)
 {
@@ -108,18 +109,40 @@ static bool read_chunks(const struct index *ix, struct dec *d, uint64_t at, stru
     return dec_left(d) == 0 || index_corrupt(ix, at, "a series with bytes behind its last chunk", err);
 }
 
+bool index_series_decode(const struct index *ix, uint64_t offset, const uint8_t *p, size_t n, struct index_series *ret, size_t *ret_need,
+                         struct err *err)
+{
+    uint64_t left = offset >= ix->series_from && offset < ix->series_to ? ix->series_to - offset : 0;
+    struct dec d = dec_of(p, MIN(n, left));
+    uint64_t n_payload = dec_uvarint(&d), n_head = (uint64_t)(d.p - p);
+    *ret_need = 0;
+    if (left == 0)
+        return index_corrupt(ix, offset, "a reference that is out of the series", err);
+    if (d.bad && n < MIN(left, UVARINT_MAX_BYTES)) {
+        *ret_need = MIN(left, UVARINT_MAX_BYTES);
+        return true;
+    }
+    if (d.bad || n_payload > left || left - n_payload < n_head + 4)
+        return index_corrupt(ix, offset, "a series that is cut short", err);
+    if (dec_left(&d) < n_payload + 4) {
+        *ret_need = n_head + n_payload + 4;
+        return true;
+    }
+    d.end = d.p + n_payload;
+    if (!ix->no_checksums && crc32c(0, d.p, n_payload) != get_be32(d.end))
+        return index_corrupt(ix, offset + n_head, "the checksum does not fit", err);
+    ret->end = offset + n_head + n_payload + 4;
+    return read_labels(ix, &d, offset, ret, err) && read_chunks(ix, &d, offset, ret, err);
+}
+
 bool index_series_read(const struct index *ix, uint32_t ref, struct index_series *ret, struct err *err)
 {
     uint64_t at = ix->version == 1 ? ref : (uint64_t)ref * INDEX_SERIES_ALIGN;
+    size_t need;
     if (at < ix->series_from || at >= ix->series_to)
         return index_corrupt(ix, at, "a reference that is out of the series", err);
-    struct dec d = dec_of(ix->p + at, ix->series_to - at);
-    uint64_t n = dec_uvarint(&d);
-    if (d.bad || dec_left(&d) < 4 || n > dec_left(&d) - 4)
-        return index_corrupt(ix, at, "a series that is cut short", err);
-    if (!index_checksum(ix, (uint64_t)(d.p - ix->p), n, err))
+    if (!index_series_decode(ix, at, ix->p + at, ix->series_to - at, ret, &need, err))
         return false;
-    d.end = d.p + n;
-    ret->end = (uint64_t)(d.end - ix->p) + 4;
-    return read_labels(ix, &d, at, ret, err) && read_chunks(ix, &d, at, ret, err);
+    ASSERT(need == 0);
+    return true;
 }

@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 #include "storage/block/index_writer_postings_int.h"
 

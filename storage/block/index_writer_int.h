@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "base/slice.h"
 #include "model/labels.h"
-#include "storage/block/index_int.h"
+#include "storage/block/index.h"
 #include "storage/block/out_int.h"
 
 #define INDEX_POSTINGS_BUFFER ((size_t)64 << 20)

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 
 /* A list of postings to be written, in the order of the file. */
 struct list {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 
 bool out_open(struct out *o, const char *dir, const char *name, struct err *err)

@@ -1,6 +1,6 @@
 #include "storage/block/segment_int.h"
 
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 
 static bool corrupt(const struct segment *s, uint64_t offset, const char *what, struct err *err)

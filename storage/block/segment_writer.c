@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 
 void segment_writer_init(struct segment_writer *w, const char *dir)

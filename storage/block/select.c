@@ -8,7 +8,7 @@
 
 #include "base/assert.h"
 #include "storage/block/block_int.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 
 #define CHECK_EVERY 256 /* series between two looks at the deadline: some 100 us */
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "storage/block/block_int.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 
 struct checking {
     struct block *b;

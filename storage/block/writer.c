@@ -13,7 +13,7 @@
 
 #include "base/assert.h"
 #include "storage/block/block_int.h"
-#include "storage/block/bytes_int.h"
+#include "storage/block/bytes.h"
 #include "storage/block/index_writer_int.h"
 #include "storage/block/segment_writer_int.h"
 #include "storage/block/writer_int.h"

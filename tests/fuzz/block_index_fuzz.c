@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "storage/block/index_int.h"
+#include "storage/block/index.h"
 
 #define BUDGET_BYTES ((size_t)64 << 20)
 #define SERIES_MAX 2000

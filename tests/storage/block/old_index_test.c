@@ -3,7 +3,7 @@
  * pass over.
  */
 #include "storage/block/crc32c.h"
-#include "storage/block/index_int.h"
+#include "storage/block/index.h"
 #include "tests/storage/block/block_util.h"
 
 static struct buf out;

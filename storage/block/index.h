@@ -1,5 +1,6 @@
 /*
- * The index file of a block, read from its bytes (docs/formats.md 6.3).
+ * The index file of a block, read from its bytes (docs/formats.md 6.3): all of them in one mapping (index_open), or sections and entries as they come from
+ * elsewhere (what is called decode), for readers of blocks in object stores.
  *
  *   BAAAD700 (BE32)  version u8  symbols  series  [label indices]  postings lists  [label index table]  postings offset table  TOC (52 bytes)
  *
@@ -51,6 +52,16 @@ struct index {
     uint64_t all_postings;    /* offset of the list of all series */
 };
 
+/* Offsets of the sections, from the last bytes of the file. */
+struct index_toc {
+    uint64_t symbols, series, label_indices, label_indices_table, postings, postings_table;
+};
+
+/* INDEX_TOC_BYTES at toc, which end an index of index_bytes: checks them, and takes over where series and postings lie. */
+bool index_decode_toc(struct index *ix, const uint8_t *toc, uint64_t index_bytes, struct index_toc *ret, struct err *err);
+/* Checks the symbols at this offset of ix->p, which end by `end`, and makes their table. */
+bool index_open_symbols(struct index *ix, uint64_t offset, uint64_t end, struct err *err);
+
 bool index_open(struct index *ix, const char *path, const void *p, size_t n, bool no_checksums, struct err *err);
 void index_release(struct index *ix);
 bool index_corrupt(const struct index *ix, uint64_t offset, const char *what, struct err *err); /* false */
@@ -81,6 +92,12 @@ struct index_series {
     uint64_t end;     /* offset behind it */
 };
 bool index_series_read(const struct index *ix, uint32_t ref, struct index_series *ret, struct err *err);
+/*
+ * The entry at this offset of the index, of which the first n bytes are at p. *ret_need 0: it was read; else it has so many bytes, and n is too few. Needs
+ * nothing of ix but its symbols and where its series lie.
+ */
+bool index_series_decode(const struct index *ix, uint64_t offset, const uint8_t *p, size_t n, struct index_series *ret, size_t *ret_need,
+                         struct err *err);
 void index_series_release(struct index_series *s);
 
 /* --- postings: index_postings.c --- */
@@ -90,6 +107,15 @@ struct postings {
     size_t n;
 };
 bool index_postings_read(const struct index *ix, uint64_t offset, struct arena *arena, struct postings *ret, struct err *err);
+/* As index_series_decode. */
+bool index_postings_decode(const struct index *ix, uint64_t offset, const uint8_t *p, size_t n_bytes, struct arena *arena, struct postings *ret,
+                           size_t *ret_need, struct err *err);
+/* Keeps in a what is in b (keep), or what is not. */
+void postings_restrict(struct postings *a, const struct postings *b, bool keep);
+/* The union of n lists, which are used up. False: the scratch is. */
+bool postings_unite(struct postings *lists, size_t n, struct arena *scratch, struct postings *ret, struct err *err);
+/* The values that m itself names, where the wanted ones (that match, or that do not) are exactly those: NULL when all must be tried. "" may be one. */
+const struct slice *matcher_named_values(const struct matcher *m, bool wants_matching, size_t *ret_n);
 /* The series that all matchers match. scratch is for the work, the answer is in arena. ERR_MAX_QUERY_MEMORY when one of them is used up. */
 bool index_postings_match(const struct index *ix, const struct matcher *ms, size_t n_ms, struct arena *scratch, struct arena *arena,
                           struct postings *ret, struct err *err);
