@@ -16,6 +16,7 @@
 
 #include "base/ctx.h"
 #include "base/flags.h"
+#include "ingest/blocks/local_blocks.h"
 #include "log/plog.h"
 #include "model/limits.h"
 #include "storage/queryable.h"
@@ -58,6 +59,20 @@ bool ingester_serving(struct ingester *ing, struct err *err);
  */
 void ingester_stop(struct ingester *ing);
 void ingester_free(struct ingester *ing); /* stopped or never started */
+
+/*
+ * The blocks that were cut out of the heads, in <dir>/blocks; for the shipper and pages. Owned by the ingester. A shipper is announced
+ * (local_blocks_expect_shipper) before ingester_start, and stopped after ingester_stop and before ingester_free.
+ */
+struct local_blocks *ingester_local_blocks(struct ingester *ing);
+/*
+ * Cuts all that the heads have consumed so far into blocks and publishes them; tenant.p == NULL: of all tenants. Waits for a cut that is under way. An unknown
+ * tenant has nothing to flush. The first error; the others are tried all the same. Any thread; takes as long as it takes, unless the ingester is stopped.
+ */
+bool ingester_flush(struct ingester *ing, struct slice tenant, struct err *err);
+/* ingester_stop flushes when the flag -blocks-storage.tsdb.flush-blocks-on-shutdown says so; this overrules it (prepare-shutdown). Any thread. */
+void ingester_flush_on_stop(struct ingester *ing, bool on);
+bool ingester_flushes_on_stop(struct ingester *ing);
 
 /* Writes a checkpoint of everything consumed before the call and waits until it is durable. Any thread. */
 bool ingester_checkpoint(struct ingester *ing, struct err *err);
