@@ -61,6 +61,21 @@ struct local_blocks {
     size_t cap;
 };
 
+/* Small things: without memory for them nothing goes on. */
+static void *must_realloc(void *p, size_t n)
+{
+    p = realloc(p, n);
+    ASSERT(p);
+    return p;
+}
+
+static void *must_calloc(size_t n, size_t size)
+{
+    void *p = calloc(MAX(n, (size_t)1), size);
+    ASSERT(p);
+    return p;
+}
+
 /* --- tenants --- */
 
 /* Under lock. With `make` never NULL. */
@@ -82,9 +97,9 @@ static struct tenant_blocks *find_tenant(struct local_blocks *lb, struct slice t
         return NULL;
     if (lb->n == lb->cap) {
         lb->cap = MAX((size_t)16, 2 * lb->cap);
-        lb->tenants = xrealloc(lb->tenants, lb->cap * sizeof(*lb->tenants));
+        lb->tenants = must_realloc(lb->tenants, lb->cap * sizeof(*lb->tenants));
     }
-    struct tenant_blocks *t = xcalloc(1, sizeof(*t));
+    struct tenant_blocks *t = must_calloc(1, sizeof(*t));
     t->tenant = slice_make(slice_strdup(tenant), tenant.n);
     t->m_bytes = metric_get(local_blocks_metrics[BLOCKS_BYTES], &t->tenant);
     memmove(&lb->tenants[lo + 1], &lb->tenants[lo], (lb->n - lo) * sizeof(*lb->tenants));
@@ -161,7 +176,7 @@ static struct local_block *open_block(struct local_blocks *lb, struct tenant_blo
         *err = why;
         return NULL;
     }
-    struct local_block *b = xcalloc(1, sizeof(*b));
+    struct local_block *b = must_calloc(1, sizeof(*b));
     *b = (struct local_block){.lb = lb, .tenant = t, .ulid = *ulid, .reader = reader, .min_t = INT64_MIN};
     atomic_init(&b->refs, 1);
     if (!reader) {
@@ -182,7 +197,7 @@ static void list_block(struct tenant_blocks *t, struct local_block *b)
 {
     if (t->n == t->cap) {
         t->cap = MAX((size_t)8, 2 * t->cap);
-        t->blocks = xrealloc(t->blocks, t->cap * sizeof(struct local_block *));
+        t->blocks = must_realloc(t->blocks, t->cap * sizeof(struct local_block *));
     }
     size_t at = t->n;
     for (; at > 0 && strcmp(t->blocks[at - 1]->ulid.text, b->ulid.text) > 0; at--)
@@ -216,7 +231,7 @@ struct local_blocks *local_blocks_new(const struct local_blocks_config *cfg, str
     }
     if (!folder_make(cfg->dir, err))
         return NULL;
-    struct local_blocks *lb = xcalloc(1, sizeof(*lb));
+    struct local_blocks *lb = must_calloc(1, sizeof(*lb));
     lb->dir = slice_strdup(slice_of(cfg->dir));
     lb->retention_ms = cfg->retention_ms;
     lb->store_has_it_ms = cfg->store_has_it_ms;
@@ -351,7 +366,7 @@ bool local_blocks_pending_dir(struct local_blocks *lb, struct slice tenant, char
 
 bool local_blocks_add(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n, struct err *err)
 {
-    struct local_block **opened = xcalloc(n, sizeof(*opened));
+    struct local_block **opened = must_calloc(n, sizeof(*opened));
     pthread_mutex_lock(&lb->lock);
     struct tenant_blocks *t = find_tenant(lb, tenant, true);
     pthread_mutex_unlock(&lb->lock);
@@ -400,7 +415,7 @@ bool local_blocks_get(struct local_blocks *lb, struct slice tenant, int64_t min_
             break;
         }
         if (!ret->blocks)
-            ret->blocks = xcalloc(t->n, sizeof(struct local_block *));
+            ret->blocks = must_calloc(t->n, sizeof(struct local_block *));
         atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
         ret->blocks[ret->n++] = b;
     }
@@ -450,7 +465,7 @@ struct local_block_info *local_blocks_list(struct local_blocks *lb, struct slice
     size_t n = 0;
     pthread_mutex_lock(&lb->lock);
     struct tenant_blocks *t = find_tenant(lb, tenant, false);
-    struct local_block_info *list = t && t->n ? xcalloc(t->n, sizeof(*list)) : NULL;
+    struct local_block_info *list = t && t->n ? must_calloc(t->n, sizeof(*list)) : NULL;
     for (size_t i = 0; t && i < t->n; i++) {
         const struct local_block *b = t->blocks[i];
         if (b->pending)
@@ -483,7 +498,7 @@ struct slice *local_blocks_tenants(struct local_blocks *lb, size_t *ret_n)
         n += lb->tenants[i]->n > 0;
         bytes += lb->tenants[i]->tenant.n;
     }
-    struct slice *list = n ? xmalloc(n * sizeof(*list) + bytes) : NULL;
+    struct slice *list = n ? must_calloc(1, n * sizeof(*list) + bytes) : NULL;
     char *text = (char *)(list + n);
     n = 0;
     for (size_t i = 0; list && i < lb->n; i++) {
