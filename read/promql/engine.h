@@ -25,6 +25,20 @@ struct engine_config {
     bool type_and_unit_labels;             /* __type__ and __unit__ go where __name__ goes */
 };
 
+/*
+ * Start timestamps: when the count that a sample shows began at zero. A store that knows some of its samples' gives them beside its series, since the
+ * encodings of chunks have no room for them. rate, increase, irate, resets and start_timestamp look at them. None of Brunn's own stores has any, as
+ * Mimir, which leaves out those that remote write 2.0 brings.
+ */
+struct start_time {
+    int64_t t;       /* the sample's, ms */
+    int64_t start_t; /* ms, not 0, which means unknown */
+};
+struct start_times {
+    /* Those of one series, by t, of samples in [min_t, max_t] at least; valid until the end of the query. Called on the query's thread. */
+    void (*of_series)(struct start_times *s, struct labels series, int64_t min_t, int64_t max_t, const struct start_time **ret, size_t *ret_n);
+};
+
 struct engine_query {
     const struct node *expr;
     struct slice text;   /* for positions in annotations */
@@ -32,6 +46,7 @@ struct engine_query {
     int64_t end_ms;      /* == start for an instant query */
     int64_t step_ms;     /* >= 1 for a range query, 0 for an instant query */
     int64_t lookback_delta_ms; /* 0 = the engine's */
+    struct start_times *start_times; /* NULL: the queryable has none; not owned */
 };
 
 /* One series of a result: values at the steps where present. */

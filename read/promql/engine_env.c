@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/dtoa.h"
 #include "base/regex.h"
 
 #define ANNOTATIONS_SHOWN 10
@@ -169,40 +171,136 @@ static uint64_t text_hash(const char *p, size_t n)
     return h;
 }
 
-void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...)
+/* The annotation with this text, perhaps a new one, whose n is 0. NULL: there are too many, or there is no memory for one more. */
+static struct annotation *annotation_of(struct env *env, bool info, const char *text, size_t n)
 {
-    char text[2048];
-    int n = snprintf(text, sizeof(text), "PromQL %s: ", info ? "info" : "warning");
-    va_list ap;
-    va_start(ap, fmt);
-    int m = vsnprintf(text + n, sizeof(text) - (size_t)n, fmt, ap);
-    va_end(ap);
-    n = MIN(n + MAX(m, 0), (int)sizeof(text) - 32);
-    if (pos >= 0) {
-        int line = 1, col = 1;
-        promql_position(env->query->text, pos, &line, &col);
-        n += snprintf(text + n, sizeof(text) - (size_t)n, " (%d:%d)", line, col);
-    }
-    uint64_t hash = text_hash(text, (size_t)n);
+    uint64_t hash = text_hash(text, n);
     /* Usually the same one comes again for the next step: newest first. */
     for (size_t i = env->n_annotations; i-- > 0;)
-        if (env->annotations[i].hash == hash && env->annotations[i].text.n == (size_t)n)
-            return;
+        if (env->annotations[i].hash == hash && env->annotations[i].text.n == n)
+            return &env->annotations[i];
     if (env->n_annotations == env->cap_annotations) {
         size_t cap = env->cap_annotations ? env->cap_annotations * 2 : 16;
         if (cap > 4096)
-            return; /* more are not counted: nobody reads them */
+            return NULL; /* more are not counted: nobody reads them */
         struct annotation *a = arena_array(env->root, cap, sizeof(*a));
         if (!a)
-            return;
+            return NULL;
         if (env->n_annotations)
             memcpy(a, env->annotations, env->n_annotations * sizeof(*a));
         env->annotations = a;
         env->cap_annotations = cap;
     }
-    struct slice copy = arena_dup(env->root, slice_make(text, (size_t)n));
-    if (copy.p)
-        env->annotations[env->n_annotations++] = (struct annotation){.text = copy, .info = info, .hash = hash};
+    struct slice copy = arena_dup(env->root, slice_make(text, n));
+    if (!copy.p)
+        return NULL;
+    env->annotations[env->n_annotations] = (struct annotation){.text = copy, .info = info, .hash = hash};
+    return &env->annotations[env->n_annotations++];
+}
+
+#define ANNOTATION_MAX 2048 /* bytes */
+#define ANNOTATION_TAIL 256 /* of them left free for what is written behind a text */
+
+/* Returns the length. */
+static size_t annotation_text(bool info, const char *fmt, va_list ap, char text[static ANNOTATION_MAX]) __attribute__((format(printf, 2, 0)));
+static size_t annotation_text(bool info, const char *fmt, va_list ap, char text[static ANNOTATION_MAX])
+{
+    int n = snprintf(text, ANNOTATION_MAX, "PromQL %s: ", info ? "info" : "warning");
+    int m = vsnprintf(text + n, ANNOTATION_MAX - (size_t)n, fmt, ap);
+    return (size_t)MIN(n + MAX(m, 0), ANNOTATION_MAX - ANNOTATION_TAIL);
+}
+
+static size_t annotation_position(const struct env *env, int32_t pos, char text[static ANNOTATION_MAX], size_t n)
+{
+    int line = 1, col = 1;
+    if (pos < 0)
+        return n;
+    promql_position(env->query->text, pos, &line, &col);
+    return n + (size_t)snprintf(text + n, ANNOTATION_MAX - n, " (%d:%d)", line, col);
+}
+
+void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...)
+{
+    char text[ANNOTATION_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    size_t n = annotation_text(info, fmt, ap, text);
+    va_end(ap);
+    n = annotation_position(env, pos, text, n);
+    (void)annotation_of(env, info, text, n);
+}
+
+static struct annotation *annotate_again(struct env *env, bool info, int32_t pos, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
+static struct annotation *annotate_again(struct env *env, bool info, int32_t pos, const char *fmt, va_list ap)
+{
+    char text[ANNOTATION_MAX];
+    size_t n = annotation_text(info, fmt, ap, text);
+    struct annotation *a = annotation_of(env, info, text, n);
+    if (a && a->n++ == 0)
+        a->pos = pos;
+    return a;
+}
+
+void annotate_count(struct env *env, int32_t pos, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    (void)annotate_again(env, false, pos, fmt, ap);
+    va_end(ap);
+}
+
+static struct annotation *info_again(struct env *env, int32_t pos, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static struct annotation *info_again(struct env *env, int32_t pos, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    struct annotation *a = annotate_again(env, true, pos, fmt, ap);
+    va_end(ap);
+    return a;
+}
+
+void annotate_forced(struct env *env, int32_t pos, const char *for_metric, int64_t t, const struct bucket_fix *fix)
+{
+    struct annotation *a = info_again(env, pos,
+                                      "input to histogram_quantile needed to be fixed for monotonicity (see "
+                                      "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)%s",
+                                      for_metric);
+    if (!a)
+        return;
+    a->min_t = a->forced ? MIN(a->min_t, t) : t;
+    a->max_t = a->forced ? MAX(a->max_t, t) : t;
+    a->forced = true;
+    bucket_fix_merge(&a->fix, fix);
+}
+
+/* Two digits, as Go's %.2g. */
+static void two_digits(double v, char out[static DTOA_MAX])
+{
+    if (isfinite(v))
+        snprintf(out, DTOA_MAX, "%.2g", v);
+    else
+        out[dtoa_g(v, out)] = 0;
+}
+
+/* What is known only when all of the query has been seen. */
+static struct slice annotation_finish(const struct env *env, const struct annotation *a, struct arena *mem)
+{
+    char text[ANNOTATION_MAX];
+    size_t n = MIN(a->text.n, (size_t)(ANNOTATION_MAX - ANNOTATION_TAIL));
+    if (a->n == 0)
+        return arena_dup(mem, a->text);
+    memcpy(text, a->text.p, n);
+    if (a->forced) {
+        char lo[DTOA_MAX], hi[DTOA_MAX], diff[DTOA_MAX], from[CLOCK_RFC3339_MAX], to[CLOCK_RFC3339_MAX];
+        int n_lo = (int)dtoa_g(a->fix.min_bucket, lo), n_hi = (int)dtoa_g(a->fix.max_bucket, hi);
+        two_digits(a->fix.max_diff, diff);
+        (void)clock_rfc3339(a->min_t / 1000, 0, 0, from), (void)clock_rfc3339(a->max_t / 1000, 0, 0, to);
+        n += (size_t)snprintf(text + n, ANNOTATION_MAX - n, ", from buckets %.*s to %.*s, with a max diff of %s, over %zu samples from %s to %s",
+                              n_lo, lo, n_hi, hi, diff, a->n, from, to);
+    } else if (a->n > 1) {
+        n += (size_t)snprintf(text + n, ANNOTATION_MAX - n, " (%zu occurrences)", a->n);
+    }
+    return arena_dup(mem, slice_make(text, annotation_position(env, a->pos, text, n)));
 }
 
 static int cmp_slices(const void *a, const void *b)
@@ -219,7 +317,7 @@ static bool finish_kind(struct env *env, bool info, const struct slice **ret, si
     size_t n = 0;
     for (size_t i = 0; i < env->n_annotations; i++)
         if (env->annotations[i].info == info) {
-            out[n] = arena_dup(a, env->annotations[i].text);
+            out[n] = annotation_finish(env, &env->annotations[i], a);
             if (!out[n++].p)
                 return env_memory_error(env);
         }

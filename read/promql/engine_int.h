@@ -131,6 +131,11 @@ struct annotation {
     struct slice text;
     bool info;
     uint64_t hash;
+    size_t n;    /* 0: the text is whole; else how often it came, and at the end that, what follows and the position are written behind it */
+    int32_t pos; /* where it came first */
+    bool forced; /* from a histogram_quantile, with the next three */
+    int64_t min_t, max_t;
+    struct bucket_fix fix;
 };
 
 struct env {
@@ -193,6 +198,9 @@ bool env_too_many_samples(struct env *env);
 void env_release(struct env *env);
 
 void annotate(struct env *env, bool info, int32_t pos, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Annotations that say how often they came: a warning, and what histogram_quantile says of counts it had to raise at time t. */
+void annotate_count(struct env *env, int32_t pos, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void annotate_forced(struct env *env, int32_t pos, const char *for_metric, int64_t t, const struct bucket_fix *fix);
 #define WARN(env, pos, ...) annotate((env), false, (pos), __VA_ARGS__)
 #define INFO(env, pos, ...) annotate((env), true, (pos), __VA_ARGS__)
 bool annotations_finish(struct env *env, struct engine_result *ret);
@@ -266,7 +274,9 @@ struct op *op_columns(struct env *env, const struct grid *g, struct columns cs);
 
 /* --- eval_*.c: one constructor an operator ------------------------------------------------------------------------------------ */
 
-struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps);
+/* What a selector's values are: the samples', or, for timestamp() and start_timestamp(), the seconds of their times. */
+enum selected { SELECT_VALUES, SELECT_TIMES, SELECT_START_TIMES };
+struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, enum selected what);
 struct op *plan_range_call(struct env *env, const struct node *call, const struct grid *g);
 bool function_takes_range(const struct node *call);
 struct op *plan_absent_over_time(struct env *env, const struct node *call, const struct grid *g);
@@ -350,6 +360,7 @@ struct samples {
     const int64_t *t;
     const double *v;
     const struct fhist *const *h; /* NULL: floats only */
+    const int64_t *start_t;       /* start timestamps, 0 where there is none; NULL: of no sample */
 };
 
 struct reader {
@@ -376,6 +387,26 @@ bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_
 
 /* Takes the stale markers out, in the reader's own columns. */
 void strip_stale(struct reader *r, struct samples *s);
+/* Fills in start_t. It is valid until the next series is decoded. */
+bool reader_start_times(struct reader *r, const struct series *series, struct samples *s);
+/*
+ * Do start timestamps say that the count began anew between samples i - 1 and i? One that lies at the sample before is how deltas are written, but also
+ * how OpenTelemetry continues a series whose start is unknown: then the sample before has its own time, or none, as its start.
+ */
+static inline bool start_is_reset(const int64_t *t, const int64_t *start_t, size_t i)
+{
+    if (!start_t)
+        return false;
+    int64_t prev_t = t[i - 1], prev_start = start_t[i - 1], start = start_t[i];
+    if (start == 0 || start >= t[i] || start < prev_t)
+        return false;
+    return start > prev_t || (prev_start != 0 && prev_start < prev_t);
+}
+/* A start before the sample before, of which that sample does not know. */
+static inline bool start_overlaps(const int64_t *t, const int64_t *start_t, size_t i)
+{
+    return start_t[i] != 0 && start_t[i] < t[i - 1] && start_t[i] != start_t[i - 1];
+}
 /*
  * Where only count and sum of histograms are asked for upstream decodes chunks with an iterator that finds counter resets on the fly, and with that the
  * hints of a sum may conflict and be warned of. This gives the samples of a series the hints that iterator would, and takes the buckets away as it

@@ -27,6 +27,7 @@ static bool depends_on_time(int fn)
     case PROMQL_FN_PREDICT_LINEAR:
     case PROMQL_FN_TIME:
     case PROMQL_FN_TIMESTAMP:
+    case PROMQL_FN_START_TIMESTAMP:
         return true;
     default:
         return false;
@@ -254,9 +255,6 @@ static struct op *plan_call(struct env *env, const struct node *n, const struct 
         return plan_histogram_quantile(env, n, g);
     case PROMQL_FN_INFO:
         return plan_info(env, n, g);
-    case PROMQL_FN_START_TIMESTAMP:
-        env_fail(env, ERR_EXECUTION, "function start_timestamp is not supported yet");
-        return NULL;
     default:
         if (function_takes_range(n))
             return plan_range_call(env, n, g);
@@ -268,7 +266,7 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
 {
     switch (n->kind) {
     case NODE_VECTOR_SELECTOR:
-        return plan_selector(env, n, g, false);
+        return plan_selector(env, n, g, SELECT_VALUES);
     case NODE_UNARY:
         return n->unary.negative ? plan_negate(env, n, g) : plan_vector(env, n->unary.expr, g);
     case NODE_BINARY:

@@ -210,10 +210,7 @@ static bool classic_group(struct hist_op *h, const struct hgroup *g)
                                     : bucket_quantile(h->q[q].at[i], h->scratch, n, &fix);
             bit_set(out->present, i);
             if (fix.forced)
-                INFO(env, vector_pos(h),
-                     "input to histogram_quantile needed to be fixed for monotonicity (see "
-                     "https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)%s",
-                     for_metric(env, g->labels));
+                annotate_forced(env, vector_pos(h), for_metric(env, g->labels), grid_t(&h->op.grid, i), &fix);
         }
         if (!env_tick(env))
             return false;

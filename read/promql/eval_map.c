@@ -269,7 +269,16 @@ static struct op *plan_timestamp(struct env *env, const struct node *call, const
     const struct node *arg = unwrap(call->call.args[0]);
     if (arg->kind != NODE_VECTOR_SELECTOR)
         return map_new(env, g, plan_vector(env, arg, g), PROMQL_FN_TIMESTAMP, NULL, NULL);
-    return map_new(env, g, plan_selector(env, arg, g, true), MAP_DROP_NAME, NULL, NULL);
+    return map_new(env, g, plan_selector(env, arg, g, SELECT_TIMES), MAP_DROP_NAME, NULL, NULL);
+}
+
+/* Start timestamps get lost on the way through an expression: then there is no result, and none from a store that has none. */
+static struct op *plan_start_timestamp(struct env *env, const struct node *call, const struct grid *g)
+{
+    const struct node *arg = unwrap(call->call.args[0]);
+    if (arg->kind != NODE_VECTOR_SELECTOR || !env->query->start_times)
+        return op_columns(env, g, (struct columns){0});
+    return map_new(env, g, plan_selector(env, arg, g, SELECT_START_TIMES), MAP_DROP_NAME, NULL, NULL);
 }
 
 static bool is_known(int fn)
@@ -297,6 +306,8 @@ struct op *plan_map_call(struct env *env, const struct node *call, const struct 
     size_t n = call->call.n_args;
     if (fn == PROMQL_FN_TIMESTAMP)
         return plan_timestamp(env, call, g);
+    if (fn == PROMQL_FN_START_TIMESTAMP)
+        return plan_start_timestamp(env, call, g);
     if (!is_known(fn)) {
         env_fail(env, ERR_EXECUTION, "function %s is not supported yet", call->call.fn->name);
         return NULL;

@@ -99,6 +99,8 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
         if (!reader_decode(&r->reader, s, r->series_mem, ret))
             return false;
         strip_stale(&r->reader, ret);
+        if (r->start_times && !reader_start_times(&r->reader, s, ret))
+            return false;
         if (r->stats)
             mark_resets(ret, r->window_mem);
         *ret_id = (struct column){.labels = s->labels};
@@ -129,7 +131,7 @@ static bool find_resets(struct range_op *r, const struct samples *in, const uint
 {
     struct env *env = r->op.env;
     *ret = NULL;
-    if (!floats_ever_fall(in->v, in->n))
+    if (!in->start_t && !floats_ever_fall(in->v, in->n))
         return true;
     if (in->n + 2 > r->resets_cap) {
         r->resets_cap = (in->n + 2) * 2;
@@ -139,7 +141,7 @@ static bool find_resets(struct range_op *r, const struct samples *in, const uint
     size_t next = in->n;
     r->resets[in->n] = r->resets[in->n + 1] = (uint32_t)in->n;
     for (size_t i = in->n; i-- > 1;) {
-        if (in->v[i] < in->v[i - 1])
+        if (in->v[i] < in->v[i - 1] || start_is_reset(in->t, in->start_t, i))
             next = i;
         r->resets[i] = (uint32_t)next;
     }
@@ -159,7 +161,7 @@ static bool reserve_slide(struct range_op *r, size_t n)
 static bool prepare(struct range_op *r, const struct samples *in, struct sweep *ret)
 {
     struct env *env = r->op.env;
-    *ret = (struct sweep){.r = r, .t = in->t, .v = in->v, .n = in->n};
+    *ret = (struct sweep){.r = r, .t = in->t, .v = in->v, .n = in->n, .start_t = in->start_t};
     if (r->counter && !find_resets(r, in, &ret->next_reset))
         return false;
     if (!reserve_slide(r, in->n))
@@ -292,6 +294,7 @@ static bool plan_source(struct range_op *r)
         r->anchored = sel->selector.anchored;
         r->smoothed = sel->selector.smoothed;
         r->stats = env->hist_stats && !env->hist_buckets;
+        r->start_times = env->query->start_times && (r->counter || r->fn == PROMQL_FN_IRATE || r->fn == PROMQL_FN_RESETS);
         if (!check_extended(r))
             return false;
         r->range_ms = sane_ms(n->matrix.range_ms);

@@ -204,7 +204,7 @@ static bool eval_anchored(const struct ext *x)
             if (!a.h != !b.h)
                 n++;
             else if (x->r->fn == PROMQL_FN_RESETS)
-                n += is_reset(x, b, a);
+                n += start_is_reset(x->in->t, x->in->start_t, i) || is_reset(x, b, a);
             else
                 n += a.h ? !fhist_eq(a.h, b.h) : a.f != b.f && !(isnan(a.f) && isnan(b.f));
         }

@@ -31,13 +31,20 @@ static inline __attribute__((always_inline)) bool sweep_steps(const struct sweep
 
 static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
 {
-    if (hi - lo < 2)
+    bool zero = s->start_t && starts_in_window(s, lo, step);
+    if (s->start_t)
+        note_overlap(s, lo, hi);
+    if (hi - lo < 2 && !zero)
         return false;
     const double *v = s->v;
     double delta = v[hi - 1] - v[lo];
     if (s->next_reset)
         for (size_t j = s->next_reset[lo + 1]; j < hi; j = s->next_reset[j + 1])
             delta += v[j - 1];
+    if (zero) {
+        *out = (delta + v[lo]) * start_factor(s, lo, hi - lo, step);
+        return true;
+    }
     const struct range_op *r = s->r;
     int64_t end = time_shift_apply(&r->shift, grid_t(&r->op.grid, step));
     struct rate_window w = {.start_t = end - r->range_ms, .end_t = end, .first_t = s->t[lo], .last_t = s->t[hi - 1], .n = hi - lo,
@@ -56,7 +63,7 @@ static inline bool k_irate(const struct sweep *s, size_t lo, size_t hi, size_t s
         return false;
     double prev = s->v[hi - 2], last = s->v[hi - 1];
     bool rate = s->r->fn == PROMQL_FN_IRATE;
-    double d = rate && last < prev ? last : last - prev;
+    double d = rate && (last < prev || start_is_reset(s->t, s->start_t, hi - 1)) ? last : last - prev;
     int64_t interval = s->t[hi - 1] - s->t[hi - 2];
     if (interval == 0)
         return false;
@@ -180,7 +187,7 @@ static inline bool k_resets(const struct sweep *s, size_t lo, size_t hi, size_t 
     (void)step;
     size_t n = 0;
     for (size_t i = lo + 1; i < hi; i++)
-        n += s->v[i] < s->v[i - 1];
+        n += s->v[i] < s->v[i - 1] || start_is_reset(s->t, s->start_t, i);
     *out = (double)n;
     return true;
 }

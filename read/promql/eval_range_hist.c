@@ -132,7 +132,8 @@ static int hist_delta(struct window *w, struct fhist **ret)
     if (!counter && (first->hint != HISTOGRAM_HINT_GAUGE || last->hint != HISTOGRAM_HINT_GAUGE))
         warn_not_gauge(w);
     struct fhist zero;
-    if (counter && fhist_is_reset(h[w->lo + 1], first, a)) {
+    const int64_t *t = w->in->t, *start_t = w->in->start_t;
+    if (counter && (start_is_reset(t, start_t, w->lo + 1) || fhist_is_reset(h[w->lo + 1], first, a))) {
         /* The first sample is on the far side of a reset: its buckets do not matter, nor their layout. */
         const struct fhist *second = h[w->lo + 1];
         zero = (struct fhist){.schema = second->schema, .zero_threshold = second->zero_threshold, .custom = second->custom,
@@ -149,14 +150,31 @@ static int hist_delta(struct window *w, struct fhist **ret)
     int ok = add_into(w, &sum, first, -1);
     const struct fhist *prev = first;
     for (size_t i = w->lo + 1; counter && ok == 1 && i < w->hi; i++) {
-        if (fhist_is_reset(h[i], prev, a))
+        if (start_is_reset(t, start_t, i) || fhist_is_reset(h[i], prev, a))
             ok = add_into(w, &sum, prev, 1);
         prev = h[i];
     }
+    if (ok == 1 && counter && start_t)
+        note_overlap(&w->floats, w->lo, w->hi);
     if (ok == 1)
         sum->hint = HISTOGRAM_HINT_GAUGE;
     *ret = sum;
     return ok;
+}
+
+/* The window's first sample counts from zero: it is added to what the others, if there are any, have made of it. */
+static bool window_rate_started(struct window *w, struct fhist *delta)
+{
+    const struct fhist *first = w->in->h[w->lo];
+    struct arena *a = w->r->window_mem;
+    int ok = 1;
+    if (delta)
+        ok = add_into(w, &delta, first, 1);
+    else if (!(delta = fhist_copy(first, a)))
+        return env_memory_error(env_of(w));
+    if (ok <= 0)
+        return ok == 0;
+    return put_hist(w, fhist_scale(delta, start_factor(&w->floats, w->lo, w->hi - w->lo, w->step), a));
 }
 
 static bool window_rate(struct window *w)
@@ -166,12 +184,15 @@ static bool window_rate(struct window *w)
         warn_mixed(w);
         return true;
     }
+    bool started = starts_in_window(&w->floats, w->lo, w->step);
     if (w->n_hists < 2)
-        return true;
+        return started ? window_rate_started(w, NULL) : true;
     struct fhist *delta = NULL;
     int ok = hist_delta(w, &delta);
     if (ok <= 0)
         return ok == 0;
+    if (started)
+        return window_rate_started(w, delta);
     int64_t end = time_shift_apply(&r->shift, grid_t(&r->op.grid, w->step));
     struct rate_window rw = {.start_t = end - r->range_ms, .end_t = end, .first_t = w->in->t[w->lo], .last_t = w->in->t[w->hi - 1],
                              .n = w->n_hists, .first = w->in->h[w->lo]->count, .delta = delta->count, .counter = r->counter};
@@ -206,7 +227,8 @@ static bool window_irate(struct window *w)
     struct fhist *d = fhist_copy(last, r->window_mem);
     if (!d)
         return env_memory_error(r->op.env);
-    if (!rate || !fhist_is_reset(last, prev, r->window_mem)) {
+    bool reset = rate && (start_is_reset(w->in->t, w->in->start_t, w->hi - 1) || fhist_is_reset(last, prev, r->window_mem));
+    if (!reset) {
         int ok = add_into(w, &d, prev, -1);
         if (ok <= 0)
             return ok == 0;
@@ -253,7 +275,7 @@ static bool differs(struct window *w, size_t i)
     if (!a != !b)
         return true;
     if (w->r->fn == PROMQL_FN_RESETS)
-        return a ? fhist_is_reset(b, a, w->r->window_mem) : y < x;
+        return start_is_reset(w->in->t, w->in->start_t, i) || (a ? fhist_is_reset(b, a, w->r->window_mem) : y < x);
     return a ? !fhist_eq(a, b) : y != x && !(isnan(x) && isnan(y));
 }
 

@@ -38,6 +38,7 @@ struct range_op {
     const struct node *arg; /* the range vector */
     int fn;
     bool counter;
+    bool start_times; /* the function looks at start timestamps, and there may be some */
     bool anchored, smoothed;
     bool stats; /* only count and sum are asked for: see mark_resets */
     bool opened;
@@ -77,6 +78,7 @@ struct sweep {
     const double *v;
     size_t n;
     const uint32_t *next_reset; /* of a counter that was reset */
+    const int64_t *start_t;     /* as of struct samples */
 };
 
 /* Where annotations point at. Upstream puts a selector without a position in the place of a subquery: they point at the query's begin. */
@@ -96,6 +98,15 @@ struct partial_sum {
 bool slide_floats(const struct sweep *s, struct column *out);
 /* One window of floats through the function's kernel. */
 bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
+/*
+ * eval_range_start.c: rate and increase where samples have start timestamps. A start inside the window, before its first sample, is a sample of value
+ * zero: nothing is extrapolated to the left, and one sample is enough.
+ */
+bool starts_in_window(const struct sweep *s, size_t lo, size_t step);
+/* The factor, per second for rate, of such a window of n >= 1 samples from lo on. */
+double start_factor(const struct sweep *s, size_t lo, size_t n, size_t step);
+/* Warns when a sample of the window started before the sample before it ended. */
+void note_overlap(const struct sweep *s, size_t lo, size_t hi);
 /* A series of an extended range selector. */
 bool sweep_extended(struct range_op *r, const struct samples *in, struct column *out);
 bool check_extended(struct range_op *r);

@@ -276,6 +276,8 @@ static void slide_counts(const struct sweep *s, uint32_t *counts, struct column 
 
 bool slide_floats(const struct sweep *s, struct column *out)
 {
+    if (s->start_t)
+        return false;
     switch (s->r->fn) {
     case PROMQL_FN_RATE:
     case PROMQL_FN_INCREASE:

@@ -239,6 +239,30 @@ void strip_stale(struct reader *r, struct samples *s)
     s->n = k;
 }
 
+bool reader_start_times(struct reader *r, const struct series *series, struct samples *s)
+{
+    struct start_times *source = r->env->query->start_times;
+    const struct start_time *starts;
+    size_t n;
+    if (!source || s->n == 0)
+        return true;
+    source->of_series(source, series->labels, s->t[0], s->t[s->n - 1], &starts, &n);
+    if (n == 0)
+        return true;
+    arena_clear(r->scratch);
+    int64_t *start_t = env_zalloc(r->env, r->scratch, s->n, sizeof(*start_t));
+    if (!start_t)
+        return false;
+    for (size_t i = 0, k = 0; i < s->n; i++) {
+        while (k < n && starts[k].t < s->t[i])
+            k++;
+        if (k < n && starts[k].t == s->t[i])
+            start_t[i] = starts[k].start_t;
+    }
+    s->start_t = start_t;
+    return true;
+}
+
 void mark_resets(struct samples *s, struct arena *scratch)
 {
     const struct fhist *last = NULL;
@@ -267,8 +291,8 @@ struct select_op {
     struct op op;
     const struct node *node;
     struct time_shift shift;
-    bool timestamps; /* timestamp(selector): the samples' times are the values */
-    bool stats;      /* see mark_resets */
+    enum selected what;
+    bool stats; /* see mark_resets */
     struct arena *scratch;
     bool opened;
     struct reader reader;
@@ -322,7 +346,7 @@ static bool select_series(struct select_op *s, struct column *c, const struct sa
     struct env *env = s->op.env;
     const struct grid *g = &s->op.grid;
     size_t k = 0; /* samples up to the step's time */
-    if (!in->h && !s->timestamps) {
+    if (!in->h && s->what == SELECT_VALUES) {
         select_floats(s, c, in);
         return true;
     }
@@ -336,8 +360,9 @@ static bool select_series(struct select_op *s, struct column *c, const struct sa
         if (h ? h->stale : is_stale_nan(in->v[k - 1]))
             continue;
         bit_set(c->present, i);
-        if (s->timestamps) {
-            c->v[i] = (double)in->t[k - 1] / 1e3;
+        if (s->what != SELECT_VALUES) {
+            int64_t ms = s->what == SELECT_TIMES ? in->t[k - 1] : in->start_t ? in->start_t[k - 1] : 0;
+            c->v[i] = (double)ms / 1e3;
             continue;
         }
         c->v[i] = in->v[k - 1];
@@ -423,7 +448,8 @@ static bool select_next(struct op *op, struct batch **ret)
             break;
         if (s->node->selector.anchored) /* an error only where there is a series, as upstream */
             return env_fail(op->env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
-        if (!reader_decode(&s->reader, series, s->out->mem, &in))
+        if (!reader_decode(&s->reader, series, s->out->mem, &in) ||
+            (s->what == SELECT_START_TIMES && !reader_start_times(&s->reader, series, &in)))
             return false;
         struct column *c = batch_slot(op->env, s->out, &op->grid);
         if (!c)
@@ -464,7 +490,7 @@ bool selector_is_unique(const struct node *n)
     return one_name(&n->selector);
 }
 
-struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, bool timestamps)
+struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, enum selected what)
 {
     const struct vector_selector *sel = &n->selector;
     struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), &select_ops, g);
@@ -472,7 +498,7 @@ struct op *plan_selector(struct env *env, const struct node *n, const struct gri
         return NULL;
     s->node = n;
     s->shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
-    s->timestamps = timestamps;
+    s->what = what;
     s->stats = env->hist_stats && !env->hist_buckets;
     s->op.unique = one_name(sel);
     return (struct op *)s;

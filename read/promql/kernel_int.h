@@ -131,8 +131,11 @@ struct bucket {
     double count; /* cumulative */
 };
 struct bucket_fix {
-    bool forced; /* a count had to be raised by more than rounding */
+    bool forced; /* a count had to be raised by more than rounding; then: */
+    double min_bucket, max_bucket; /* the least and the greatest bound of such counts */
+    double max_diff;               /* and the most by which one was raised */
 };
+void bucket_fix_merge(struct bucket_fix *fix, const struct bucket_fix *more);
 /* Sorts by upper bound and merges equal bounds; returns the new number. */
 size_t buckets_sort(struct bucket *b, size_t n);
 double bucket_quantile(double q, struct bucket *b, size_t n, struct bucket_fix *ret_fix);

@@ -40,6 +40,19 @@ static bool nearly_equal(double a, double b, double tolerance)
     return diff / fmin(sum, DBL_MAX) < tolerance;
 }
 
+void bucket_fix_merge(struct bucket_fix *fix, const struct bucket_fix *more)
+{
+    if (!more->forced)
+        return;
+    if (!fix->forced) {
+        *fix = *more;
+        return;
+    }
+    fix->min_bucket = fmin(fix->min_bucket, more->min_bucket);
+    fix->max_bucket = fmax(fix->max_bucket, more->max_bucket);
+    fix->max_diff = fmax(fix->max_diff, more->max_diff);
+}
+
 static void make_monotonic(struct bucket *b, size_t n, struct bucket_fix *fix)
 {
     double prev = b[0].count;
@@ -51,7 +64,7 @@ static void make_monotonic(struct bucket *b, size_t n, struct bucket_fix *fix)
             b[i].count = prev;
         } else if (cur < prev) {
             b[i].count = prev;
-            fix->forced = true;
+            bucket_fix_merge(fix, &(struct bucket_fix){true, b[i].upper, b[i].upper, prev - cur});
         } else {
             prev = cur;
         }

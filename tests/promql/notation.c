@@ -358,6 +358,62 @@ static bool float_run(struct slice w, struct arena *a, struct sequence *ret)
     return true;
 }
 
+/* -59999ms: a duration with a sign. */
+static bool parse_signed_time(struct slice s, int64_t *ret_ms)
+{
+    bool negative = s.n && s.p[0] == '-', sign = negative || (s.n && s.p[0] == '+');
+    if (!parse_time(slice_make(s.p + sign, s.n - sign), ret_ms))
+        return false;
+    if (negative)
+        *ret_ms = -*ret_ms;
+    return true;
+}
+
+/* _, _x3, -1m, -1mx4, -30s-1mx2 */
+static bool start_run(struct slice w, struct arena *a, struct sequence *ret)
+{
+    struct item it = {.started = true};
+    int64_t times = 0, step = 0;
+    const char *x = memchr(w.p, 'x', w.n);
+    if (x) {
+        struct slice tail = {x, (size_t)(w.p + w.n - x)};
+        if (!take_times(&tail, &times) || tail.n)
+            return false;
+        w.n = (size_t)(x - w.p);
+    }
+    if (slice_eq(w, SL("_"))) {
+        it = (struct item){.omitted = true};
+        for (int64_t i = x ? 1 : 0; i <= times; i++)
+            push(ret, a, it);
+        return true;
+    }
+    size_t op = find_operator(w);
+    if ((op < w.n && !parse_signed_time(slice_make(w.p + op, w.n - op), &step)) || !parse_signed_time(slice_make(w.p, op), &it.start_ms))
+        return false;
+    for (int64_t i = 0; i <= times; i++) {
+        push(ret, a, it);
+        it.start_ms += step;
+    }
+    return true;
+}
+
+bool parse_starts(struct slice line, struct arena *a, struct sequence *ret, bool *ret_is, const char **ret_why)
+{
+    *ret = (struct sequence){0};
+    *ret_is = parse_labels(&line, a, &ret->labels) && slice_has_prefix(line, SL("@st"));
+    if (!*ret_is)
+        return true;
+    line = slice_make(line.p + 3, line.n - 3);
+    *ret_why = "a start timestamp cannot be parsed";
+    for (;;) {
+        skip_blanks(&line);
+        if (line.n == 0)
+            return true;
+        if (!start_run(next_word(&line), a, ret))
+            return false;
+    }
+}
+
 bool parse_sequence(struct slice line, struct arena *a, struct sequence *ret, const char **ret_why)
 {
     *ret = (struct sequence){0};

@@ -2,8 +2,7 @@
  * promqltest [-v] [-names-early] [-min percent] file...
  *
  * Runs test scripts in the language of Prometheus's promqltest and prints `name: N passed, N failed` a file and a total. An eval counts once; an
- * instant eval is also run as a range query around its time, whose middle step must give the same. Evals over series that were loaded with start
- * timestamps (`@st` lines), which our samples do not have, are skipped and counted apart.
+ * instant eval is also run as a range query around its time, whose middle step must give the same.
  *   -v            print what failed
  *   -names-early  metric names are dropped where the operation happens (delayed name removal off)
  *   -min N        exit 0 when at least N per cent of all evals pass (100 when not given)
@@ -224,7 +223,8 @@ static bool exec(struct runner *r, const struct eval *e, int64_t start, int64_t 
     if (!n)
         return false;
     struct ctx ctx = {.arena = &r->arena};
-    struct engine_query q = {.expr = n, .text = e->expr, .start_ms = start, .end_ms = end, .step_ms = step};
+    struct engine_query q = {.expr = n, .text = e->expr, .start_ms = start, .end_ms = end, .step_ms = step,
+                             .start_times = store_start_times(r->store)};
     bool ok = promql_resolve_durations(n, step, end - start, err) && engine_exec(&cfg, store_queryable(r->store), &ctx, &q, ret, err);
     promql_release(n);
     return ok;
@@ -308,7 +308,6 @@ static bool run_line(struct runner *r, struct script *s, struct slice line)
     arena_clear(&r->arena);
     if (slice_eq(word, SL("clear"))) {
         store_clear(r->store);
-        r->start_timestamps = false;
         return true;
     }
     if (slice_eq(word, SL("load")) || slice_eq(word, SL("load_with_nhcb")))
@@ -320,10 +319,6 @@ static bool run_line(struct runner *r, struct script *s, struct slice line)
     if (!parse_eval(r, s, word, rest, &e) || !parse_expected(r, s, &e))
         return false;
     buf_clear(&r->why);
-    if (r->start_timestamps) {
-        r->skipped++;
-        return true;
-    }
     if (run_eval(r, &e)) {
         r->passed++;
         return true;
@@ -349,14 +344,11 @@ static char *read_file(const char *path, size_t *ret_n)
     return buf_steal(&b, ret_n);
 }
 
-static void print_counts(const char *file, int passed, int failed, int skipped)
+static void print_counts(const char *file, int passed, int failed)
 {
     if (file)
         printf("%s: ", file);
-    printf("%d passed, %d failed", passed, failed);
-    if (skipped)
-        printf(", %d skipped (start timestamps)", skipped);
-    printf("\n");
+    printf("%d passed, %d failed\n", passed, failed);
 }
 
 static bool run_file(struct runner *r, const char *path)
@@ -370,14 +362,13 @@ static bool run_file(struct runner *r, const char *path)
     const char *slash = strrchr(path, '/');
     r->file = slash ? slash + 1 : path;
     r->store = store_new();
-    r->start_timestamps = false;
-    int passed = r->passed, failed = r->failed, skipped = r->skipped;
+    int passed = r->passed, failed = r->failed;
     struct script s = {.rest = slice_make(text, n)};
     struct slice line;
     bool ok = true;
     while (ok && next_line(&s, &line))
         ok = line.n == 0 || run_line(r, &s, line);
-    print_counts(r->file, r->passed - passed, r->failed - failed, r->skipped - skipped);
+    print_counts(r->file, r->passed - passed, r->failed - failed);
     store_free(r->store);
     free(text);
     return ok;
@@ -401,7 +392,7 @@ int main(int argc, char **argv)
             ok &= run_file(&r, argv[i]);
     }
     int total = r.passed + r.failed;
-    print_counts(NULL, r.passed, r.failed, r.skipped);
+    print_counts(NULL, r.passed, r.failed);
     arena_release(&r.arena);
     buf_release(&r.why);
     return ok && total && r.passed * 100.0 >= min * total ? 0 : 1;

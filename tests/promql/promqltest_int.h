@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/slice.h"
 #include "model/labels.h"
+#include "read/promql/engine.h"
 #include "read/promql/kernel_int.h"
 #include "storage/queryable.h"
 
@@ -25,6 +26,8 @@ struct item {
     bool hint_given; /* counter_reset_hint was written: compare it too */
     double v;
     struct fhist *h;
+    int64_t start_ms; /* where a start timestamp was written: of the sample's time */
+    bool started;
 };
 
 struct sequence {
@@ -46,6 +49,12 @@ bool parse_labels(struct slice *text, struct arena *a, struct labels *ret);
 /* name{...} v v+dxn _ stale {{...}}: the whole line. False with a message in *ret_why. */
 bool parse_sequence(struct slice line, struct arena *a, struct sequence *ret, const char **ret_why);
 
+/*
+ * name{...}@st d d-dxn _: the start timestamps of the next line's samples, as durations from each sample's time. False in *ret_is: the line is another
+ * one. The result is false, with a message in *ret_why, for one that cannot be parsed.
+ */
+bool parse_starts(struct slice line, struct arena *a, struct sequence *ret, bool *ret_is, const char **ret_why);
+
 /* --- store.c ------------------------------------------------------------------------------------------------------------------------ */
 
 struct store;
@@ -55,6 +64,7 @@ void store_clear(struct store *s);
 /* One `load` block: item i of a sequence is at i * step. Of a series written twice in the block the last counts. */
 void store_load(struct store *s, const struct sequence *seqs, size_t n, int64_t step_ms);
 struct queryable *store_queryable(struct store *s);
+struct start_times *store_start_times(struct store *s);
 
 /* Adds to seqs the custom-bucket histograms that the classic ones among them stand for (load_with_nhcb). */
 bool add_nhcb(struct sequence **seqs, size_t *n, struct arena *a);
@@ -95,8 +105,7 @@ struct runner {
     const char *file;
     int line;
     bool verbose, names_early;
-    bool start_timestamps; /* the store lacks some that the script has written: evals are skipped until the next clear */
-    int passed, failed, skipped;
+    int passed, failed;
     struct buf why;
 };
 

@@ -24,26 +24,49 @@ bool script_error(const struct runner *r, int line, const char *why)
     return false;
 }
 
+/* Gives the samples of a line the start timestamps of the line before it. */
+static bool join_starts(const struct sequence *starts, struct sequence *seq)
+{
+    if (!labels_eq(starts->labels, seq->labels) || starts->n != seq->n)
+        return false;
+    for (size_t i = 0; i < seq->n; i++) {
+        seq->items[i].started = starts->items[i].started;
+        seq->items[i].start_ms = starts->items[i].start_ms;
+    }
+    return true;
+}
+
 bool run_load(struct runner *r, struct script *s, struct slice args, bool nhcb)
 {
     int64_t step;
     struct slice line;
     struct sequence *seqs = arena_array(&r->arena, 4096, sizeof(*seqs));
     size_t n = 0;
+    struct sequence starts;
+    bool started = false; /* the line before was one of start timestamps */
     if (!parse_time(args, &step))
         return script_error(r, s->line, "bad step");
     while (next_line(s, &line) && line.n) {
-        const char *why;
-        /* Samples do not carry start timestamps (remote write 1.0 has none): what is asked of these series cannot be tested. */
-        struct slice rest = line;
-        struct labels l;
-        if (parse_labels(&rest, &r->arena, &l) && slice_has_prefix(rest, SL("@st"))) {
-            r->start_timestamps = true;
+        const char *why = "too many series";
+        struct sequence next;
+        bool is_starts;
+        if (!parse_starts(line, &r->arena, &next, &is_starts, &why))
+            return script_error(r, s->line, why);
+        if (is_starts) {
+            if (started)
+                return script_error(r, s->line, "start timestamps without samples");
+            starts = next;
+            started = true;
             continue;
         }
         if (n == 4096 || !parse_sequence(line, &r->arena, &seqs[n++], &why))
             return script_error(r, s->line, why);
+        if (started && !join_starts(&starts, &seqs[n - 1]))
+            return script_error(r, s->line, "these are not the samples of the start timestamps before them");
+        started = false;
     }
+    if (started)
+        return script_error(r, s->line, "start timestamps without samples");
     if (nhcb)
         add_nhcb(&seqs, &n, &r->arena);
     store_load(r->store, seqs, n, step);

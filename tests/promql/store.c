@@ -1,6 +1,6 @@
 /*
  * The series of a script, kept as samples and handed out as encoded chunks, so that what is tested includes the codecs and the counter reset hints
- * that chunks give on reading.
+ * that chunks give on reading. Start timestamps, which chunks have no room for, are kept beside them.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +16,13 @@ struct stored {
     size_t n, cap;
     struct series_chunk *chunks; /* NULL: to be encoded */
     size_t n_chunks;
+    struct start_time *starts;
+    size_t n_starts;
 };
 
 struct store {
     struct queryable queryable;
+    struct start_times start_times;
     struct arena arena;
     struct stored *series;
     size_t n, cap;
@@ -50,11 +53,14 @@ static void append(struct store *s, struct stored *st, int64_t t, struct item it
         st->cap = st->cap ? st->cap * 2 : 64;
         st->t = realloc(st->t, st->cap * sizeof(*st->t));
         st->items = realloc(st->items, st->cap * sizeof(*st->items));
-        if (!st->t || !st->items)
+        st->starts = realloc(st->starts, st->cap * sizeof(*st->starts));
+        if (!st->t || !st->items || !st->starts)
             abort();
     }
     if (it.h)
         it.h = fhist_dup(it.h, &s->arena);
+    if (it.started && t + it.start_ms != 0)
+        st->starts[st->n_starts++] = (struct start_time){t, t + it.start_ms};
     st->t[st->n] = t;
     st->items[st->n++] = it;
     st->chunks = NULL;
@@ -174,6 +180,24 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
     return &set->base;
 }
 
+static void store_starts_of(struct start_times *base, struct labels series, int64_t min_t, int64_t max_t, const struct start_time **ret, size_t *ret_n)
+{
+    struct store *s = (struct store *)((char *)base - offsetof(struct store, start_times));
+    const struct stored *st = find(s, series);
+    size_t lo = 0, hi = st->n_starts;
+    while (lo < hi && st->starts[lo].t < min_t)
+        lo++;
+    while (hi > lo && st->starts[hi - 1].t > max_t)
+        hi--;
+    *ret = st->starts + lo;
+    *ret_n = hi - lo;
+}
+
+struct start_times *store_start_times(struct store *s)
+{
+    return &s->start_times;
+}
+
 static const struct queryable_ops store_ops = {.select = store_select};
 
 struct store *store_new(void)
@@ -182,6 +206,7 @@ struct store *store_new(void)
     if (!s)
         abort();
     s->queryable.ops = &store_ops;
+    s->start_times.of_series = store_starts_of;
     arena_init(&s->arena, 0);
     return s;
 }
@@ -191,6 +216,7 @@ void store_clear(struct store *s)
     for (size_t i = 0; i < s->n; i++) {
         free(s->series[i].t);
         free(s->series[i].items);
+        free(s->series[i].starts);
     }
     s->n = 0;
     arena_release(&s->arena);

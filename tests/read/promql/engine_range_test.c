@@ -141,7 +141,7 @@ static void exec(struct fake *f, const char *text, int64_t start, int64_t end, i
     struct ctx ctx = {.arena = a};
     struct node *n = promql_parse(slice_of(text), NULL, a, &err);
     cr_assert(n, "%s: %s", text, err.text);
-    struct engine_query q = {n, slice_of(text), start, end, step, 0};
+    struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = start, .end_ms = end, .step_ms = step};
     cr_assert(promql_resolve_durations(n, step, end - start, &err) && engine_exec(&cfg, &f->q, &ctx, &q, ret, &err), "%s: %s", text, err.text);
     promql_release(n);
 }
