@@ -4,23 +4,12 @@
 #include "base/clock.h"
 #include "read/ingesters/ingesters_int.h"
 
-static struct slice status_class(int code)
-{
-    if (code == RPC_OK)
-        return SL("2xx");
-    if (code == RPC_CANCELED)
-        return SL("cancel");
-    if (code >= 400 && code < 500)
-        return SL("4xx");
-    return code >= 500 && code < 600 ? SL("5xx") : SL("error");
-}
-
 void attempt_count(const struct fetch *f, struct attempt *a, int code)
 {
     if (a->counted || !a->stream)
         return;
     a->counted = true;
-    metric_observe(METRIC_WITH(ingesters_metrics[INGESTERS_M_CLIENT_SECONDS], slice_of(f->ops->method), status_class(code)),
+    metric_observe(METRIC_WITH(ingesters_metrics[INGESTERS_M_CLIENT_SECONDS], slice_of(f->ops->method), peer_status_class(code)),
                    (double)(clock_mono_ns() - a->began_ns) / 1e9);
 }
 

@@ -21,13 +21,13 @@ static bool ask_offsets(struct ingesters_consistency *c, struct ctx *ctx, const 
         return true;
     struct partition_offset *offsets = ARENA_ARRAY(ctx->arena, struct partition_offset, n);
     if (!offsets)
-        return over_memory(ctx, err);
+        return query_over_memory(ctx, err);
     for (size_t i = 0; i < n; i++)
         offsets[i] = (struct partition_offset){.partition = ids[i]};
     if (!last_produced_wait(c->last_produced, ctx, offsets, n, err))
         return err_prefix(err, "wait for read consistency: last produced offsets: ");
     struct slice text = offsets_text(offsets, n, ctx->arena);
-    return (text.p && ctx_tag_add(ctx, SL(READ_OFFSETS_TAG), text)) || over_memory(ctx, err);
+    return (text.p && ctx_tag_add(ctx, SL(READ_OFFSETS_TAG), text)) || query_over_memory(ctx, err);
 }
 
 bool ingesters_consistency(void *arg, struct ctx *ctx, struct err *err)

@@ -80,12 +80,6 @@ static struct owner *next_beside(const struct part *p)
     return o ? o : freshest_lagging(p);
 }
 
-bool is_final(const struct err *err)
-{
-    int status = err_http_status(err->code);
-    return status >= 400 && status < 500 && status != 429 && status != 499;
-}
-
 /* Keeps why. False: the whole call ends with err, because it was given up or would fail anywhere. */
 static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err *why, struct err *err)
 {
@@ -101,7 +95,7 @@ static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err 
     err_prefix(&p->why, "partition %d: %s: ", p->partition, a->owner->instance->id);
     if (!ctx_check(f->ctx, err))
         return false;
-    return !is_final(why) || err_set(err, why->code, "%s", why->text);
+    return !peer_err_is_final(why) || err_set(err, why->code, "%s", why->text);
 }
 
 /* In this process what goes with the request lies in the ctx. */
@@ -109,7 +103,7 @@ static bool ask_local(struct fetch *f, struct attempt *a, struct err *err)
 {
     struct ctx *of_call = f->ctx, own = *f->ctx;
     if (attempt_prefers(f, a) && !ctx_tag_add(&own, SL(READ_PREFER_DELAY_TAG), f->prefer))
-        return over_memory(f->ctx, err);
+        return query_over_memory(f->ctx, err);
     f->ctx = &own;
     bool ok = f->ops->local(f, a, err);
     f->ctx = of_call;
@@ -160,23 +154,11 @@ static bool ask_next(struct fetch *f, struct part *p, struct err *err)
 /* Statuses below 17 are gRPC's own; others are HTTP's. */
 static void err_of_status(const struct rpc_status *st, struct err *err)
 {
-    char name[RPC_CODE_NAME_MAX];
-    enum err_code code = ERR_UNAVAILABLE;
     int64_t behind_ms;
-    if (st->code == RPC_FAILED_PRECONDITION && read_lag_parse(slice_of(st->text), &behind_ms)) {
+    if (st->code == RPC_FAILED_PRECONDITION && read_lag_parse(slice_of(st->text), &behind_ms))
         err_set(err, ERR_LAGGING, "%s", st->text);
-        return;
-    }
-    if (st->code == RPC_DEADLINE_EXCEEDED)
-        code = ERR_TIMEOUT;
-    else if (st->code == RPC_INVALID_ARGUMENT || (st->code >= 400 && st->code < 500 && st->code != 429))
-        code = ERR_EXECUTION;
-    else if (st->code != RPC_UNAVAILABLE)
-        code = ERR_INTERNAL;
-    if (code == ERR_EXECUTION)
-        err_set(err, code, "%s", st->text);
     else
-        err_set(err, code, "rpc error: code = %s desc = %s", rpc_code_name(st->code, name), st->text);
+        peer_err_of_status(st, err);
 }
 
 /* Takes what the attempt's stream has, at least one message or the end. */
@@ -473,7 +455,7 @@ bool fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const str
     f->instances = ring_current(q->instances);
     peers_sweep(&q->peers, f->instances);
     bool ok = plan_parts(q, ctx, f->view, f->instances, &f->parts, &f->n_parts, err) &&
-              ((make_metadata(f, ctx) && make_room(f, ctx)) || over_memory(ctx, err));
+              ((make_metadata(f, ctx) && make_room(f, ctx)) || query_over_memory(ctx, err));
     if (!ok)
         count_call(f, false);
     return ok;

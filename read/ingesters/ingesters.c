@@ -74,7 +74,7 @@ struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts)
     }
     atomic_init(&q->calls, (uint_fast64_t)clock_wall_ns());
     struct rpc_client_config cfg = client_config(parts->cfg);
-    peers_init(&q->peers, &cfg);
+    peers_init(&q->peers, &cfg, metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]));
     return &q->base;
 }
 
@@ -89,13 +89,6 @@ void ingesters_queryable_free(struct queryable *base)
     free(q->local);
     free(q->zone);
     free(q);
-}
-
-bool over_memory(const struct ctx *ctx, struct err *err)
-{
-    return err_set(err, ERR_MAX_QUERY_MEMORY,
-                   "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %zu bytes)",
-                   ctx->arena->budget_bytes);
 }
 
 /* --- the order of owners -------------------------------------------------------------------------------------------------------- */
@@ -163,7 +156,7 @@ static bool plan_part(struct ingesters *q, struct ctx *ctx, const struct partiti
     for (size_t i = 0; i < set.n && p->owners; i++)
         put_owner(p, owner_of(q, set.instances[i]), random);
     replication_set_release(&set);
-    return p->owners || over_memory(ctx, err);
+    return p->owners || query_over_memory(ctx, err);
 }
 
 /*
@@ -215,7 +208,7 @@ bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_vie
     int32_t *ids = ARENA_ARRAY(ctx->arena, int32_t, n_all);
     struct part *parts = arena_zalloc(ctx->arena, n_all * sizeof(*parts));
     if (!ids || !parts)
-        return over_memory(ctx, err);
+        return query_over_memory(ctx, err);
     size_t n = add_pending(view, ids, tenant_partitions(q, ctx, view, now_ms, ids));
     uint64_t random = atomic_fetch_add_explicit(&q->calls, 1, memory_order_relaxed);
     int64_t lookback_ms = limits_of(q->limits, ctx->tenant)->query_ingesters_within;

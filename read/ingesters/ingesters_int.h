@@ -1,13 +1,14 @@
-/* Private to read/ingesters. README.md tells the story; everything here but struct ingesters and its peers belongs to the query's thread. */
+/* Private to read/ingesters. README.md tells the story; everything here but struct ingesters belongs to the query's thread. */
 #pragma once
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/buf.h"
 #include "read/ingesters/ingesters.h"
+#include "read/peers/peers.h"
+#include "read/series/series.h"
 #include "storage/messages/ingester_messages.h"
 
 #define METRICS_ROOM ingesters
@@ -16,34 +17,6 @@
 
 extern const double ingesters_buckets_seconds[];
 #define ENGINE_LABEL SL("brunn")
-
-/* --- peers.c: one client an address ------------------------------------------------------------------------------------------ */
-
-struct peer {
-    char *addr;
-    struct rpc_client *client;
-    int64_t born_ms;
-    size_t refs;  /* requests that run, guarded by peers.lock */
-    bool dropped; /* not in the ring any more and so not in the table: goes with its last request; the same lock */
-};
-
-struct peers {
-    struct rpc_clients *clients;
-    pthread_mutex_t lock;
-    /* Guarded by lock. */
-    struct peer **items; /* by address */
-    size_t n;
-    size_t cap;
-    int64_t swept_ms;
-};
-
-void peers_init(struct peers *p, const struct rpc_client_config *cfg);
-void peers_release(struct peers *p);
-/* The address's peer, with a reference for a request. renew: one that connects at once, whatever happened before. */
-struct peer *peers_get(struct peers *p, const char *addr, bool renew);
-void peers_put(struct peers *p, struct peer *peer);
-/* Now and then, drops those that are in the ring no longer. */
-void peers_sweep(struct peers *p, const struct ring_snapshot *instances);
 
 /* --- ingesters.c -------------------------------------------------------------------------------------------------------------- */
 
@@ -92,14 +65,12 @@ struct part {
 /* Memory is the ctx's arena. ERR_UNAVAILABLE names a partition without a healthy owner; a dispensable one is left out instead. */
 bool plan_parts(struct ingesters *q, struct ctx *ctx, const struct partition_view *view, const struct ring_snapshot *instances, struct part **ret,
                 size_t *ret_n, struct err *err);
-bool over_memory(const struct ctx *ctx, struct err *err);
 
 /* --- series.c: the series of a select ------------------------------------------------------------------------------------------ */
 
 /* A series that some partition has named. */
 struct entry {
-    struct labels labels; /* arena */
-    uint64_t hash;
+    struct known_labels known; /* arena */
     const struct series_chunk *chunks; /* kept, of partitions that have given theirs while others owe */
     size_t n_chunks;
     uint32_t owed; /* partitions that will still give chunks */
@@ -108,14 +79,16 @@ struct entry {
 };
 
 struct entry_table {
-    struct entry **slots; /* open addressing; arena */
-    size_t cap;           /* power of two */
-    size_t n;
-    uint32_t mark; /* the last one used */
+    struct labels_table labels; /* of struct entry */
+    uint32_t mark;              /* the last one used */
 };
 
 /* Finds or makes. copy: the labels' bytes are copied when it is made. NULL: the arena is used up. */
-struct entry *entry_get(struct entry_table *t, struct arena *arena, struct labels labels, bool copy);
+static inline struct entry *entry_get(struct entry_table *t, struct arena *arena, struct labels labels, bool copy)
+{
+    t->labels.entry_bytes = sizeof(struct entry);
+    return labels_table_get(&t->labels, arena, labels, copy);
+}
 /* Adds chunks to what is kept, by time; of equal ones one stays. copy: their bytes too. False: the arena is used up. */
 bool entry_keep(struct entry *e, struct arena *arena, const struct series_chunk *chunks, size_t n, bool copy);
 
@@ -252,9 +225,6 @@ void attempt_send(struct fetch *f, struct attempt *a);
 void attempt_count(const struct fetch *f, struct attempt *a, int code);
 /* Cancels what still runs of it. NULL is fine. */
 void attempt_free(struct fetch *f, struct attempt *a);
-
-/* Whoever were asked would say the same. */
-bool is_final(const struct err *err);
 
 /* --- select.c, labels.c -------------------------------------------------------------------------------------------------------- */
 

@@ -19,13 +19,13 @@ static enum fetch_step take_answer(struct fetch *f, struct attempt *a, const str
     a->has_answer = true;
     struct slice copy = arena_dup(arena, buf_slice(msg));
     if (!copy.p) {
-        over_memory(f->ctx, err);
+        query_over_memory(f->ctx, err);
         return FETCH_FAILED;
     }
     if (decode(copy, arena, &a->items, &a->n_items, err))
         return FETCH_MORE;
     if (arena->overflow)
-        over_memory(f->ctx, err);
+        query_over_memory(f->ctx, err);
     return FETCH_FAILED;
 }
 
@@ -81,7 +81,7 @@ static void *run(struct fetch *f, struct ctx *ctx, bool ok, size_t size, size_t 
     if (ok) {
         fetch_start(f);
         if (fetch_finish(f, ctx, err) && !(all = join(f, size, ret_n)))
-            over_memory(ctx, err);
+            query_over_memory(ctx, err);
     }
     fetch_release(f);
     return all;
@@ -138,17 +138,12 @@ static bool local_values(struct fetch *f, struct attempt *a, struct err *err)
 static const struct fetch_ops names_ops = {INGESTER_LABEL_NAMES, true, strings_message, answer_end, local_names};
 static const struct fetch_ops values_ops = {INGESTER_LABEL_VALUES, true, strings_message, answer_end, local_values};
 
-static int compare_slices(const void *a, const void *b)
-{
-    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
-}
-
 static bool strings_call(struct queryable *q, struct ctx *ctx, const struct fetch_ops *ops, struct slice name, const struct select_params *p,
                          const struct slice **ret, size_t *ret_n, struct err *err)
 {
     struct fetch f;
     struct ingester_request r = {.label_name = name, .limit = p->limit > INT64_MAX ? INT64_MAX : (int64_t)p->limit};
-    bool ok = fetch_init(&f, ingesters_of(q), ctx, ops, p, err) && (request_matchers(ctx, p, &r) || over_memory(ctx, err));
+    bool ok = fetch_init(&f, ingesters_of(q), ctx, ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
     f.label_name = name;
     if (ok && ops == &values_ops)
         label_values_request_put(&r, &f.request);
@@ -158,7 +153,7 @@ static bool strings_call(struct queryable *q, struct ctx *ctx, const struct fetc
     struct slice *all = run(&f, ctx, ok, sizeof(*all), &n, err);
     if (!all)
         return false;
-    n = sort_unique(all, n, sizeof(*all), compare_slices);
+    n = strings_sort_unique(all, n);
     *ret_n = p->limit ? MIN(n, p->limit) : n;
     *ret = all;
     return true;
@@ -294,7 +289,7 @@ bool ingesters_exemplars(struct queryable *q, struct ctx *ctx, const struct sele
 {
     struct fetch f;
     struct ingester_request r = {0};
-    bool ok = fetch_init(&f, ingesters_of(q), ctx, &exemplars_ops, p, err) && (request_matchers(ctx, p, &r) || over_memory(ctx, err));
+    bool ok = fetch_init(&f, ingesters_of(q), ctx, &exemplars_ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
     if (ok)
         exemplar_request_put(&r, &f.request);
     size_t n = 0, k = 0;
@@ -307,7 +302,7 @@ bool ingesters_exemplars(struct queryable *q, struct ctx *ctx, const struct sele
         for (end = i + 1; end < n && labels_eq(all[i].labels, all[end].labels); end++)
             ;
         if (!merge_exemplars(ctx->arena, all + i, end - i, &merged))
-            return over_memory(ctx, err);
+            return query_over_memory(ctx, err);
         all[k++] = merged;
     }
     *ret = all;

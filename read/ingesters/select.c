@@ -41,7 +41,7 @@ static bool list_series(struct fetch *f, struct attempt *a, const struct query_s
         struct entry *e = entry_get(&f->table, arena, r->series[i].labels, true);
         struct listed item = {.entry = e, .state = r->series[i].chunk_count == 0 ? LISTED_OPTIONAL : LISTED_OWED};
         if (!e || !listing_add(&a->listing, arena, item))
-            return over_memory(f->ctx, err);
+            return query_over_memory(f->ctx, err);
     }
     return true;
 }
@@ -92,7 +92,7 @@ static bool list_local(struct fetch *f, struct attempt *a, const struct series *
         struct entry *e = entry_get(&f->table, f->ctx->arena, series[i].labels, false);
         struct listed item = {e, LISTED_OWED, (uint32_t)series[i].n_chunks, series[i].chunks};
         if (!e || !listing_add(&a->listing, f->ctx->arena, item))
-            return over_memory(f->ctx, err);
+            return query_over_memory(f->ctx, err);
     }
     return true;
 }
@@ -131,7 +131,7 @@ static enum fetch_step metrics_message(struct fetch *f, struct attempt *a, struc
     for (size_t i = 0; i < n; i++) {
         struct entry *e = entry_get(&f->table, f->ctx->arena, metrics[i], true);
         if (!e || !listing_add(&a->listing, f->ctx->arena, (struct listed){.entry = e})) {
-            over_memory(f->ctx, err);
+            query_over_memory(f->ctx, err);
             return FETCH_FAILED;
         }
     }
@@ -156,7 +156,7 @@ static bool set_give(struct fetch_set *s, struct entry *e, const struct series_c
 {
     e->given = true;
     s->given++;
-    *ret = (struct series){e->labels, chunks, n};
+    *ret = (struct series){e->known.labels, chunks, n};
     return true;
 }
 
@@ -171,7 +171,7 @@ static bool settle_all(struct fetch_set *s, struct err *err)
         for (size_t k = 0; a->has_all && k < a->listing.n; k++) {
             struct listed *item = &a->listing.items[k];
             if (item->n_chunks && !entry_keep(item->entry, f->ctx->arena, item->chunks, item->n_chunks, false))
-                return over_memory(f->ctx, err);
+                return query_over_memory(f->ctx, err);
         }
     }
     return true;
@@ -209,7 +209,7 @@ static struct part *next_part(struct fetch *f)
     for (size_t i = 0; i < f->n_parts; i++) {
         struct attempt *a = f->parts[i].answered;
         const struct listed *item = a->has_all ? NULL : listing_next(&a->listing);
-        if (!item || (best && labels_cmp(item->entry->labels, smallest->labels) >= 0))
+        if (!item || (best && labels_cmp(item->entry->known.labels, smallest->known.labels) >= 0))
             continue;
         best = &f->parts[i];
         smallest = item->entry;
@@ -225,7 +225,7 @@ static bool reserve_done(struct fetch_set *s, size_t more, struct err *err)
         return true;
     struct entry **done = ARENA_ARRAY(s->f.ctx->arena, struct entry *, s->n_done + more);
     if (!done)
-        return over_memory(s->f.ctx, err);
+        return query_over_memory(s->f.ctx, err);
     if (s->n_done)
         memcpy(done, s->done, s->n_done * sizeof(*done));
     s->done = done;
@@ -249,7 +249,7 @@ static bool settle_local(struct fetch_set *s, struct attempt *a, struct err *err
         if (item->state == LISTED_SETTLED)
             continue;
         if (item->n_chunks && !entry_keep(item->entry, s->f.ctx->arena, item->chunks, item->n_chunks, false))
-            return over_memory(s->f.ctx, err);
+            return query_over_memory(s->f.ctx, err);
         forgive(s, item);
     }
     return true;
@@ -387,7 +387,7 @@ static bool give_message(struct fetch_set *s, struct series *ret, size_t max, si
             continue;
         }
         if (!entry_keep(e, arena, c->chunks, c->n, true))
-            return over_memory(s->f.ctx, err);
+            return query_over_memory(s->f.ctx, err);
         if (last)
             set_give(s, e, e->chunks, e->n_chunks, &ret[(*n)++]);
     }
@@ -446,7 +446,7 @@ static bool put_request(struct fetch *f, struct ctx *ctx, const struct select_pa
 {
     struct ingester_request r = {.chunks_batch = f->q->cfg->series_buffer};
     if (!request_matchers(ctx, p, &r))
-        return over_memory(ctx, err);
+        return query_over_memory(ctx, err);
     if (p->no_chunks) {
         r.limit = p->limit > INT64_MAX ? INT64_MAX : (int64_t)p->limit;
         metrics_request_put(&r, &f->request);

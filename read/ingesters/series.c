@@ -8,78 +8,7 @@
 
 #include "read/ingesters/ingesters_int.h"
 
-#define TABLE_MIN 256
-
-/* --- the table ------------------------------------------------------------------------------------------------------------------- */
-
-static size_t slot_of(const struct entry_table *t, uint64_t hash, struct labels labels)
-{
-    size_t at = hash & (t->cap - 1);
-    while (t->slots[at] && !(t->slots[at]->hash == hash && labels_eq(t->slots[at]->labels, labels)))
-        at = (at + 1) & (t->cap - 1);
-    return at;
-}
-
-static bool table_grow(struct entry_table *t, struct arena *arena)
-{
-    struct entry_table bigger = *t;
-    bigger.cap = t->cap ? t->cap * 2 : TABLE_MIN;
-    bigger.slots = arena_zalloc(arena, bigger.cap * sizeof(*bigger.slots));
-    if (!bigger.slots)
-        return false;
-    for (size_t i = 0; i < t->cap; i++) {
-        struct entry *e = t->slots[i];
-        if (!e)
-            continue;
-        size_t at = e->hash & (bigger.cap - 1);
-        while (bigger.slots[at])
-            at = (at + 1) & (bigger.cap - 1);
-        bigger.slots[at] = e;
-    }
-    *t = bigger;
-    return true;
-}
-
-struct entry *entry_get(struct entry_table *t, struct arena *arena, struct labels labels, bool copy)
-{
-    if (t->n * 2 >= t->cap && !table_grow(t, arena))
-        return NULL;
-    uint64_t hash = labels_hash(labels);
-    size_t at = slot_of(t, hash, labels);
-    if (t->slots[at])
-        return t->slots[at];
-    struct entry *e = ARENA_NEW(arena, struct entry);
-    if (!e)
-        return NULL;
-    e->hash = hash;
-    e->labels = copy ? labels_dup(arena, labels) : labels;
-    if (arena->overflow)
-        return NULL;
-    t->slots[at] = e;
-    t->n++;
-    return e;
-}
-
 /* --- chunks that are kept ---------------------------------------------------------------------------------------------------------- */
-
-static bool same_chunk(const struct series_chunk *a, const struct series_chunk *b)
-{
-    return a->min_t == b->min_t && a->max_t == b->max_t && a->encoding == b->encoding && slice_eq(a->data, b->data);
-}
-
-/* Merges by time; the kept ones come first among equals, as readers let the first win. */
-static size_t merge_chunks(const struct entry *e, const struct series_chunk *chunks, size_t n, struct series_chunk *out)
-{
-    size_t i = 0, j = 0, k = 0;
-    while (i < e->n_chunks || j < n) {
-        bool kept = j == n || (i < e->n_chunks && e->chunks[i].min_t <= chunks[j].min_t);
-        const struct series_chunk *c = kept ? &e->chunks[i++] : &chunks[j++];
-        if (k && same_chunk(&out[k - 1], c))
-            continue;
-        out[k++] = *c;
-    }
-    return k;
-}
 
 bool entry_keep(struct entry *e, struct arena *arena, const struct series_chunk *chunks, size_t n, bool copy)
 {
@@ -99,7 +28,8 @@ bool entry_keep(struct entry *e, struct arena *arena, const struct series_chunk 
     }
     if (arena->overflow)
         return false;
-    size_t n_all = merge_chunks(e, fresh, n, all);
+    /* The kept ones come first, as readers let the first win. */
+    size_t n_all = chunks_merge(e->chunks, e->n_chunks, fresh, n, all);
     metric_add(METRIC_WITH(ingesters_metrics[INGESTERS_M_CHUNKS_DEDUPED], ENGINE_LABEL), (double)(e->n_chunks + n - n_all));
     e->chunks = all;
     e->n_chunks = n_all;

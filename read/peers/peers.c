@@ -1,32 +1,34 @@
-/* One client for each ingester's address. It is kept as long as the instance is in the ring, and dropped at a sweep afterwards, with its last request. */
+/* The table of clients. One is kept as long as an instance of the ring has its address, and dropped at a sweep afterwards, with its last request. */
+#include "read/peers/peers.h"
+
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
-#include "read/ingesters/ingesters_int.h"
 
 #define SWEEP_EVERY_MS 10000
 #define RENEW_AFTER_MS 250
 
-void peers_init(struct peers *p, const struct rpc_client_config *cfg)
+void peers_init(struct peers *p, const struct rpc_client_config *cfg, struct metric *gauge)
 {
-    *p = (struct peers){.clients = rpc_clients_new(cfg), .swept_ms = clock_mono_ms()};
+    *p = (struct peers){.clients = rpc_clients_new(cfg), .gauge = gauge, .swept_ms = clock_mono_ms()};
     pthread_mutex_init(&p->lock, NULL);
 }
 
-static void peer_free(struct peer *peer)
+static void peer_free(struct peers *p, struct peer *peer)
 {
     rpc_client_free(peer->client);
     free(peer->addr);
     free(peer);
-    metric_add(metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]), -1);
+    metric_add(p->gauge, -1);
 }
 
 void peers_release(struct peers *p)
 {
     for (size_t i = 0; i < p->n; i++) {
         ASSERT(p->items[i]->refs == 0);
-        peer_free(p->items[i]);
+        peer_free(p, p->items[i]);
     }
     free(p->items);
     rpc_clients_free(p->clients);
@@ -63,7 +65,7 @@ static struct peer *insert(struct peers *p, size_t at, const char *addr)
     memmove(&p->items[at + 1], &p->items[at], (p->n - at) * sizeof(*p->items));
     p->items[at] = peer;
     p->n++;
-    metric_add(metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]), 1);
+    metric_add(p->gauge, 1);
     return peer;
 }
 
@@ -78,7 +80,7 @@ static struct peer *take_out(struct peers *p, size_t at)
 }
 
 /*
- * Renewing is for an address that is the last hope: a client that could not connect refuses calls until its back-off is over, though the ingester may have come back by now. Not
+ * Renewing is for an address that is the last hope: a client that could not connect refuses calls until its back-off is over, though the process may have come back by now. Not
  * more often than four times a second, so that an address that answers nothing does not gather threads that connect to it.
  */
 struct peer *peers_get(struct peers *p, const char *addr, bool renew)
@@ -95,7 +97,7 @@ struct peer *peers_get(struct peers *p, const char *addr, bool renew)
     peer->refs++;
     pthread_mutex_unlock(&p->lock);
     if (old)
-        peer_free(old);
+        peer_free(p, old);
     return peer;
 }
 
@@ -105,7 +107,7 @@ void peers_put(struct peers *p, struct peer *peer)
     bool last = --peer->refs == 0 && peer->dropped;
     pthread_mutex_unlock(&p->lock);
     if (last)
-        peer_free(peer);
+        peer_free(p, peer);
 }
 
 static bool in_ring(const struct ring_desc *d, const char *addr)
@@ -145,6 +147,40 @@ void peers_sweep(struct peers *p, const struct ring_snapshot *instances)
     }
     pthread_mutex_unlock(&p->lock);
     for (size_t i = 0; i < n_idle; i++)
-        peer_free(idle[i]);
+        peer_free(p, idle[i]);
     free(idle);
+}
+
+/* --- how calls end --------------------------------------------------------------------------------------------------------------- */
+
+struct slice peer_status_class(int code)
+{
+    if (code == RPC_OK)
+        return SL("2xx");
+    if (code == RPC_CANCELED)
+        return SL("cancel");
+    if (code >= 400 && code < 500)
+        return SL("4xx");
+    return code >= 500 && code < 600 ? SL("5xx") : SL("error");
+}
+
+bool peer_err_of_status(const struct rpc_status *st, struct err *err)
+{
+    char name[RPC_CODE_NAME_MAX];
+    enum err_code code = ERR_UNAVAILABLE;
+    if (st->code == RPC_DEADLINE_EXCEEDED)
+        code = ERR_TIMEOUT;
+    else if (st->code == RPC_INVALID_ARGUMENT || (st->code >= 400 && st->code < 500 && st->code != 429))
+        code = ERR_EXECUTION;
+    else if (st->code != RPC_UNAVAILABLE)
+        code = ERR_INTERNAL;
+    if (code == ERR_EXECUTION)
+        return err_set(err, code, "%s", st->text);
+    return err_set(err, code, "rpc error: code = %s desc = %s", rpc_code_name(st->code, name), st->text);
+}
+
+bool peer_err_is_final(const struct err *err)
+{
+    int status = err_http_status(err->code);
+    return status >= 400 && status < 500 && status != 429 && status != 499;
 }
