@@ -216,6 +216,16 @@ size_t block_symbols(const struct block *b, const struct slice **ret, struct are
     return n;
 }
 
+size_t block_n_symbols(const struct block *b)
+{
+    return b->index.n_symbols;
+}
+
+struct slice block_symbol(const struct block *b, size_t i)
+{
+    return index_symbol(&b->index, (uint32_t)i);
+}
+
 bool block_read_chunk(const struct block *b, const struct index_chunk *c, struct series_chunk *ret, struct err *err)
 {
     uint64_t segment = c->ref >> 32;

@@ -70,6 +70,8 @@ bool block_label_values(struct block *b, struct ctx *ctx, struct slice name, con
                         struct err *err);
 /* All symbols in order, for whoever merges blocks; *ret NULL when the arena is used up. */
 size_t block_symbols(const struct block *b, const struct slice **ret, struct arena *arena);
+size_t block_n_symbols(const struct block *b);
+struct slice block_symbol(const struct block *b, size_t i); /* in order; i < block_n_symbols */
 
 /*
  * All series in order of their labels with all their chunks, for whoever merges or verifies blocks: the memory is that of one series, which is valid until
@@ -78,4 +80,6 @@ size_t block_symbols(const struct block *b, const struct slice **ret, struct are
 struct block_scan;
 struct block_scan *block_scan_new(const struct block *b, struct err *err);
 bool block_scan_next(struct block_scan *s, struct series *ret, bool *ret_more, struct err *err);
+/* The same without chunks, which are not read: labels, and the numbers of their symbols, two a label. */
+bool block_scan_next_labels(struct block_scan *s, struct labels *ret, const uint32_t **ret_symbols, bool *ret_more, struct err *err);
 void block_scan_free(struct block_scan *s); /* NULL is fine */

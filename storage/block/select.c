@@ -82,6 +82,19 @@ bool block_scan_next(struct block_scan *s, struct series *ret, bool *ret_more, s
     return true;
 }
 
+bool block_scan_next_labels(struct block_scan *s, struct labels *ret, const uint32_t **ret_symbols, bool *ret_more, struct err *err)
+{
+    *ret_more = s->at < s->n;
+    if (!*ret_more)
+        return true;
+    if (!index_series_read(&s->b->index, get_be32(s->refs + 4 * s->at), &s->series, err))
+        return false;
+    s->at++;
+    *ret = (struct labels){s->series.labels, s->series.n_labels};
+    *ret_symbols = s->series.symbols;
+    return true;
+}
+
 void block_scan_free(struct block_scan *s)
 {
     if (!s)
