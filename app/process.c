@@ -88,7 +88,7 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     flag_set_add(p->flags, "Limits", limits_flags, limits_flags_n, &p->limits);
     p->limits_provider.defaults = &p->limits;
     return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) &&
-           write_config_validate(&p->write, err) && ingesters_config_check(&p->ingesters_cfg, err) && plog_config_validate(&p->log_cfg, err) && check_log_flags(&p->app, err) &&
+           write_config_validate(&p->write, err) && read_config_validate(&p->read, err) && ingesters_config_check(&p->ingesters_cfg, err) && plog_config_validate(&p->log_cfg, err) && check_log_flags(&p->app, err) &&
            check_target(p, err);
 }
 

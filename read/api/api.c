@@ -24,6 +24,13 @@ const struct flag_def read_flags[] = {
 };
 const size_t read_flags_n = ARRAY_LEN(read_flags);
 
+bool read_config_validate(const struct read_config *cfg, struct err *err)
+{
+    if (strcmp(cfg->query_engine, "mimir") != 0 && strcmp(cfg->query_engine, "prometheus") != 0)
+        return err_set(err, ERR_CONFIG, "querier.query_engine: invalid value \"%s\", allowed are: mimir, prometheus", cfg->query_engine);
+    return true;
+}
+
 const struct http_route read_routes[] = {
 #define ROUTE(methods_, path_, pool_, flags_, handler_, help_) {methods_, path_, HTTP_POOL_##pool_, flags_, handler_, help_},
 #include "read/api/read_routes.def"

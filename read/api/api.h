@@ -17,6 +17,7 @@ struct read_config {
 };
 extern const struct flag_def read_flags[];
 extern const size_t read_flags_n;
+bool read_config_validate(const struct read_config *cfg, struct err *err);
 
 /*
  * Called before a request reads. The ctx's tags say how fresh the answer must be (log/read_consistency.h: from the request's headers, else the tenant's limit). Given by app,

@@ -165,6 +165,7 @@ static struct engine_config engine_config_of(const struct call *c)
         .max_chunks = l->max_fetched_chunks_per_query > 0 ? (uint64_t)l->max_fetched_chunks_per_query : 0,
         .max_chunk_bytes = l->max_fetched_chunk_bytes_per_query > 0 ? (uint64_t)l->max_fetched_chunk_bytes_per_query : 0,
         .delayed_name_removal = l->enable_delayed_name_removal,
+        .prometheus_errors = strcmp(c->api->cfg->query_engine, "prometheus") == 0,
     };
 }
 

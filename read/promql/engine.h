@@ -22,6 +22,7 @@ struct engine_config {
     uint64_t max_chunks;
     uint64_t max_chunk_bytes;
     bool delayed_name_removal;             /* -querier.enable-delayed-name-removal: __name__ goes at the end, so that label functions still see it */
+    bool prometheus_errors;                /* -querier.query-engine=prometheus: errors of vector matching as Prometheus's own engine words them */
     bool type_and_unit_labels;             /* __type__ and __unit__ go where __name__ goes */
 };
 

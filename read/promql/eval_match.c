@@ -83,8 +83,34 @@ static bool open_one_side(struct vector_op *v)
     return true;
 }
 
+/* As Prometheus's engine says it; see engine_config.prometheus_errors. */
+static bool fail_duplicate_prometheus(struct vector_op *v, struct labels group, bool many, struct labels a, struct labels b)
+{
+    if (many)
+        return env_fail(v->op.env, ERR_EXECUTION,
+                        "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)");
+    struct buf g, x, y;
+    buf_init(&g, 4096);
+    buf_init(&x, 4096);
+    buf_init(&y, 4096);
+    labels_print_set(group, &g);
+    labels_print_set(a, &x);
+    labels_print_set(b, &y);
+    bool ordered = slice_cmp(buf_slice(&x), buf_slice(&y)) <= 0;
+    env_fail(v->op.env, ERR_EXECUTION,
+             "found duplicate series for the match group %s on the %s hand-side of the operation: [%s, %s];many-to-many matching not allowed: "
+             "matching labels must be unique on one side",
+             buf_cstr(&g), v->swapped ? "left" : "right", buf_cstr(ordered ? &x : &y), buf_cstr(ordered ? &y : &x));
+    buf_release(&g);
+    buf_release(&x);
+    buf_release(&y);
+    return false;
+}
+
 static bool fail_duplicate(struct vector_op *v, struct labels group, bool many, size_t step, struct labels a, struct labels b)
 {
+    if (v->op.env->cfg->prometheus_errors)
+        return fail_duplicate_prometheus(v, group, many, a, b);
     char when[CLOCK_RFC3339_MAX];
     int64_t t = grid_t(&v->op.grid, step);
     clock_rfc3339(t / 1000, (int32_t)(t % 1000) * 1000000, t % 1000 ? 3 : 0, when);

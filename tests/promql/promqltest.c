@@ -1,9 +1,10 @@
 /*
- * promqltest [-v] [-names-early] [-min percent] file...
+ * promqltest [-v] [-names-early] [-mimir-errors] [-min percent] file...
  *
  * Runs test scripts in the language of Prometheus's promqltest and prints `name: N passed, N failed` a file and a total. An eval counts once; an
  * instant eval is also run as a range query around its time, whose middle step must give the same.
  *   -v            print what failed
+ *   -mimir-errors errors in the words of Mimir's engine, which is how the server gives them unless it is told otherwise (-querier.query-engine)
  *   -names-early  metric names are dropped where the operation happens (delayed name removal off)
  *   -min N        exit 0 when at least N per cent of all evals pass (100 when not given)
  */
@@ -218,7 +219,8 @@ static bool check_annotations(struct runner *r, const struct eval *e, const stru
 static bool exec(struct runner *r, const struct eval *e, int64_t start, int64_t end, int64_t step, struct engine_result *ret, struct err *err)
 {
     struct engine_config cfg = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000, .max_samples = 50000000,
-                                .max_memory_bytes = (uint64_t)1 << 30, .delayed_name_removal = !r->names_early, .type_and_unit_labels = true};
+                                .max_memory_bytes = (uint64_t)1 << 30, .delayed_name_removal = !r->names_early, .type_and_unit_labels = true,
+                                .prometheus_errors = !r->mimir_errors};
     struct node *n = promql_parse(e->expr, NULL, &r->arena, err);
     if (!n)
         return false;
@@ -386,6 +388,8 @@ int main(int argc, char **argv)
             r.verbose = true;
         else if (strcmp(argv[i], "-names-early") == 0)
             r.names_early = true;
+        else if (strcmp(argv[i], "-mimir-errors") == 0)
+            r.mimir_errors = true;
         else if (strcmp(argv[i], "-min") == 0 && i + 1 < argc)
             min = atof(argv[++i]);
         else

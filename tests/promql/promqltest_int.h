@@ -104,7 +104,7 @@ struct runner {
     struct arena arena; /* of one eval */
     const char *file;
     int line;
-    bool verbose, names_early;
+    bool verbose, names_early, mimir_errors;
     int passed, failed;
     struct buf why;
 };

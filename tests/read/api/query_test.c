@@ -118,6 +118,21 @@ Test(query_api, lookback_delta_counts)
     API_CHECK(&rig, cases);
 }
 
+Test(query_api, errors_of_vector_matching_have_the_words_of_the_engine_that_is_asked_for)
+{
+    api_rig_start(&rig);
+    static const char path[] = "query?query=q_m+%2B+on()+q_m&time=15";
+    struct reply a = api_ask(&rig, path);
+    cr_assert_eq(a.status, 422);
+    cr_assert(strstr(a.body, "on the right side of the operation at timestamp 1970-01-01T00:00:15Z"), "%s", a.body);
+    free(a.body);
+    rig.cfg.query_engine = "prometheus";
+    a = api_ask(&rig, path);
+    cr_assert_eq(a.status, 422);
+    cr_assert(strstr(a.body, "on the right hand-side of the operation: [{__name__="), "%s", a.body);
+    free(a.body);
+}
+
 Test(query_api, stats_are_an_object_in_data)
 {
     api_rig_start(&rig);
