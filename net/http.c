@@ -14,6 +14,7 @@
 
 #define MAX_CONNS 20000
 #define ABORT_GRACE_MS 1000 /* for sending the last answers */
+#define SPOOL_WORKERS 2
 
 const struct flag_def http_flags[] = {
 #define FLAG(...) FLAG_ROW(http_config, __VA_ARGS__)
@@ -109,6 +110,14 @@ void http_server_on_refusal(struct http_server *s, const struct http_route *rout
     for (struct http_group *g = s->groups; g; g = g->next)
         if (g->routes == routes)
             g->refuse = fn;
+}
+
+void http_server_on_spool(struct http_server *s, const struct http_route *routes, http_spool_fn *fn)
+{
+    ASSERT(!s->started);
+    for (struct http_group *g = s->groups; g; g = g->next)
+        if (g->routes == routes)
+            g->spool = fn;
 }
 
 void http_server_each_route(const struct http_server *s, void (*fn)(const struct http_route *r, const char *full_path, void *arg),
@@ -207,6 +216,9 @@ bool http_server_start(struct http_server *s, struct err *err)
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
     s->query_pool = pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
+    for (size_t i = 0; i < s->n_entries && !s->spool_pool; i++)
+        if (s->entries[i].route->flags & HTTP_SPOOL)
+            s->spool_pool = pool_new("http-spool", SPOOL_WORKERS, HTTP_MAX_SPOOLS, 0);
     metric_set_callback(queued_series("write"), queued, s->write_pool);
     metric_set_callback(queued_series("query"), queued, s->query_pool);
     if (http_conn_start_io(s, err) && http_tls_start(s, err) && http_watch_start(s, err))
@@ -259,6 +271,8 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     /* Also when all was quiet: an idle connection may send a request at any moment. After this no connection is or becomes suspended. */
     abandon_all(s);
     wait_until_quiet(s, ABORT_GRACE_MS);
+    pool_stop(s->spool_pool); /* its jobs resume connections */
+    s->spool_pool = NULL;
     http_watch_stop(s);
     http_tls_close(s);
     for (size_t i = 0; i < s->n_io; i++)

@@ -59,7 +59,8 @@ enum http_route_flag {
     HTTP_TENANT = 1,  /* needs a tenant (X-Scope-OrgID, or the no-auth tenant when multitenancy is off) */
     HTTP_GZIP = 2,    /* the answer may be compressed when the client asks for it */
     HTTP_PREFIX = 4,  /* the path is under -http.prometheus-http-prefix */
-    HTTP_BIG_BODY = 8 /* body limit is the push limit (-distributor.max-recv-msg-size), else -query-frontend.max-body-size */
+    HTTP_BIG_BODY = 8, /* body limit is the push limit (-distributor.max-recv-msg-size), else -query-frontend.max-body-size */
+    HTTP_SPOOL = 16   /* the body goes to a file, however large; its table needs http_server_on_spool. No read timeout, no deadline */
 };
 
 /* Runs on the route's pool. Must lead to exactly one http_respond*. arg is the one given at registration. */
@@ -110,6 +111,18 @@ enum http_refusal {
 typedef void http_refuse_fn(struct http_request *req, enum http_refusal why, uint64_t n_bytes, uint64_t limit_bytes, void *arg);
 /* For the rows of a table that was added before. */
 void http_server_on_refusal(struct http_server *s, const struct http_route *routes, http_refuse_fn *fn);
+/*
+ * HTTP_SPOOL: bodies that may be larger than memory. fn runs on an I/O thread when the headers are there and must not wait: it says where the body is to be
+ * kept and how large it may be, or responds and returns false. What has come is written to an unnamed file by a pool of its own, 256 KiB at a time, while the
+ * connection stands still; the handler is called when all is there. At most HTTP_MAX_SPOOLS bodies at once, further ones are refused (HTTP_REFUSED_BODY_MEMORY).
+ */
+struct http_spool_place {
+    const char *dir;
+    uint64_t max_bytes;
+};
+#define HTTP_MAX_SPOOLS 64
+typedef bool http_spool_fn(struct http_request *req, void *arg, struct http_spool_place *ret);
+void http_server_on_spool(struct http_server *s, const struct http_route *routes, http_spool_fn *fn);
 /* Binds, starts threads. Errors name the address: "listen tcp 0.0.0.0:8080: address already in use". */
 bool http_server_start(struct http_server *s, struct err *err);
 uint16_t http_server_port(const struct http_server *s); /* the bound port, also when the flag was 0 */
@@ -135,6 +148,10 @@ struct slice http_path(const struct http_request *req);
 struct slice http_body(const struct http_request *req);
 /* The bytes of the body become the caller's (buf_release, or free(p)); http_body is empty afterwards. They may outlive the answer. */
 struct buf http_take_body(struct http_request *req);
+/* HTTP_SPOOL: the file with the body, and its size; closed after the answer. "/proc/self/fd/<n>" is a path of it. http_body is empty then. */
+int http_body_file(const struct http_request *req, uint64_t *ret_bytes);
+/* What the client has declared; false when it sends in chunks. */
+bool http_content_length(const struct http_request *req, uint64_t *ret);
 struct slice http_query(const struct http_request *req); /* what follows the '?', undecoded */
 struct slice http_header(const struct http_request *req, const char *name); /* p == NULL when absent */
 struct slice http_path_var(const struct http_request *req, const char *name);

@@ -88,6 +88,7 @@ void http_unref(struct http_request *req)
     if (req->charged_bytes)
         atomic_fetch_sub_explicit(&s->body_bytes, req->charged_bytes, memory_order_relaxed);
     buf_release(&req->body);
+    http_spool_free(req);
     arena_release(&req->arena);
     pthread_mutex_destroy(&req->lock);
     free(req);
@@ -259,11 +260,11 @@ static void admit(struct http_request *req)
         return;
     const struct http_route *route = req->entry->route;
     req->limit_bytes = route->flags & HTTP_BIG_BODY ? s->limits.max_push_body_bytes : s->limits.max_body_bytes;
-    if (s->cfg->http_write_timeout > 0 && route->pool != HTTP_POOL_QUERY)
+    if (s->cfg->http_write_timeout > 0 && route->pool != HTTP_POOL_QUERY && !(route->flags & HTTP_SPOOL))
         req->ctx.deadline_ms = req->start_ns / 1000000 + s->cfg->http_write_timeout;
     if (route->flags & HTTP_TENANT && !check_tenant(req))
         return;
-    (void)admit_body(req);
+    (void)(route->flags & HTTP_SPOOL ? http_spool_begin(req) : admit_body(req));
 }
 
 static enum MHD_Result queue_answer(struct http_request *req)
@@ -308,14 +309,20 @@ static enum MHD_Result begin(struct http_request *req, const char *method)
 
 /* --- the body -------------------------------------------------------------------------------------------------- */
 
-/* The client is in the middle of a chunked body that may not go on. */
-static enum MHD_Result refuse_in_body(struct http_request *req, enum http_refusal why)
+/* Answered while the client is in the middle of its body. */
+static enum MHD_Result end_in_body(struct http_request *req)
 {
-    http_refuse(req, why);
     http_stats_record(req);
     keep_readable(req);
     http_send_raw(req);
     return MHD_NO;
+}
+
+/* The client is in the middle of a chunked body that may not go on. */
+static enum MHD_Result refuse_in_body(struct http_request *req, enum http_refusal why)
+{
+    http_refuse(req, why);
+    return end_in_body(req);
 }
 
 /* From 64 KiB by doublings to what was declared, or the limit: a client gets no memory for bytes that it only promises. */
@@ -349,6 +356,21 @@ static enum MHD_Result take_body(struct http_request *req, const char *data, siz
         return refuse_in_body(req, HTTP_REFUSED_BODY_MEMORY);
     buf_put(&req->body, data, n);
     return MHD_YES;
+}
+
+/* Leaves in *n what there is no room for yet: the connection is suspended then. */
+static enum MHD_Result spool_body(struct http_request *req, const char *data, size_t *n)
+{
+    switch (http_spool_take(req, data, n)) {
+    case HTTP_SPOOL_TOO_LARGE:
+        return refuse_in_body(req, HTTP_REFUSED_BODY_TOO_LARGE);
+    case HTTP_SPOOL_FAILED:
+        return end_in_body(req);
+    case HTTP_SPOOL_CLOSE:
+        return MHD_NO;
+    default:
+        return MHD_YES;
+    }
 }
 
 /* --- to the handler and back ----------------------------------------------------------------------------------- */
@@ -400,6 +422,23 @@ static enum MHD_Result dispatch(struct http_request *req)
     return park(req);
 }
 
+/* The whole request is there. */
+static enum MHD_Result on_end(struct http_request *req)
+{
+    enum http_spool_step step = req->spool && atomic_load(&req->state) == HTTP_STATE_READING ? http_spool_end(req) : HTTP_SPOOL_DONE;
+    if (step == HTTP_SPOOL_CLOSE)
+        return MHD_NO;
+    if (step == HTTP_SPOOL_GOES_ON)
+        return MHD_YES;
+    atomic_store_explicit(&req->reading, false, memory_order_relaxed);
+    if (atomic_load(&req->state) == HTTP_STATE_READING)
+        return dispatch(req);
+    pthread_mutex_lock(&req->lock); /* behind the answerer, who may still be inside MHD_resume_connection */
+    bool answered = req->state == HTTP_STATE_ANSWERED;
+    pthread_mutex_unlock(&req->lock);
+    return answered ? queue_answer(req) : MHD_NO;
+}
+
 static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method, const char *version,
                                  const char *data, size_t *n_data, void **con_cls)
 {
@@ -409,18 +448,14 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         return MHD_NO;
     if (!req->begun)
         return begin(req, method);
+    if (*n_data && req->spool && req->state != HTTP_STATE_ANSWERED)
+        return spool_body(req, data, n_data);
     if (*n_data) {
         size_t n = *n_data;
         *n_data = 0;
         return take_body(req, data, n);
     }
-    atomic_store_explicit(&req->reading, false, memory_order_relaxed);
-    if (atomic_load(&req->state) == HTTP_STATE_READING)
-        return dispatch(req);
-    pthread_mutex_lock(&req->lock); /* behind the answerer, who may still be inside MHD_resume_connection */
-    bool answered = req->state == HTTP_STATE_ANSWERED;
-    pthread_mutex_unlock(&req->lock);
-    return answered ? queue_answer(req) : MHD_NO;
+    return on_end(req);
 }
 
 /* --- daemons --------------------------------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ struct http_group {
     const struct http_route *routes;
     void *arg;
     http_refuse_fn *refuse; /* NULL: the defaults */
+    http_spool_fn *spool;   /* NULL: none of its routes is HTTP_SPOOL */
     struct http_group *next;
 };
 
@@ -95,6 +96,7 @@ struct http_request {
     int64_t header_deadline_ms; /* watcher; 0 = none of its own */
     atomic_bool has_headers;  /* watcher */
     atomic_bool reading;      /* watcher; the request is not complete yet */
+    atomic_int_least64_t spooled_ms; /* watcher; when the body that goes to a file last moved, 0: none does, INT64_MAX: while it is written */
     enum http_method method;
     struct slice target; /* as sent */
     struct slice path;   /* undecoded */
@@ -111,6 +113,7 @@ struct http_request {
     /* Owned by the I/O thread until dispatch, then by the handler until it has answered. */
     struct buf body;
     uint64_t body_bytes;    /* received */
+    struct http_spool *spool; /* NULL: the body is in `body` */
     uint64_t charged_bytes; /* against server->body_bytes; given back when the request is freed */
     struct http_kv *params;
     size_t n_params;
@@ -155,6 +158,8 @@ struct http_server {
     struct MHD_Response *empty; /* status without body and headers; shared by all threads */
     struct pool *write_pool;
     struct pool *query_pool;
+    struct pool *spool_pool;  /* NULL: no route wants it */
+    atomic_size_t n_spools;
     uint16_t port;
     size_t conn_limit;
     atomic_size_t n_conns;
@@ -216,6 +221,20 @@ void http_abandon_locked(struct http_request *req);
 /* Sends a small answer past MHD, for the one moment at which MHD takes none: in the middle of a body. */
 void http_send_raw(struct http_request *req);
 void http_refuse(struct http_request *req, enum http_refusal why);
+
+/* http_spool.c: bodies that go to files. The I/O thread runs all but what the pool does. */
+enum http_spool_step {
+    HTTP_SPOOL_GOES_ON, /* taken; or the connection is suspended until the buffer has been written, and the caller is called again */
+    HTTP_SPOOL_DONE,    /* http_spool_end: all is in the file */
+    HTTP_SPOOL_TOO_LARGE,
+    HTTP_SPOOL_FAILED, /* the file could not be written; answered */
+    HTTP_SPOOL_CLOSE,  /* the server stops */
+};
+bool http_spool_begin(struct http_request *req); /* false: answered */
+/* Takes what it can of *n bytes and leaves the rest in *n. */
+enum http_spool_step http_spool_take(struct http_request *req, const char *data, size_t *n);
+enum http_spool_step http_spool_end(struct http_request *req);
+void http_spool_free(struct http_request *req);
 
 /* http_watch.c */
 bool http_watch_start(struct http_server *s, struct err *err);

@@ -30,6 +30,12 @@ struct slice http_body(const struct http_request *req)
     return buf_slice(&req->body);
 }
 
+bool http_content_length(const struct http_request *req, uint64_t *ret)
+{
+    *ret = req->declared_bytes;
+    return !req->chunked;
+}
+
 struct buf http_take_body(struct http_request *req)
 {
     struct buf body = req->body;

@@ -5,7 +5,8 @@
  *     ceasing to accept can abort the process when a connection arrives at that moment.) At the connection limit it stops polling the listening
  *     socket, so that further clients wait in the kernel's queue.
  *  2. Every 100 ms it looks at the sockets of requests that have been running for 50 ms or more, and sets ctx.canceled where the client has gone.
- *  3. It shuts down the sockets of requests that took longer than the read timeout to arrive.
+ *  3. It shuts down the sockets of requests that took longer than the read timeout to arrive; of those whose body goes to a file, when the client has gone
+ *     (MHD would not notice before its idle timeout).
  *  4. It reads and drops what refused clients still send, for a second at most.
  *
  * After a second with no request alive and nothing to drop it sleeps without a timeout; an eventfd wakes it. (Were it to sleep at once,
@@ -20,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,6 +35,7 @@
 #define ACCEPTED_AT_ONCE 64
 #define LINGER_MS 1000
 #define AWAKE_MS 1000
+#define SPOOL_QUIET_MS 500
 #define ACCEPT_PAUSE_MS 100 /* after running out of descriptors */
 
 void http_watch_wake(struct http_server *s)
@@ -151,8 +154,19 @@ static void check_watched(struct watched *w)
     w->n = 0;
 }
 
+/* The client has ended, and nothing of what it sent is left to be read. */
+static bool has_ended(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLRDHUP};
+    int left = 0;
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLHUP | POLLERR) || ioctl(fd, FIONREAD, &left) != 0 || left == 0);
+}
+
 static bool is_late(const struct http_request *req, int64_t now_ms)
 {
+    int64_t spooled_ms = atomic_load_explicit(&req->spooled_ms, memory_order_relaxed);
+    if (spooled_ms)
+        return now_ms > spooled_ms && now_ms - spooled_ms > SPOOL_QUIET_MS && has_ended(req->fd);
     bool has_headers = atomic_load_explicit(&req->has_headers, memory_order_relaxed);
     return (req->read_deadline_ms && now_ms > req->read_deadline_ms) ||
            (req->header_deadline_ms && !has_headers && now_ms > req->header_deadline_ms);
