@@ -4,7 +4,7 @@
  * Series come in the order of their labels from all blocks at once; those that are the same are joined. Chunks that touch no other's time are copied, bytes
  * as they are; of chunks that are the same byte for byte one is kept; others that overlap are decoded, merged by time (of samples at one time the first
  * block's wins), and encoded anew in chunks of at most 120 samples, as Prometheus's vertical compaction does it. The shard of a series is
- * xxhash64(name FF value FF ...) mod shards (docs/formats.md 3.7).
+ * query_shard_hash modulo the shards (model/query_shard.h).
  *
  * Memory: 16 bytes and a bit a shard for each symbol, 4 bytes for each symbol of each block, one series of each block with its overlapping chunks decoded, and
  * what a block_writer of each shard needs. One thread; ctx is looked at about every thousand series.
@@ -56,6 +56,3 @@ bool blocks_merge(const struct merge_params *p, const struct ctx *ctx, struct ar
  * fault, since merging mends them. ERR_CORRUPT says what is. ERR_OUT_OF_RANGE: samples within a chunk are out of order.
  */
 bool merge_check_source(struct block *b, const struct ctx *ctx, struct err *err);
-
-/* xxhash64 of the labels, as shards of blocks and of queries are made by. */
-uint64_t labels_stable_hash(struct labels l);

@@ -1,0 +1,53 @@
+/* The parts of a merge: merge.c (sources, shards, results), merge_symbols.c (which symbols each result needs), merge_series.c (the chunks of one series). */
+#pragma once
+
+#include "base/arena.h"
+#include "model/query_shard.h"
+#include "storage/compactor/merge.h"
+
+/* --- merge_symbols.c --- */
+
+/* All symbols of the blocks together, and which of them each result uses. */
+struct merge_symbols {
+    struct slice *all; /* owned; sorted, unique; slices of the blocks */
+    size_t n, cap;
+    uint64_t **used;   /* owned; of each result a bit a symbol */
+    uint64_t *series;  /* owned; of each result: how many it gets at most, the same series of several blocks counted each */
+    uint32_t n_results;
+};
+/* One pass over the labels of all series. n_results is the shards, or 1. */
+bool merge_symbols_read(struct merge_symbols *m, struct block *const *blocks, size_t n, uint32_t n_results, const struct ctx *ctx, struct err *err);
+/* Those of one result, in order, with "" as Mimir has it; malloc'ed. NULL: no memory. */
+struct slice *merge_symbols_of(const struct merge_symbols *m, uint32_t result, size_t *ret_n);
+void merge_symbols_release(struct merge_symbols *m);
+
+/* From 0. */
+static inline uint32_t merge_shard_of(struct labels l, uint32_t n_results)
+{
+    return n_results > 1 ? (uint32_t)(query_shard_hash(l) % n_results) : 0;
+}
+
+/* --- merge_series.c --- */
+
+/* A chunk with the place of its block in the merge: of samples at one time the first block's wins. */
+struct merge_chunk {
+    struct series_chunk chunk;
+    uint32_t source;
+};
+
+/* Joins the chunks of one series at a time; reused. Zero-initialised, then merge_series_init. */
+struct merge_series {
+    struct merge_chunk *in; /* owned; filled by merge_series_put */
+    size_t n_in, cap_in;
+    struct series_chunk *out; /* owned; valid until the next start, as the bytes in `encoded` */
+    size_t n_out, cap_out;
+    struct arena decoded; /* of the overlapping chunks at hand */
+    struct arena encoded;
+    struct merge_stats stats;
+};
+void merge_series_init(struct merge_series *m);
+void merge_series_release(struct merge_series *m);
+void merge_series_start(struct merge_series *m);
+bool merge_series_put(struct merge_series *m, uint32_t source, const struct series_chunk *chunks, size_t n, struct err *err);
+/* What was put, as chunks in order that do not overlap: m->out. */
+bool merge_series_finish(struct merge_series *m, struct err *err);
