@@ -273,7 +273,7 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
 bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query,
                  struct engine_result *ret, struct err *err)
 {
-    struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err};
+    struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err, .over_time = query->end_ms > query->start_ms};
     env.lookback_ms = query->lookback_delta_ms ? query->lookback_delta_ms : cfg->lookback_delta_ms;
     *ret = (struct engine_result){0};
     env.root = env_arena(&env);

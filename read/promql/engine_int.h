@@ -154,6 +154,8 @@ struct env {
     size_t n_annotations, cap_annotations;
     /* While planning: below histogram_count, _sum or _avg; and below what needs buckets, wherever between the two. See mark_resets. */
     bool hist_stats, hist_buckets;
+    /* While planning: are start and end of the query, or of the subquery, different? sort() is warned of then, as upstream does, be it one step. */
+    bool over_time;
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t n_series, n_chunks, chunk_bytes;
@@ -415,10 +417,10 @@ static inline bool start_overlaps(const int64_t *t, const int64_t *start_t, size
 void mark_resets(struct samples *s, struct arena *scratch);
 /* The samples of m[range] anchored or smoothed over [start, end], values at both ends included. false: out of memory. */
 bool extend_floats(struct env *env, struct arena *mem, const struct samples *in, int64_t start, int64_t end, bool smoothed, struct samples *ret);
-/* Between two samples of one type; share is how far from p to n. false: out of memory. */
-bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret);
+/* Between two samples of one type; share is how far from p to n, pos where annotations point at. false: out of memory. */
+bool interpolate(struct env *env, struct arena *mem, int32_t pos, struct value p, struct value n, double share, bool counter, struct value *ret);
 
-/* The steps of a subquery's expression that the windows of all steps of g need; n == 0 when there are none. */
+/* The steps of a subquery's expression that the windows of all steps of g need; n == 0 when there are none. Sets env->over_time for that expression. */
 bool subquery_grid(struct env *env, const struct node *n, const struct grid *g, struct grid *ret);
 
 /* Where a step looks: @ and offset applied. */

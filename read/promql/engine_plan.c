@@ -162,7 +162,10 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
 static struct op *plan_spread(struct env *env, const struct node *n, const struct grid *g)
 {
     struct grid one = {g->start_ms, g->step_ms, 1};
+    bool over_time = env->over_time;
+    env->over_time = false;
     struct op *child = plan_any(env, n, &one);
+    env->over_time = over_time;
     if (!child)
         return NULL;
     struct spread_op *s = (struct spread_op *)op_new(env, sizeof(*s), &spread_ops, g);

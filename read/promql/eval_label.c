@@ -224,20 +224,12 @@ static bool sort_next(struct op *op, struct batch **ret)
 
 static const struct op_ops sort_ops = {.next = sort_next};
 
-/* Upstream asks whether start and end are equal, of the query or of the subquery; what does not depend on the step has one time only. */
-static bool runs_over_time(const struct env *env, const struct node *call, const struct grid *g)
-{
-    const struct engine_query *q = env->query;
-    bool whole = g->start_ms == q->start_ms && g->step_ms == q->step_ms;
-    return g->n > 1 || (whole && q->end_ms > q->start_ms && !is_invariant(call));
-}
-
 struct op *plan_sort(struct env *env, const struct node *call, const struct grid *g)
 {
     struct sort_op *s = (struct sort_op *)op_new(env, sizeof(*s), &sort_ops, g);
     if (!s || !(s->child = plan_vector(env, call->call.args[0], g)))
         return NULL;
-    if (runs_over_time(env, call, g))
+    if (env->over_time && !is_invariant(call)) /* what does not depend on the step has one time only */
         WARN(env, call->pos.start, "sort is ineffective for range queries since results are always ordered by labels");
     s->fn = call->call.fn->id;
     s->op.unique = s->child->unique;

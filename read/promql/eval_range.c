@@ -24,6 +24,7 @@ bool subquery_grid(struct env *env, const struct node *n, const struct grid *g, 
     if (start <= left)
         start += step;
     *ret = (struct grid){start, step, end >= start ? (size_t)((end - start) / step) + 1 : 0};
+    env->over_time = start != end;
     /* One series would be more than fits: say so before anything is allocated. */
     return ret->n <= SUBQUERY_MAX_STEPS || env_too_many_samples(env);
 }
@@ -307,15 +308,18 @@ static bool plan_source(struct range_op *r)
     r->range_ms = sane_ms(n->subquery.range_ms);
     r->shift = time_shift_of(env, n->subquery.at, n->subquery.at_ms, n->subquery.offset_ms);
     struct grid inner;
+    bool over_time = env->over_time;
     if (!subquery_grid(env, n, &r->op.grid, &inner))
         return false;
     r->source_unique = true;
-    if (inner.n == 0)
-        return true;
     bool buckets = env->hist_buckets;
     env->hist_buckets = true; /* resets are looked for anew, in the buckets */
-    r->child = plan_vector(env, n->subquery.expr, &inner);
+    if (inner.n)
+        r->child = plan_vector(env, n->subquery.expr, &inner);
     env->hist_buckets = buckets;
+    env->over_time = over_time;
+    if (inner.n == 0)
+        return true;
     if (!r->child)
         return false;
     r->source_unique = r->child->unique;

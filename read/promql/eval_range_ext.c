@@ -36,6 +36,17 @@ static bool is_reset(const struct ext *x, struct value cur, struct value prev)
     return cur.h ? fhist_is_reset(cur.h, prev.h, x->r->window_mem) : cur.f < prev.f;
 }
 
+/* a + sign * b into *ret; says so where bounds had to be reconciled. Layouts have been checked. */
+static bool add_noted(struct env *env, struct arena *mem, int32_t pos, const struct fhist *a, const struct fhist *b, double sign, struct fhist **ret)
+{
+    unsigned notes = 0;
+    if (fhist_add(a, b, sign, mem, ret, &notes) != FHIST_OK)
+        return env_memory_error(env);
+    if (notes & FHIST_MISMATCHED_BOUNDS)
+        INFO(env, pos, "mismatched custom buckets were reconciled during %s", sign < 0 ? "subtraction" : "addition");
+    return true;
+}
+
 /* a + sign * b; false: out of memory. Layouts have been checked. */
 static bool add(const struct ext *x, struct value *a, struct value b, double sign)
 {
@@ -44,11 +55,8 @@ static bool add(const struct ext *x, struct value *a, struct value b, double sig
         return true;
     }
     struct fhist *h;
-    unsigned notes = 0;
-    if (fhist_add(a->h, b.h, sign, x->r->window_mem, &h, &notes) != FHIST_OK)
-        return env_memory_error(env_of(x));
-    if (notes & FHIST_MISMATCHED_BOUNDS)
-        INFO(env_of(x), range_pos(x->r), "mismatched custom buckets were reconciled during %s", sign < 0 ? "subtraction" : "addition");
+    if (!add_noted(env_of(x), x->r->window_mem, range_pos(x->r), a->h, b.h, sign, &h))
+        return false;
     a->h = h;
     return true;
 }
@@ -63,24 +71,24 @@ static bool scale(const struct ext *x, struct value *a, double by, bool divide)
     return a->h || env_memory_error(env_of(x));
 }
 
-bool interpolate(struct env *env, struct arena *mem, struct value p, struct value n, double share, bool counter, struct value *ret)
+bool interpolate(struct env *env, struct arena *mem, int32_t pos, struct value p, struct value n, double share, bool counter, struct value *ret)
 {
     if (!p.h) {
         ret->h = NULL;
         ret->f = counter && n.f < p.f ? n.f * share : p.f + (n.f - p.f) * share;
         return true;
     }
-    struct fhist *h = NULL;
-    unsigned notes = 0;
-    if (counter && fhist_is_reset(n.h, p.h, mem)) {
-        h = fhist_scale(n.h, share, mem);
-    } else if (fhist_add(n.h, p.h, -1, mem, &h, &notes) == FHIST_OK && (h = fhist_scale(h, share, mem))) {
-        struct fhist *sum = NULL;
-        h = fhist_add(p.h, h, 1, mem, &sum, &notes) == FHIST_OK ? sum : NULL;
-    }
+    struct fhist *h = NULL, *sum = NULL;
+    bool reset = counter && fhist_is_reset(n.h, p.h, mem);
+    if (!reset && !add_noted(env, mem, pos, n.h, p.h, -1, &h))
+        return false;
+    if (!(h = fhist_scale(reset ? n.h : h, share, mem)))
+        return env_memory_error(env);
+    if (!reset && !add_noted(env, mem, pos, p.h, h, 1, &sum))
+        return false;
     ret->f = 0;
-    ret->h = h;
-    return h || env_memory_error(env);
+    ret->h = reset ? h : sum;
+    return true;
 }
 
 static double float_between(const struct samples *in, size_t i, int64_t t)
@@ -125,7 +133,7 @@ static bool value_between(const struct ext *x, size_t i, int64_t t, struct value
 {
     const int64_t *ts = x->in->t;
     double share = (double)(t - ts[i]) / (double)(ts[i + 1] - ts[i]);
-    return interpolate(env_of(x), x->r->window_mem, value_at(x, i), value_at(x, i + 1), share, x->r->counter, ret);
+    return interpolate(env_of(x), x->r->window_mem, range_pos(x->r), value_at(x, i), value_at(x, i + 1), share, x->r->counter, ret);
 }
 
 /* Can samples [from, to) be computed with? Warns when not. */

@@ -399,7 +399,7 @@ static bool smoothed_value(struct select_op *s, const struct samples *in, size_t
     *ret_ok = true;
     double share = (double)(t - in->t[k - 1]) / (double)(in->t[k] - in->t[k - 1]);
     bool counter = p.h && p.h->hint != HISTOGRAM_HINT_GAUGE && n.h->hint != HISTOGRAM_HINT_GAUGE;
-    return interpolate(env, s->out->mem, p, n, share, counter, ret);
+    return interpolate(env, s->out->mem, s->node->pos.start, p, n, share, counter, ret);
 }
 
 static bool select_smoothed(struct select_op *s, struct column *c, const struct samples *all)

@@ -213,9 +213,10 @@ double fhist_quantile(const struct fhist *h, double q, struct arena *a, bool *re
     double rank = forward ? q * h->count : (1 - q) * h->count;
     struct native_bucket b = {0};
     double count = 0;
-    size_t n = native_n(h);
-    for (size_t k = 0; k < n; k++) {
+    size_t n = native_n(h), k = 0;
+    while (k < n) {
         b = native_at(h, forward ? k : n - 1 - k);
+        k++;
         count += b.count;
         if (count >= rank)
             break;
@@ -240,8 +241,10 @@ double fhist_quantile(const struct fhist *h, double q, struct arena *a, bool *re
         }
         return b.upper; /* of the bucket looked at last, whichever way it went */
     }
-    if (isnan(h->sum))
-        *ret_nan_skew = true;
+    double all = count; /* a sum of NaN may come from -Inf and +Inf too: then no observation is missing from the buckets */
+    for (; isnan(h->sum) && k < n; k++)
+        all += native_at(h, k).count;
+    *ret_nan_skew = isnan(h->sum) && all < h->count;
     rank = forward ? rank - (count - b.count) : count - rank;
     return interpolate_quantile(h, &b, rank / b.count);
 }
