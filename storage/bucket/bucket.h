@@ -155,8 +155,8 @@ struct bucket_update {
  */
 bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice tenant, const struct bucket_index *old, int64_t now_s,
                          struct arena *arena, struct bucket_index *ret, struct bucket_update *ret_update, struct err *err);
-/* What the index says of a block with this meta.json. Slices are those of meta, or in the arena; false when that is used up. */
-bool index_block_of_meta(const struct block_meta *meta, int64_t uploaded_at_s, struct arena *arena, struct index_block *ret);
+/* What the index says of a block with this meta.json. Slices are those of meta. */
+void index_block_of_meta(const struct block_meta *meta, int64_t uploaded_at_s, struct index_block *ret);
 const struct index_deletion *bucket_index_deletion(const struct bucket_index *index, const struct ulid *block); /* NULL: not marked; linear */
 
 /* --- whole blocks ----------------------------------------------------------------------------------------------------------- */
