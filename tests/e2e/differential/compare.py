@@ -98,8 +98,11 @@ def difference_of_order(ours, theirs, open_):
 
 
 def annotations(answer):
-    """Without their positions: of one text at two places Prometheus keeps the place that it came to last, which depends on its order of work."""
-    return {kind: {re.sub(r" \(\d+:\d+\)$", "", text) for text in answer.get(kind, ())} for kind in ("warnings", "infos")}
+    """Without their positions: of one text at two places Prometheus keeps the place that it came to last, which depends on its order of work.
+
+    And without how often they came: with each step Prometheus adds what it had counted before to itself.
+    """
+    return {kind: {re.sub(r"over \d+ samples |\(\d+ occurrences\) ?| \(\d+:\d+\)$", "", text) for text in answer.get(kind, ())} for kind in ("warnings", "infos")}
 
 
 def same_positions(ours, theirs):

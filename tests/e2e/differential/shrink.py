@@ -1,6 +1,9 @@
 """From a query whose answers differ to the smallest one that can be found."""
 
-from compare import difference, difference_of_annotations
+import math
+import sys
+
+from compare import by_labels, difference, difference_of_annotations
 from generate import MATRIX
 
 MOST_QUESTIONS = 300
@@ -42,6 +45,25 @@ class Shrinker:
             if smaller is None:
                 return alone, self
             alone = smaller
+
+    def is_order_of_series(self, node):
+        """Are these deviations of values that are close together, which differ by no more than what the order of n terms may make of their last bits?
+
+        Both sides add up distances from a running mean (Welford), which is off by some n * epsilon * |mean| in any order; the series come in another.
+        """
+        kind = str(node)[:6]
+        if self.is_range or kind not in ("stddev", "stdvar"):
+            return False
+        ours, theirs = (by_labels(a["data"]["result"]) for a in self.ask(node) if a["status"] == "success")
+        inputs = [abs(float(v)) for points in by_labels(self.ask(node.children()[-1])[1]["data"]["result"]).values() for _, v in points
+                  if isinstance(v, str)]
+        if ours.keys() != theirs.keys() or not inputs or not all(map(math.isfinite, inputs)):
+            return False
+        off = 2 * len(inputs) * sys.float_info.epsilon * max(inputs)
+
+        def deviation(points):
+            return math.sqrt(float(points[0][1])) if kind == "stdvar" else float(points[0][1])
+        return all(abs(deviation(ours[k]) - deviation(theirs[k])) <= off for k in ours)
 
     def inputs_are_exact(self, node):
         """Are the answers of all children the same to the last bit? If not, a step like floor() or == may have made much of little."""

@@ -1,7 +1,8 @@
 """Random queries, asked of Brunn and of a current Prometheus that hold the same data: the answers are the same.
 
 A mismatch is printed as the smallest query that shows it, with both answers. A difference of values whose inputs differ in their last bits
-only (sums in another order, another library's sine) and were then rounded or compared is counted, printed and not held against us.
+only (sums in another order, another library's sine) and were then rounded or compared is counted, printed and not held against us; nor is one of
+deviations that are too small beside their values for the order of the series not to show.
 """
 
 import json
@@ -56,6 +57,8 @@ class Run:
             return
         if not only_annotations and not shrinker.inputs_are_exact(small):
             kind = "rounding"
+        elif not only_annotations and shrinker.is_order_of_series(small):
+            kind = "order"
         self.counts[kind] += 1
         if only_annotations:
             ours, theirs = shrinker.ask(small)
@@ -118,6 +121,6 @@ def test_random_queries_have_prometheuss_answers(tmp_path_factory, base_ms, pyte
     print(f"differential: {total['queries']} queries ({total['success']} with series, {total['empty']} without, "
           f"{total['errors']} errors): {total['mismatches']} mismatches, {total['annotations']} of annotations, "
           f"{total['other positions']} with other positions of annotations, "
-          f"{total['rounding']} by rounding, {total['known']} known, {total['exact']} equal to the last bit; {total['malformed']} malformed: "
+          f"{total['rounding']} by rounding, {total['order']} by the order of series, {total['known']} known, {total['exact']} equal to the last bit; {total['malformed']} malformed: "
           f"{total['malformed mismatches']} mismatches, {total['other texts']} other texts")
     assert total["mismatches"] == total["malformed mismatches"] == 0
