@@ -292,7 +292,7 @@ static bool encode_group(struct merge_series *m, struct group *g, struct encoder
 
 static bool merge_group(struct merge_series *m, const struct merge_chunk *const *chunks, size_t n, struct err *err)
 {
-    struct group g;
+    struct group g = {0};
     struct encoder e = {.m = m, .kind = CHUNK_NONE};
     bool good = decode_group(m, chunks, n, &g, err);
     if (good) {
@@ -333,7 +333,7 @@ static bool count_samples(const struct series_chunk *c, uint64_t *ret, struct er
 
 static bool copy_chunk(struct merge_series *m, const struct series_chunk *c, struct err *err)
 {
-    uint64_t n;
+    uint64_t n = 0;
     if (!count_samples(c, &n, err))
         return false;
     m->stats.samples_in += n;
@@ -360,7 +360,7 @@ static bool join_group(struct merge_series *m, size_t from, size_t to, struct er
             kept[n++] = &m->in[i];
             continue;
         }
-        uint64_t count;
+        uint64_t count = 0;
         if (!count_samples(c, &count, err))
             return false;
         m->stats.samples_in += count;

@@ -407,5 +407,5 @@ static void make_again(const char *dir)
 
 Test(merge, makes_of_mimirs_blocks_what_mimirs_compactor_makes, .init = setup, .fini = teardown)
 {
-    cr_expect_eq(each_block(COMPACTED, make_again), 27);
+    cr_expect_eq(each_block(COMPACTED, make_again), 26);
 }
