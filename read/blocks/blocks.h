@@ -21,6 +21,7 @@
 #include "ring/ring.h"
 #include "storage/block/ulid.h"
 #include "storage/bucket/index_cache.h"
+#include "storage/gateway/gateway.h"
 #include "storage/queryable.h"
 
 /* Store-gateways that a block is asked of; Mimir's number. */
@@ -35,22 +36,14 @@ struct blocks_config {
 extern const struct flag_def blocks_flags[];
 extern const size_t blocks_flags_n;
 
-/* What was found of the blocks that were asked for. */
-struct blocks_found {
-    const struct ulid *queried; /* the blocks that the answer comes from; in ctx->arena */
-    size_t n;
-};
-
-/* How a store-gateway of this process is asked: the three methods of its service, with nothing put into messages. p is read in the call only, but for its matchers. */
+/* How a store-gateway of this process is asked, with nothing put into messages: as gateway_select, gateway_label_names and gateway_label_values say (storage/gateway/gateway.h). */
 struct local_gateway_ops {
-    /* In the order of labels, each series once; labels stay until the release, chunks until the next call on the set. NULL on error. */
-    struct series_set *(*select)(void *gateway, struct ctx *ctx, const struct select_params *p, const struct ulid *blocks, size_t n, struct blocks_found *ret,
+    struct series_set *(*select)(void *gateway, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, struct gateway_found *ret_found,
                                  struct err *err);
-    /* Slices in ctx->arena. */
-    bool (*label_names)(void *gateway, struct ctx *ctx, const struct select_params *p, const struct ulid *blocks, size_t n, struct blocks_found *ret,
-                        const struct slice **ret_names, size_t *ret_n, struct err *err);
-    bool (*label_values)(void *gateway, struct ctx *ctx, struct slice name, const struct select_params *p, const struct ulid *blocks, size_t n,
-                         struct blocks_found *ret, const struct slice **ret_values, size_t *ret_n, struct err *err);
+    bool (*label_names)(void *gateway, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, struct gateway_found *ret_found,
+                        const struct slice **ret, size_t *ret_n, struct err *err);
+    bool (*label_values)(void *gateway, struct ctx *ctx, struct slice name, const struct select_params *p, const struct block_hints *blocks,
+                         struct gateway_found *ret_found, const struct slice **ret, size_t *ret_n, struct err *err);
 };
 
 struct local_gateway {
@@ -58,13 +51,15 @@ struct local_gateway {
     const struct local_gateway_ops *ops;
     void *gateway;
 };
+/* The real one. */
+struct local_gateway local_gateway_of(struct gateway *g);
 
 /* All of it must outlive the queryable; local and zone are copied. */
 struct blocks_parts {
     const struct blocks_config *cfg;
     const struct limits_provider *limits;
     struct index_cache *indexes;
-    struct ring *gateways;             /* of the key collectors/store-gateway, by name "store-gateway-client" */
+    struct ring *gateways;             /* gateway_ring_view of the ring "store-gateway-client" */
     const struct local_gateway *local; /* NULL: none in this process */
     const struct flag_list *preferred_zones; /* -querier.prefer-availability-zones; NULL or empty: this process's own */
     const char *zone;                        /* this process's own, "" or NULL = none */

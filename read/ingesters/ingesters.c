@@ -95,35 +95,15 @@ void ingesters_queryable_free(struct queryable *base)
 
 enum { RANK_LOCAL, RANK_ZONE, RANK_OTHER };
 
-static bool is_preferred(const struct ingesters *q, const char *zone)
-{
-    const struct flag_list *zones = &q->cfg->preferred_zones;
-    if (zones->n == 0)
-        return q->zone[0] && strcmp(q->zone, zone) == 0;
-    for (size_t i = 0; i < zones->n; i++)
-        if (strcmp(zones->items[i], zone) == 0)
-            return true;
-    return false;
-}
-
 static struct owner owner_of(const struct ingesters *q, const struct ring_instance *in)
 {
-    struct owner o = {.instance = in, .rank = is_preferred(q, in->zone) ? RANK_ZONE : RANK_OTHER};
+    struct owner o = {.instance = in, .rank = peer_zone_is_preferred(&q->cfg->preferred_zones, q->zone, in->zone) ? RANK_ZONE : RANK_OTHER};
     for (size_t i = 0; i < q->n_local; i++)
         if (strcmp(q->local[i].id, in->id) == 0) {
             o.local = q->local[i].queryable;
             o.rank = RANK_LOCAL;
         }
     return o;
-}
-
-/* splitmix64: good enough to spread load, and needs no state of its own. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t x = *state += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
 }
 
 /* Each into a random place among those before it of its own rank: every order of equals is as likely. */
@@ -135,7 +115,7 @@ static void put_owner(struct part *p, struct owner o, uint64_t *random)
     size_t upper = lower;
     while (upper < p->n_owners && p->owners[upper].rank == o.rank)
         upper++;
-    size_t at = lower + (size_t)(next_random(random) % (upper - lower + 1));
+    size_t at = lower + (size_t)(peer_random(random) % (upper - lower + 1));
     memmove(&p->owners[at + 1], &p->owners[at], (p->n_owners - at) * sizeof(o));
     p->owners[at] = o;
     p->n_owners++;

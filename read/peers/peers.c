@@ -151,6 +151,26 @@ void peers_sweep(struct peers *p, const struct ring_snapshot *instances)
     free(idle);
 }
 
+/* --- whom to ask ----------------------------------------------------------------------------------------------------------------- */
+
+bool peer_zone_is_preferred(const struct flag_list *zones, const char *own, const char *zone)
+{
+    if (!zones || zones->n == 0)
+        return own[0] && strcmp(own, zone) == 0;
+    for (size_t i = 0; i < zones->n; i++)
+        if (strcmp(zones->items[i], zone) == 0)
+            return true;
+    return false;
+}
+
+uint64_t peer_random(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
 /* --- how calls end --------------------------------------------------------------------------------------------------------------- */
 
 struct slice peer_status_class(int code)

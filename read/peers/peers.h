@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/flags.h"
 #include "base/metrics.h"
 #include "net/rpc/rpc.h"
 #include "ring/ring.h"
@@ -43,6 +44,15 @@ struct peer *peers_get(struct peers *p, const char *addr, bool renew);
 void peers_put(struct peers *p, struct peer *peer);
 /* Drops those that are in the ring no longer; does something at most every ten seconds, so call it with every query. */
 void peers_sweep(struct peers *p, const struct ring_snapshot *instances);
+
+/* --- whom to ask ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Is the zone one of those to be asked first? Without a list that is the own one. */
+bool peer_zone_is_preferred(const struct flag_list *zones, const char *own, const char *zone);
+/* splitmix64: good enough to spread load, and needs no state but *state. */
+uint64_t peer_random(uint64_t *state);
+
+/* --- how calls end ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Mimir's value of the label status_code for the end of a call: "2xx", "4xx", "5xx", "cancel", "error". */
 struct slice peer_status_class(int code);

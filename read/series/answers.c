@@ -50,3 +50,12 @@ bool query_over_memory(const struct ctx *ctx, struct err *err)
                    "the query exceeded the maximum allowed estimated amount of memory consumed by a single query (limit: %zu bytes)",
                    ctx->arena->budget_bytes);
 }
+
+bool query_over_series(uint64_t limit, struct err *err)
+{
+    return err_set(err, ERR_MAX_SERIES_PER_QUERY,
+                   "the query exceeded the maximum number of series (limit: %llu series) (err-mimir-max-series-per-query). Consider reducing the time range and/or number of "
+                   "series selected by the query. One way to reduce the number of selected series is to add more label matchers to the query. Otherwise, to adjust the "
+                   "related per-tenant limit, configure -querier.max-fetched-series-per-query, or contact your service administrator.",
+                   (unsigned long long)limit);
+}

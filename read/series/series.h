@@ -46,5 +46,7 @@ bool chunks_repeat(const struct series_chunk *chunks, size_t n);
 
 /* Sorts and drops doubles, in place. Returns how many are left. */
 size_t strings_sort_unique(struct slice *strings, size_t n);
+/* ERR_MAX_SERIES_PER_QUERY with Mimir's text. Returns false. */
+bool query_over_series(uint64_t limit, struct err *err);
 /* ERR_MAX_QUERY_MEMORY: ctx's arena is used up. Returns false. */
 bool query_over_memory(const struct ctx *ctx, struct err *err);

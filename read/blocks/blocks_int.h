@@ -1,0 +1,170 @@
+/* Private to read/blocks. README.md tells the story; everything here but struct blocks belongs to the query's thread. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/arena.h"
+#include "base/assert.h"
+#include "base/buf.h"
+#include "read/blocks/blocks.h"
+#include "read/peers/peers.h"
+#include "read/series/series.h"
+#include "storage/messages/storegateway_messages.h"
+
+extern const double blocks_buckets_seconds[];
+extern const double blocks_buckets_instances[];
+extern const double blocks_buckets_refetches[];
+
+#define METRICS_ROOM blocks
+#define METRICS_DEF "read/blocks/blocks_metrics.def"
+#include "base/metrics_table.h"
+
+struct blocks {
+    struct queryable base;
+    const struct blocks_config *cfg;
+    const struct limits_provider *limits;
+    struct index_cache *indexes;
+    struct ring *gateways;
+    struct local_gateway local; /* ops NULL: none; id owned */
+    const struct flag_list *preferred_zones;
+    char *zone;
+    int64_t upload_grace_ms;
+    struct peers peers;
+    atomic_uint_fast64_t calls; /* relaxed: the seed of the order in which replicas are asked */
+};
+
+static inline struct blocks *blocks_of(struct queryable *q)
+{
+    return CONTAINER_OF(q, struct blocks, base);
+}
+
+/* --- plan.c: the blocks of a call, and whom to ask for them ------------------------------------------------------------------------ */
+
+enum block_state { BLOCK_OPEN, BLOCK_ASKED, BLOCK_ANSWERED, BLOCK_LEFT_OUT, BLOCK_MISSING };
+
+struct block {
+    const struct index_block *in_index; /* of the fetch's snapshot */
+    enum block_state state;
+    bool dispensable; /* uploaded within the grace time: its absence is no error */
+    uint8_t tries;
+    uint8_t n_tried;
+    struct {
+        const struct ring_instance *gateway;
+        bool unavailable; /* could not be reached: worth another try when all others have failed */
+    } tried[BLOCK_TRIES_MAX];
+    struct block *next; /* of the attempt that asks for it, or has answered from it */
+};
+
+struct fetch;
+
+/* The blocks of the bucket index that the params touch, into f->blocks. False: the arena is used up. */
+bool plan_blocks(struct fetch *f, const struct select_params *p);
+/* A store-gateway that was not yet asked for the block, or one that could not be reached. NULL: nobody is left; *why says so. */
+const struct ring_instance *plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why);
+
+/* --- fetch.c: asking ----------------------------------------------------------------------------------------------------------------- */
+
+/* A series that some store-gateway has named. */
+struct name {
+    struct known_labels known;
+    uint32_t mark; /* fetch.mark, when a takeover has seen it */
+};
+
+#define LOCAL_WINDOW 128
+
+/* A request to one store-gateway, for some blocks. */
+struct attempt {
+    struct attempt *next; /* of the fetch's running, or answered, ones */
+    const struct ring_instance *gateway;
+    struct block *blocks;
+    bool renew;
+    struct peer *peer;         /* with a reference; NULL: the gateway is of this process */
+    struct rpc_stream *stream; /* the same */
+    int64_t began_ns;
+    bool counted; /* its duration, in the metrics */
+    struct gateway_found found; /* arena */
+    /* Unary calls: the answer; arena. */
+    bool has_answer;
+    const struct slice *strings;
+    size_t n_strings;
+    /* Select. The series it named, in the order of their labels; the first `at` of them are given or passed over. */
+    struct name **names; /* arena */
+    size_t n, cap, at;
+    uint64_t head_id; /* == fetch.head_id: its next series is the one that is given next */
+    bool ended; /* unary calls and series without chunks: the stream has said all */
+    /* The message with chunks that is being read: chunk_at is the first that is not taken. */
+    struct buf msg; /* owned */
+    struct arena decoded;
+    const struct streamed_chunks *chunks;
+    size_t n_chunks, chunk_at;
+    uint64_t next_index; /* the series that the stream's next chunks are of */
+    /* A gateway of this process: series as they come. */
+    struct series_set *set; /* owned */
+    struct series *window;  /* LOCAL_WINDOW; owned */
+    size_t win_at, win_n;
+    struct labels last; /* the last series taken from it */
+    bool has_last;
+};
+
+enum fetch_step { FETCH_MORE, FETCH_COMPLETE, FETCH_FAILED };
+
+/* What differs between calls. err says why an answer is no good: then other replicas are asked, unless the error is the query's own. */
+struct fetch_ops {
+    const char *method;
+    bool unary;
+    void (*put)(const struct storegateway_request *r, struct buf *out);
+    /* A message came; its bytes are freed afterwards. COMPLETE: what is to be known before chunks are read is known. */
+    enum fetch_step (*message)(struct fetch *f, struct attempt *a, const struct buf *msg, struct err *err);
+    /* The stream has ended well before that. */
+    enum fetch_step (*end)(struct fetch *f, struct attempt *a, struct err *err);
+    bool (*local)(struct fetch *f, struct attempt *a, const struct block_hints *blocks, struct err *err);
+};
+
+struct fetch {
+    struct blocks *q;
+    const struct fetch_ops *ops;
+    struct ctx *ctx;    /* of the call that runs now; its arena holds what stays */
+    struct ctx rpc_ctx; /* a copy that lives as long as the streams */
+    struct select_params params;
+    struct slice label_name;
+    struct matcher_set matchers;         /* arena */
+    const struct index_snapshot *index;  /* counted; NULL: the tenant has none */
+    struct ring_snapshot *ring;          /* counted: the tenant's part */
+    uint64_t random;
+    struct block *blocks; /* arena */
+    size_t n_blocks;
+    struct rpc_kv metadata[3];
+    struct attempt *running;
+    struct attempt *answered;
+    size_t n_missing; /* blocks that nobody is left for: the call fails when all others are answered, so that it names all of them */
+    size_t n_instances, n_refetches; /* for the metrics */
+    struct labels_table names;       /* select; of struct name */
+    uint32_t mark;
+    uint64_t head_id;
+    struct arena scratch; /* of decoding a message */
+    struct err why;       /* of the last failure */
+    bool counted;
+};
+
+/* Plans; ERR_OK with no blocks is an empty answer. To be released, also when it fails. */
+bool fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err);
+void fetch_release(struct fetch *f);
+/* Sends the first requests. Does not wait; store-gateways of this process are asked by fetch_finish. */
+bool fetch_start(struct fetch *f, struct err *err);
+/* Waits until all blocks are answered, or may be missing. */
+bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
+/*
+ * The answer of `a` breaks off, for this reason: other replicas answer for its blocks, and a is freed. Their attempts pass over what a has given. False: the
+ * call fails with err; a is freed with the rest.
+ */
+bool fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err);
+/* How long a took goes into the metrics, once. */
+void attempt_count(const struct fetch *f, struct attempt *a, int code);
+void attempt_count_bytes(const struct attempt *a, size_t n);
+
+/* --- select.c, labels.c ---------------------------------------------------------------------------------------------------------------- */
+
+struct series_set *blocks_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err);
+bool blocks_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err);
+bool blocks_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
+                         struct err *err);

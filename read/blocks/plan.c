@@ -1,0 +1,156 @@
+/*
+ * Which blocks a call needs, and who is asked for each. Mimir's rules:
+ *
+ *   - A block counts when its time range touches the call's. Its deletion mark takes it out only when that is older than ignore_deletion_marks: until then whoever knows
+ *     an older bucket index may know no block that replaces it.
+ *   - Sources of a compacted block and the block itself are both asked while both count; equal chunks come out once, overlapping ones are merged by the reader.
+ *   - With a query shard, blocks of a compactor's shard that shares no series with it are passed over.
+ *   - The replicas of a block are the ACTIVE owners of its token in the tenant's part of the ring, however few are left.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "model/query_shard.h"
+#include "read/blocks/blocks_int.h"
+
+/* --- blocks ----------------------------------------------------------------------------------------------------------------------------- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    return memcmp(a, b, ULID_TEXT_LEN);
+}
+
+/* The blocks that are gone for queries, sorted. NULL: the arena is used up. */
+static struct ulid *deleted_blocks(struct arena *arena, const struct bucket_index *index, int64_t before_s, size_t *ret_n)
+{
+    struct ulid *ids = ARENA_ARRAY(arena, struct ulid, index->n_deletions + 1);
+    size_t n = 0;
+    for (size_t i = 0; ids && i < index->n_deletions; i++)
+        if (index->deletions[i].time_s < before_s)
+            ids[n++] = index->deletions[i].block;
+    if (n)
+        qsort(ids, n, sizeof(*ids), compare_ids);
+    *ret_n = n;
+    return ids;
+}
+
+static struct query_shard shard_of(const struct select_params *p)
+{
+    struct query_shard shard = {0, 0};
+    for (size_t i = 0; i < p->n_matchers; i++)
+        if (p->matchers[i].type == MATCH_EQ && slice_eq(p->matchers[i].name, SL(QUERY_SHARD_LABEL)))
+            query_shard_parse(p->matchers[i].value, &shard);
+    return shard;
+}
+
+/*
+ * Both divide series by the same hash: those of the query have hash mod n == i, those of the block hash mod m == j. Some number is both when i and j are equal modulo
+ * the greatest common divisor of n and m, and only then. With a divisor of 1 the block's shard says nothing.
+ */
+static bool shares_series(const struct query_shard *query, const struct index_block *b)
+{
+    struct query_shard block;
+    if (!query->count || !query_shard_parse(b->shard, &block))
+        return true;
+    uint64_t x = query->count, y = block.count;
+    while (y) {
+        uint64_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    if (x == 1 && query->count > 1 && block.count > 1)
+        metric_inc(metric_single(blocks_metrics[BLOCKS_M_INCOMPATIBLE]));
+    return query->index % x == block.index % x;
+}
+
+bool plan_blocks(struct fetch *f, const struct select_params *p)
+{
+    const struct bucket_index *index = index_snapshot_index(f->index);
+    struct arena *arena = f->ctx->arena;
+    int64_t now_ms = clock_wall_ms();
+    size_t n_deleted;
+    struct ulid *deleted = deleted_blocks(arena, index, (now_ms - f->q->cfg->ignore_deletion_marks) / 1000, &n_deleted);
+    size_t n = 0;
+    for (size_t i = 0; i < index->n_blocks; i++)
+        n += index->blocks[i].min_t <= p->max_t && index->blocks[i].max_t > p->min_t;
+    f->blocks = arena_zalloc(arena, (n + 1) * sizeof(*f->blocks));
+    if (!deleted || !f->blocks)
+        return false;
+    struct query_shard shard = shard_of(p);
+    for (size_t i = 0; i < index->n_blocks; i++) {
+        const struct index_block *b = &index->blocks[i];
+        if (b->min_t > p->max_t || b->max_t <= p->min_t || !shares_series(&shard, b) ||
+            (n_deleted && bsearch(&b->id, deleted, n_deleted, sizeof(*deleted), compare_ids)))
+            continue;
+        bool young = f->q->upload_grace_ms > 0 && now_ms - b->uploaded_at_s * 1000 < f->q->upload_grace_ms;
+        f->blocks[f->n_blocks++] = (struct block){.in_index = b, .dispensable = young};
+    }
+    metric_add(metric_single(blocks_metrics[BLOCKS_M_FOUND]), (double)f->n_blocks);
+    return true;
+}
+
+/* --- replicas ---------------------------------------------------------------------------------------------------------------------------- */
+
+enum { RANK_LOCAL, RANK_ZONE, RANK_OTHER, RANK_NONE };
+
+static int rank_of(const struct blocks *q, const struct ring_instance *in)
+{
+    if (q->local.ops && strcmp(q->local.id, in->id) == 0)
+        return RANK_LOCAL;
+    return peer_zone_is_preferred(q->preferred_zones, q->zone, in->zone) ? RANK_ZONE : RANK_OTHER;
+}
+
+static bool was_tried(const struct block *b, const struct ring_instance *in)
+{
+    for (size_t i = 0; i < b->n_tried; i++)
+        if (b->tried[i].gateway == in)
+            return true;
+    return false;
+}
+
+/* Of those of the best rank any, each as likely. */
+static const struct ring_instance *best_of(struct fetch *f, const struct block *b, const struct replication_set *set)
+{
+    const struct ring_instance *best = NULL;
+    int best_rank = RANK_NONE;
+    uint64_t n_equal = 0;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct ring_instance *in = set->instances[i];
+        int rank = was_tried(b, in) ? RANK_NONE : rank_of(f->q, in);
+        if (rank > best_rank || rank == RANK_NONE)
+            continue;
+        n_equal = rank < best_rank ? 1 : n_equal + 1;
+        best_rank = rank;
+        if (peer_random(&f->random) % n_equal == 0)
+            best = in;
+    }
+    return best;
+}
+
+const struct ring_instance *plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why)
+{
+    struct replication_set set;
+    const struct ring_instance *in = NULL;
+    *ret_renew = false;
+    if (b->tries == BLOCK_TRIES_MAX)
+        return NULL;
+    if (ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, why)) {
+        in = best_of(f, b, &set);
+        replication_set_release(&set);
+    }
+    for (size_t i = 0; i < b->n_tried && !in; i++) {
+        if (!b->tried[i].unavailable)
+            continue;
+        b->tried[i].unavailable = false;
+        *ret_renew = true;
+        b->tries++;
+        return b->tried[i].gateway;
+    }
+    if (!in)
+        return NULL;
+    b->tries++;
+    b->tried[b->n_tried].gateway = in;
+    b->tried[b->n_tried++].unavailable = false;
+    return in;
+}
