@@ -1,49 +1,100 @@
 /* Label names, label values and exemplars of a head. */
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/assert.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/query_int.h"
 
-/* Texts collected from several shards: they point into the data of the shards, which is held until they are copied. */
+/*
+ * Texts collected from several shards, each once: they point into the data of the shards, which is held until they are copied. Most shards have the
+ * values of a name that most series have, so doubles are found as they come, by hash, and only what is left is sorted: by the first eight bytes, which
+ * lie beside the pointer, and by the rest where those are equal.
+ */
+struct text {
+    uint64_t begins; /* the first eight bytes, big-endian, zeros behind the end */
+    struct slice s;
+};
+
 struct texts {
-    struct slice *items;
+    struct text *items;
     size_t n;
     size_t cap;
+    uint32_t *table; /* index + 1, 0 = free; by XXH3 */
+    size_t table_size; /* a power of two, more than twice n */
 };
+
+static uint64_t text_begins(struct slice s)
+{
+    uint8_t first[8] = {0};
+    memcpy(first, s.p, MIN(s.n, sizeof(first)));
+    uint64_t v;
+    memcpy(&v, first, sizeof(v));
+    return be64toh(v);
+}
+
+/* The slot of s: its own or a free one. */
+static uint32_t *texts_slot(const struct texts *t, struct slice s)
+{
+    size_t i = (size_t)XXH3_64bits(s.p, s.n) & (t->table_size - 1);
+    while (t->table[i] && !slice_eq(t->items[t->table[i] - 1].s, s))
+        i = (i + 1) & (t->table_size - 1);
+    return &t->table[i];
+}
+
+static void texts_grow(struct texts *t)
+{
+    t->cap = MAX((size_t)64, t->cap * 2);
+    t->items = xrealloc(t->items, t->cap * sizeof(*t->items));
+    free(t->table);
+    t->table_size = t->cap * 4;
+    t->table = xcalloc(t->table_size, sizeof(*t->table));
+    for (size_t i = 0; i < t->n; i++)
+        *texts_slot(t, t->items[i].s) = (uint32_t)i + 1;
+}
 
 static void texts_add(struct texts *t, struct slice s)
 {
-    if (t->n == t->cap) {
-        t->cap = MAX((size_t)64, t->cap * 2);
-        t->items = xrealloc(t->items, t->cap * sizeof(*t->items));
-    }
-    t->items[t->n++] = s;
+    if (t->n == t->cap)
+        texts_grow(t);
+    uint32_t *slot = texts_slot(t, s);
+    if (*slot)
+        return;
+    t->items[t->n++] = (struct text){text_begins(s), s};
+    *slot = (uint32_t)t->n;
 }
 
 static int by_text(const void *a, const void *b)
 {
-    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
+    const struct text *x = a, *y = b;
+    if (x->begins != y->begins)
+        return x->begins < y->begins ? -1 : 1;
+    return slice_cmp(x->s, y->s);
 }
 
-/* Sorts, drops doubles, copies what is left (at most limit) to the arena. */
+/* Sorts, copies at most limit to the arena, as one block. */
 static bool texts_finish(struct texts *t, size_t limit, struct arena *arena, const struct slice **ret, size_t *ret_n)
 {
+    size_t bytes = 0, n = limit ? MIN(t->n, limit) : t->n;
     if (t->n)
         qsort(t->items, t->n, sizeof(*t->items), by_text);
-    size_t n = 0;
-    for (size_t i = 0; i < t->n; i++)
-        if (i == 0 || !slice_eq(t->items[i], t->items[n - 1]))
-            t->items[n++] = t->items[i];
-    if (limit)
-        n = MIN(n, limit);
+    for (size_t i = 0; i < n; i++)
+        bytes += t->items[i].s.n;
     struct slice *out = ARENA_ARRAY(arena, struct slice, n + 1);
-    for (size_t i = 0; out && i < n; i++)
-        out[i] = arena_dup(arena, t->items[i]);
+    char *copy = out ? arena_alloc(arena, bytes + 1) : NULL;
+    if (!copy)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        struct slice s = t->items[i].s;
+        memcpy(copy, s.p, s.n);
+        out[i] = slice_make(copy, s.n);
+        copy += s.n;
+    }
     *ret = out;
     *ret_n = n;
-    return out && !arena->overflow;
+    return true;
 }
 
 /* What one shard is asked for: names (value_of == NULL), or the values of a name. */
@@ -123,6 +174,7 @@ static bool head_ask(struct head *h, struct ctx *ctx, const struct ask *a, const
     for (uint32_t i = 0; i < n_held; i++)
         shard_data_unref(held[i]);
     free(texts.items);
+    free(texts.table);
     return ok || query_memory_error(ctx, err);
 }
 
