@@ -122,7 +122,7 @@ static void empty_release(struct series_set *s)
 static struct series_set *q_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     static const struct series_set_ops empty_ops = {empty_next, empty_release};
-    static struct series_set empty = {&empty_ops};
+    static struct series_set empty = {.ops = &empty_ops};
     struct head *h = query_head(q, ctx);
     return h ? head_select(h, ctx, p, err) : &empty;
 }

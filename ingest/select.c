@@ -302,12 +302,21 @@ static void set_release(struct series_set *base)
     free(s);
 }
 
+/* Until the release, which is when readers let go of the head. */
+static bool chunks_stay(const struct series_set *base)
+{
+    (void)base;
+    return true;
+}
+
 static const struct series_set_ops set_ops = {.next = set_next, .release = set_release};
+static const struct series_set_traits set_traits = {.chunks_stay = chunks_stay};
 
 struct series_set *head_select(struct head *h, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     struct head_set *s = xcalloc(1, sizeof(*s) + h->n_shards * sizeof(s->parts[0]));
     s->base.ops = &set_ops;
+    s->base.traits = &set_traits;
     chunk_taker_init(&s->taker, h, p->min_t, p->max_t);
     s->no_chunks = p->no_chunks;
     s->left = p->limit ? p->limit : SIZE_MAX;

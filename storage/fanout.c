@@ -58,7 +58,15 @@ static void fanout_set_release(struct series_set *base)
     free(s);
 }
 
+static bool fanout_chunks_stay(const struct series_set *base)
+{
+    const struct fanout_set *s = CONTAINER_OF(base, const struct fanout_set, base);
+    const struct series_set *from = s->current < s->opened ? s->sets[s->current] : NULL;
+    return from && from->traits && from->traits->chunks_stay && from->traits->chunks_stay(from);
+}
+
 static const struct series_set_ops fanout_set_ops = {fanout_set_next, fanout_set_release};
+static const struct series_set_traits fanout_set_traits = {.chunks_stay = fanout_chunks_stay};
 
 static struct series_set *fanout_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
@@ -71,6 +79,7 @@ static struct series_set *fanout_select(struct queryable *q, struct ctx *ctx, co
         return NULL;
     }
     s->base.ops = &fanout_set_ops;
+    s->base.traits = &fanout_set_traits;
     s->fanout = f;
     s->params = *p;
     return &s->base;

@@ -45,9 +45,18 @@ struct series_set_ops {
     void (*release)(struct series_set *s);
 };
 
+/* What helps who merges sets; each may be NULL. */
+struct series_set_traits {
+    /* True: the chunks that the last next gave stay valid until the release. NULL: they do not. */
+    bool (*chunks_stay)(const struct series_set *s);
+    /* Labels that no series which is still to come is below, in labels_cmp's order; valid as labels are. False, or NULL: nothing is known. */
+    bool (*low_water)(struct series_set *s, struct labels *ret);
+};
+
 /* First member of an implementation's own struct. */
 struct series_set {
     const struct series_set_ops *ops;
+    const struct series_set_traits *traits; /* NULL: none */
 };
 
 struct metric_metadata {

@@ -67,7 +67,7 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
         return NULL;
     }
     struct store_set *s = calloc(1, sizeof(*s));
-    *s = (struct store_set){.base = {&store_set_ops}, .store = store};
+    *s = (struct store_set){.base = {.ops = &store_set_ops}, .store = store};
     arena_init(&s->arena, 0);
     store->open++;
     return &s->base;
