@@ -38,6 +38,10 @@
 #define UPLOAD_WORKERS 8
 #define UPLOAD_QUEUE 64
 
+/* The state of an upload, in the block's folder. */
+#define UPLOAD_META_FILE "uploading-meta.json"
+#define UPLOAD_VALIDATION_FILE "validation.json"
+
 /* Everything must outlive the room. */
 struct upload_parts {
     const struct compactor_config *cfg;
