@@ -1,0 +1,151 @@
+/* Gates, and work that several threads do together. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "storage/gateway/gateway_int.h"
+
+void gateway_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void gateway_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
+{
+    int64_t until_ns = clock_mono_ns() + ms * 1000000;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    pthread_cond_timedwait(cond, lock, &until);
+}
+
+/* --- gates --- */
+
+void gate_init(struct gate *g, const char *name, int64_t max, int64_t timeout_ms)
+{
+    struct slice label = slice_of(name);
+    *g = (struct gate){.max = max, .timeout_ms = timeout_ms};
+    pthread_mutex_init(&g->lock, NULL);
+    gateway_cond_init(&g->freed);
+    metric_set(METRIC_WITH(gateway_metrics[GATEWAY_GATE_MAX], GATEWAY_COMPONENT, label), (double)max);
+    g->in_flight = METRIC_WITH(gateway_metrics[GATEWAY_GATE_IN_FLIGHT], GATEWAY_COMPONENT, label);
+    g->seconds_admitted = METRIC_WITH(gateway_metrics[GATEWAY_GATE_SECONDS], GATEWAY_COMPONENT, label, SL("permitted"));
+    g->seconds_refused = METRIC_WITH(gateway_metrics[GATEWAY_GATE_SECONDS], GATEWAY_COMPONENT, label, SL("rejected_other"));
+}
+
+void gate_release(struct gate *g)
+{
+    pthread_cond_destroy(&g->freed);
+    pthread_mutex_destroy(&g->lock);
+}
+
+/* A cancellation wakes nobody, so it is looked for ten times a second. */
+static bool wait_for_place(struct gate *g, const struct ctx *ctx, int64_t since_ms, struct err *err)
+{
+    while (g->max > 0 && g->n >= g->max) {
+        if (!ctx_check(ctx, err))
+            return false;
+        if (g->timeout_ms > 0 && clock_mono_ms() - since_ms >= g->timeout_ms)
+            return err_set(err, ERR_UNAVAILABLE, "timeout waiting for concurrency gate");
+        gateway_wait(&g->freed, &g->lock, g->timeout_ms > 0 ? MIN(g->timeout_ms, 100) : 100);
+    }
+    return true;
+}
+
+bool gate_enter(struct gate *g, const struct ctx *ctx, struct err *err)
+{
+    int64_t since_ms = clock_mono_ms();
+    pthread_mutex_lock(&g->lock);
+    bool ok = wait_for_place(g, ctx, since_ms, err);
+    g->n += ok;
+    pthread_mutex_unlock(&g->lock);
+    metric_observe(ok ? g->seconds_admitted : g->seconds_refused, (double)(clock_mono_ms() - since_ms) / 1000);
+    if (ok)
+        metric_add(g->in_flight, 1);
+    return ok;
+}
+
+void gate_leave(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->n--;
+    pthread_cond_signal(&g->freed);
+    pthread_mutex_unlock(&g->lock);
+    metric_add(g->in_flight, -1);
+}
+
+/* --- together --- */
+
+#define TOGETHER_MAX 32 /* threads at one thing */
+
+/*
+ * Shared by the caller and the helpers it asked for, which may come late or never: who comes when all is taken goes again. So it is freed by the last of them, and what fn and arg
+ * point to is touched only while the caller waits.
+ */
+struct batch {
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    size_t next, n_done, n; /* under the lock, as all of it */
+    size_t refs;
+    void (*fn)(void *arg, size_t i);
+    void *arg;
+};
+
+static void batch_unref(struct batch *b)
+{
+    pthread_mutex_lock(&b->lock);
+    bool last = --b->refs == 0;
+    pthread_mutex_unlock(&b->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&b->done);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+static void batch_work(struct batch *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->next < b->n) {
+        size_t i = b->next++;
+        pthread_mutex_unlock(&b->lock);
+        b->fn(b->arg, i);
+        pthread_mutex_lock(&b->lock);
+        if (++b->n_done == b->n)
+            pthread_cond_broadcast(&b->done);
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void help(void *job, struct arena *arena)
+{
+    (void)arena;
+    batch_work(job);
+    batch_unref(job);
+}
+
+void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg)
+{
+    if (n <= 1 || !pool) {
+        for (size_t i = 0; i < n; i++)
+            fn(arg, i);
+        return;
+    }
+    struct batch *b = calloc(1, sizeof(*b));
+    ASSERT(b);
+    size_t threads = MIN(n, (size_t)TOGETHER_MAX);
+    *b = (struct batch){.n = n, .refs = threads, .fn = fn, .arg = arg};
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->done, NULL);
+    for (size_t i = 1; i < threads; i++)
+        if (!pool_submit(pool, help, b))
+            batch_unref(b);
+    batch_work(b);
+    pthread_mutex_lock(&b->lock);
+    while (b->n_done < b->n)
+        pthread_cond_wait(&b->done, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+    batch_unref(b);
+}

@@ -1,0 +1,230 @@
+/* The parts of the store-gateway. README.md says how they fit together. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/assert.h"
+#include "base/pool.h"
+#include "ring/lifecycler.h"
+#include "storage/bucket/bucket.h"
+#include "storage/gateway/gateway.h"
+
+#define METRICS_ROOM gateway
+#define METRICS_DEF "storage/gateway/gateway_metrics.def"
+#include "base/metrics_table.h"
+
+#define GATEWAY_COMPONENT SL("store-gateway")
+/* A family whose only label is the component. */
+struct metric *gateway_metric(enum gateway_metric_id id);
+/* Always false. */
+bool gateway_no_memory(struct err *err);
+/* Waits on cond, whose clock is the monotonic one, for at most ms. */
+void gateway_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms);
+void gateway_cond_init(pthread_cond_t *cond);
+
+/* --- gates: so many at a time, the others wait in line (gate.c) ---------------------------------------------------------------- */
+
+struct gate {
+    int64_t max;        /* 0: no limit */
+    int64_t timeout_ms; /* 0: as long as the deadline allows */
+    struct metric *in_flight, *seconds_admitted, *seconds_refused;
+    pthread_mutex_t lock;
+    pthread_cond_t freed;
+    int64_t n; /* within; under the lock */
+};
+void gate_init(struct gate *g, const char *name, int64_t max, int64_t timeout_ms);
+void gate_release(struct gate *g);
+/* ERR_UNAVAILABLE after the timeout, or ctx's own end. */
+bool gate_enter(struct gate *g, const struct ctx *ctx, struct err *err);
+void gate_leave(struct gate *g);
+
+/* fn(arg, i) for each i below n, by this thread and those of the pool that are idle; returns when all are done. pool may be NULL. Never waits for a thread to become idle. */
+void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg);
+
+/* --- the blocks that are served (table.c) --------------------------------------------------------------------------------------- */
+
+/* BUSY: one thread opens or prepares it, without the lock. */
+enum served_state { SERVED_CLOSED, SERVED_BUSY, SERVED_OPEN };
+
+struct served_block {
+    struct ulid id;
+    int64_t min_t, max_t; /* ms; max exclusive */
+    char *tenant;         /* these are immutable */
+    char *dir;
+    /* under the gateway's lock */
+    unsigned refs; /* the table's, and one of each who uses it */
+    enum served_state state;
+    struct store_block *open; /* in SERVED_OPEN: our reference */
+    bool prepared;            /* its index-header has been made */
+    int64_t prepare_after_ms; /* monotonic; not again before */
+    int64_t used_ms;          /* monotonic; by a query */
+};
+
+struct served_tenant {
+    char *name;
+    struct served_block **blocks; /* by id */
+    size_t n;
+};
+
+/* The gateway's lock guards all of it. Only the thread that syncs changes which tenants and blocks there are. */
+struct table {
+    struct served_tenant *tenants; /* by name */
+    size_t n, cap;
+    struct served_block **dropped; /* let go, but perhaps in use; and their folders are still there */
+    size_t n_dropped, cap_dropped;
+};
+
+struct gateway {
+    const struct gateway_config *cfg;
+    const struct gateway_ring_config *ring_cfg;
+    const struct limits_provider *limits;
+    struct objstore *bucket;
+    struct store *store;
+    bool alone;
+    char *sync_dir; /* owned; immutable */
+    struct ring_member_identity self;
+
+    struct gateway_ring *ring; /* owned: our view */
+    struct kv *member_kv;      /* owned: what the lifecycler writes to */
+    struct lifecycler *lifecycler;
+    struct gate queries, loads;
+    struct pool *helpers;   /* for requests */
+    struct pool *preparers; /* of index-headers */
+
+    pthread_t thread; /* sync.c */
+    bool has_thread;  /* owner's */
+    bool left;        /* owner's: the ring was left */
+    atomic_bool stopping;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a block's state, or stopping */
+    struct table table;
+    bool serving;       /* the blocks are known, and we have not been stopped */
+    bool ready;         /* ... and the ring says ACTIVE */
+    bool wants_sync;    /* somebody asked for a block that is not here */
+    bool prepared_down; /* /store-gateway/prepare-shutdown */
+    const char *waits_for; /* static text, for gateway_ready */
+};
+
+static inline bool gateway_stopping(struct gateway *g)
+{
+    return atomic_load_explicit(&g->stopping, memory_order_acquire);
+}
+
+/* The tenant's entry or NULL. Under the lock. */
+struct served_tenant *table_find(const struct table *t, struct slice tenant);
+struct served_block *served_find(const struct served_tenant *t, const struct ulid *id);
+/* What is wanted of a block that the tenant shall have. */
+struct wanted_block {
+    struct ulid id;
+    int64_t min_t, max_t;
+};
+/* Makes the tenant's blocks these (by id, no doubles). The syncing thread's; takes the lock. */
+void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n);
+/* Frees what was dropped and is no longer in use, with its files. The syncing thread's; takes the lock. */
+void table_reap(struct gateway *g);
+/* Removes folders below sync_dir that are of no block. The syncing thread's. */
+void table_clear_folders(struct gateway *g);
+/* With lazy loading: closes what no query has needed for long. */
+void table_close_idle(struct gateway *g);
+/* Has the next few index-headers made that are missing. */
+void table_prepare(struct gateway *g);
+void table_free(struct gateway *g);
+/* Gives a reference back. */
+void served_unref(struct gateway *g, struct served_block *b);
+/* Open, by us or whoever is at it; one reference of the store's block for the caller. */
+struct store_block *served_open(struct gateway *g, struct served_block *b, const struct ctx *ctx, struct err *err);
+
+/* --- what is ours (owner.c) ------------------------------------------------------------------------------------------------------- */
+
+/* The ring at one moment. */
+struct ownership {
+    struct ring_snapshot *ring; /* owned */
+    const char *self;
+    int64_t now_ms;
+    bool healthy; /* we are in the ring, and alive */
+};
+void ownership_take(struct ownership *o, struct ring *ring, const char *self, int64_t now_ms);
+void ownership_release(struct ownership *o);
+/* Whether anything of the tenant may be ours; shard is the tenant's part of the ring. */
+bool ownership_of_tenant(const struct ownership *o, const struct ring_snapshot *shard);
+/* Whether the block shall be here. A block that is here stays until somebody else has it, and as long as nobody can say. */
+bool ownership_of_block(const struct ownership *o, const struct ring_snapshot *shard, const struct ulid *id, bool is_here);
+/* Changes when the ring changes in what ownership looks at; heartbeats do not change it. */
+uint64_t ring_fingerprint(const struct ring_snapshot *s, int64_t now_ms);
+
+/* --- keeping up (sync.c) ---------------------------------------------------------------------------------------------------------- */
+
+/* Looks at all tenants. False: something could not be read, and what is here of it stays. */
+bool gateway_sync(struct gateway *g, const char *reason);
+/* The thread. */
+void *sync_main(void *arg);
+bool tenant_is_allowed(const struct gateway_config *cfg, struct slice tenant);
+
+/* --- one request (request.c, merge.c) --------------------------------------------------------------------------------------------- */
+
+/* A block of a request, with memory of its own: several threads work on a request's parts at once, each on one. */
+struct part {
+    struct served_block *block; /* a reference */
+    struct store_block *open;   /* a reference, or NULL */
+    struct arena arena;
+    struct ctx ctx; /* the request's, with that arena */
+    struct err err;
+    struct store_select *select;
+    /* of label APIs */
+    const struct slice *strings;
+    size_t n_strings;
+    struct store_stats label_stats;
+    /* of the first phase: series that were read ahead */
+    struct store_series *ahead;
+    size_t ahead_at, n_ahead, cap_ahead;
+    bool ended;
+    /* merged series that have chunks here, by number; those before members_at have been given */
+    uint32_t *members;
+    size_t members_at, n_members, cap_members;
+    /* of the second: chunks of the next members */
+    struct series *chunks;
+    size_t chunks_at, n_chunks, cap_chunks;
+};
+
+struct request {
+    struct gateway *g;
+    struct ctx *ctx;
+    struct select_params p;
+    struct part *parts; /* in ctx->arena; blocks that are to be read, by id */
+    size_t n;
+    bool gated;
+    bool known; /* there is such a tenant here */
+    struct slice label_name; /* of label values */
+    /* merge.c */
+    size_t *heap; /* parts with series ahead, the smallest labels first */
+    size_t n_heap;
+    uint64_t n_series, n_chunks; /* merged so far */
+    uint64_t chunks_at;          /* the first merged series whose chunks have not been given */
+    uint64_t chunks_until;       /* of the batch that is being made */
+    struct arena scratch;        /* of a batch of chunks */
+};
+
+/* Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. */
+bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks,
+                   struct gateway_found *ret_found, struct err *err);
+void request_leave_gate(struct request *r);
+void request_end(struct request *r);
+/* fn for all parts at once; false with the first error, the block named. */
+bool request_each(struct request *r, void (*fn)(void *request, size_t part), struct err *err);
+
+/* Begins the selects. */
+bool merge_begin(struct request *r, struct err *err);
+/* Phase 1: labels of the next up to max series; *ret_n == 0: the end. */
+bool merge_series(struct request *r, struct labels *ret, size_t max, size_t *ret_n, struct err *err);
+/* Phase 2: chunks of the next up to max series that phase 1 gave, without their labels; valid until the next call. */
+bool merge_chunks(struct request *r, struct series *ret, size_t max, size_t *ret_n, struct err *err);
+uint64_t merge_index_bytes(const struct request *r);
+
+enum gateway_strings { GATEWAY_LABEL_NAMES, GATEWAY_LABEL_VALUES };
+/* The union of all parts' names or values; of a request that was begun. */
+bool request_strings(struct request *r, enum gateway_strings what, struct slice name, const struct slice **ret, size_t *ret_n, struct err *err);
+
+/* /store-gateway/prepare-shutdown (membership.c); the marker is a file in sync_dir. */
+bool gateway_set_prepared(struct gateway *g, bool prepared, struct err *err);

@@ -1,0 +1,443 @@
+/*
+ * Keeping up with bucket and ring.
+ *
+ * The thread: wait until the ring has us (and is stable), look at the bucket until that has gone well once, become ACTIVE, then look again every sync-interval, when the ring has changed, and
+ * when somebody asked for a block that is not here. A look costs one bucket index a tenant; index-headers are made by other threads, and nobody waits for them.
+ *
+ * What cannot be read changes nothing: the blocks of that tenant stay as they are until the next look.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/logger.h"
+#include "storage/gateway/gateway_int.h"
+
+#define LOOK_MS 5000          /* at the ring */
+#define RETRY_MIN_MS 500      /* of the first look at the bucket */
+#define RETRY_MAX_MS 30000
+#define EARLY_SYNC_MS 30000   /* between looks because somebody asked for what is not here */
+#define INDEX_ARENA_BYTES ((size_t)4 << 30)
+
+/* --- which blocks a tenant has here --- */
+
+enum fate { FATE_LOADED, FATE_MARKED, FATE_TOO_YOUNG, FATE_OTHERS, FATE_NO_INDEX, FATE_CORRUPT_INDEX, FATES };
+static const char *const fate_names[FATES] = {"loaded",         "marked-for-deletion", "min-time-excluded",
+                                              "shard-excluded", "no-bucket-index",     "corrupted-bucket-index"};
+
+/* One look at the bucket. */
+struct look {
+    struct gateway *g;
+    struct ownership owner;
+    const struct slice *tenants;
+    size_t n;
+    pthread_mutex_t lock;
+    size_t fates[FATES]; /* under the lock, as what follows */
+    size_t n_failed, n_ours;
+};
+
+static bool is_listed(const struct flag_list *list, struct slice tenant)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (slice_eq(slice_of(list->items[i]), tenant))
+            return true;
+    return false;
+}
+
+bool tenant_is_allowed(const struct gateway_config *cfg, struct slice tenant)
+{
+    return (cfg->enabled_tenants.n == 0 || is_listed(&cfg->enabled_tenants, tenant)) && !is_listed(&cfg->disabled_tenants, tenant);
+}
+
+static int compare_ulids(const void *a, const void *b)
+{
+    return strcmp(((const struct ulid *)a)->text, ((const struct ulid *)b)->text);
+}
+
+static int compare_wanted(const void *a, const void *b)
+{
+    return strcmp(((const struct wanted_block *)a)->id.text, ((const struct wanted_block *)b)->id.text);
+}
+
+/* The blocks that were marked for deletion long enough ago, in order. */
+static struct ulid *old_marks(const struct gateway *g, const struct bucket_index *index, int64_t now_ms, size_t *ret_n)
+{
+    struct ulid *marked = malloc((index->n_deletions + 1) * sizeof(*marked));
+    ASSERT(marked);
+    size_t n = 0;
+    for (size_t i = 0; i < index->n_deletions; i++)
+        if (now_ms / 1000 - index->deletions[i].time_s > g->cfg->ignore_deletion_marks_delay / 1000)
+            marked[n++] = index->deletions[i].block;
+    if (n)
+        qsort(marked, n, sizeof(*marked), compare_ulids);
+    *ret_n = n;
+    return marked;
+}
+
+/* The ids of the blocks that are here, in order. */
+static struct ulid *blocks_here(struct gateway *g, struct slice tenant, size_t *ret_n)
+{
+    pthread_mutex_lock(&g->lock);
+    const struct served_tenant *t = table_find(&g->table, tenant);
+    size_t n = t ? t->n : 0;
+    struct ulid *ids = malloc((n + 1) * sizeof(*ids));
+    ASSERT(ids);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = t->blocks[i]->id;
+    pthread_mutex_unlock(&g->lock);
+    *ret_n = n;
+    return ids;
+}
+
+static bool contains(const struct ulid *sorted, size_t n, const struct ulid *id)
+{
+    return n && bsearch(id, sorted, n, sizeof(*sorted), compare_ulids);
+}
+
+static enum fate fate_of(const struct look *l, const struct ring_snapshot *shard, const struct index_block *b, const struct ulid *marked, size_t n_marked, bool is_here)
+{
+    int64_t within_ms = l->g->cfg->ignore_blocks_within;
+    if (contains(marked, n_marked, &b->id))
+        return FATE_MARKED;
+    if (within_ms > 0 && b->min_t >= l->owner.now_ms - within_ms)
+        return FATE_TOO_YOUNG;
+    return ownership_of_block(&l->owner, shard, &b->id, is_here) ? FATE_LOADED : FATE_OTHERS;
+}
+
+static void count_fates(struct look *l, const size_t *fates)
+{
+    pthread_mutex_lock(&l->lock);
+    for (size_t i = 0; i < FATES; i++)
+        l->fates[i] += fates[i];
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void take_index(struct look *l, struct slice tenant, const struct ring_snapshot *shard, const struct bucket_index *index, const struct ulid *here, size_t n_here)
+{
+    size_t n_marked, n = 0, fates[FATES] = {0};
+    struct ulid *marked = old_marks(l->g, index, l->owner.now_ms, &n_marked);
+    struct wanted_block *wanted = malloc((index->n_blocks + 1) * sizeof(*wanted));
+    ASSERT(wanted);
+    for (size_t i = 0; i < index->n_blocks; i++) {
+        const struct index_block *b = &index->blocks[i];
+        enum fate fate = fate_of(l, shard, b, marked, n_marked, contains(here, n_here, &b->id));
+        fates[fate]++;
+        if (fate == FATE_LOADED)
+            wanted[n++] = (struct wanted_block){b->id, b->min_t, b->max_t};
+    }
+    if (n)
+        qsort(wanted, n, sizeof(*wanted), compare_wanted);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) /* the index comes from outside: a block that is in it twice is one */
+        if (i == 0 || strcmp(wanted[kept - 1].id.text, wanted[i].id.text) != 0)
+            wanted[kept++] = wanted[i];
+    table_set(l->g, tenant, wanted, kept);
+    count_fates(l, fates);
+    free(wanted);
+    free(marked);
+}
+
+/* The index could not be read. No index: no blocks, or a tenant that was deleted. */
+static void take_failure(struct look *l, struct slice tenant, const struct err *err)
+{
+    size_t fates[FATES] = {0};
+    if (err->code == ERR_NOT_FOUND) {
+        fates[FATE_NO_INDEX] = 1;
+        table_set(l->g, tenant, NULL, 0);
+    } else if (!gateway_stopping(l->g)) {
+        fates[FATE_CORRUPT_INDEX] = err->code == ERR_CORRUPT;
+        metric_inc(gateway_metric(GATEWAY_META_FAILURES));
+        LOG_WARN("a bucket index could not be read; the tenant's blocks stay as they are", {"tenant", LOG_SLICE(tenant)}, {"err", LOG_ERR(err)});
+    }
+    count_fates(l, fates);
+    pthread_mutex_lock(&l->lock);
+    /* One tenant's damaged index keeps nobody else's blocks from being served: whoever queries that tenant is told. */
+    l->n_failed += err->code != ERR_NOT_FOUND && err->code != ERR_CORRUPT;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void look_at_index(struct look *l, struct slice tenant, const struct ring_snapshot *shard, const struct ulid *here, size_t n_here)
+{
+    struct arena arena;
+    struct bucket_index index;
+    struct err err = ERR_NONE;
+    arena_init(&arena, INDEX_ARENA_BYTES);
+    struct ctx ctx = {.arena = &arena, .canceled = &l->g->stopping, .tenant = tenant};
+    metric_inc(gateway_metric(GATEWAY_META_SYNCS));
+    if (bucket_index_read(l->g->bucket, &ctx, tenant, &arena, &index, &err))
+        take_index(l, tenant, shard, &index, here, n_here);
+    else
+        take_failure(l, tenant, &err);
+    arena_release(&arena);
+}
+
+static void look_at_tenant(void *arg, size_t i)
+{
+    struct look *l = arg;
+    struct slice tenant = l->tenants[i];
+    if (gateway_stopping(l->g))
+        return;
+    if (!tenant_is_allowed(l->g->cfg, tenant)) {
+        table_set(l->g, tenant, NULL, 0);
+        return;
+    }
+    size_t n_here;
+    struct ulid *here = blocks_here(l->g, tenant, &n_here);
+    struct ring_snapshot *shard = gateway_tenant_ring(l->owner.ring, limits_of(l->g->limits, tenant), tenant);
+    bool ours = ownership_of_tenant(&l->owner, shard);
+    if (ours || n_here)
+        look_at_index(l, tenant, shard, here, n_here);
+    if (ours) {
+        pthread_mutex_lock(&l->lock);
+        l->n_ours++;
+        pthread_mutex_unlock(&l->lock);
+    }
+    ring_snapshot_free(shard);
+    free(here);
+}
+
+/* --- a look at all of them --- */
+
+static int compare_slices(const void *a, const void *b)
+{
+    return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
+}
+
+/* Those of the bucket, and those of whom something is here: a list may be stale. */
+static bool all_tenants(struct gateway *g, struct ctx *ctx, const struct slice **ret, size_t *ret_n, size_t *ret_listed, struct err *err)
+{
+    const struct slice *listed;
+    size_t n_listed;
+    if (!bucket_tenants(g->bucket, ctx, ctx->arena, &listed, &n_listed, err))
+        return false;
+    pthread_mutex_lock(&g->lock);
+    size_t n_here = g->table.n, n = 0;
+    struct slice *all = ARENA_ARRAY(ctx->arena, struct slice, n_listed + n_here + 1);
+    for (size_t i = 0; all && i < n_here; i++)
+        all[n++] = arena_dup(ctx->arena, slice_of(g->table.tenants[i].name));
+    pthread_mutex_unlock(&g->lock);
+    if (!all || ctx->arena->overflow)
+        return gateway_no_memory(err);
+    if (n_listed)
+        memcpy(all + n, listed, n_listed * sizeof(*all));
+    n += n_listed;
+    if (n)
+        qsort(all, n, sizeof(*all), compare_slices);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || !slice_eq(all[kept - 1], all[i]))
+            all[kept++] = all[i];
+    *ret = all;
+    *ret_n = kept;
+    *ret_listed = n_listed;
+    return true;
+}
+
+static void publish(const struct look *l, size_t n_listed)
+{
+    for (size_t i = 0; i < FATES; i++)
+        metric_set(METRIC_WITH(gateway_metrics[GATEWAY_META_SYNCED], GATEWAY_COMPONENT, slice_of(fate_names[i])), (double)l->fates[i]);
+    metric_set(gateway_metric(GATEWAY_TENANTS_DISCOVERED), (double)n_listed);
+    metric_set(gateway_metric(GATEWAY_TENANTS_SYNCED), (double)l->n_ours);
+    if (l->n_failed == 0)
+        metric_set(gateway_metric(GATEWAY_LAST_SYNC), (double)clock_wall_ms() / 1000);
+}
+
+/* With a pool of its own for as long as it takes: requests need the other ones. */
+static void look_at_all(struct look *l)
+{
+    int64_t threads = MIN(l->g->cfg->tenant_sync_concurrency, (int64_t)l->n);
+    struct pool *pool = threads > 1 ? pool_new("gw-sync", (size_t)threads - 1, 1024, 1 << 20) : NULL;
+    together(pool, l->n, look_at_tenant, l);
+    pool_stop(pool);
+}
+
+bool gateway_sync(struct gateway *g, const char *reason)
+{
+    int64_t since_ms = clock_mono_ms();
+    struct arena arena;
+    struct err err = ERR_NONE;
+    size_t n_listed = 0;
+    struct look l = {.g = g};
+    metric_inc(METRIC_WITH(gateway_metrics[GATEWAY_SYNCS], slice_of(reason)));
+    arena_init(&arena, INDEX_ARENA_BYTES);
+    struct ctx ctx = {.arena = &arena, .canceled = &g->stopping};
+    bool ok = all_tenants(g, &ctx, &l.tenants, &l.n, &n_listed, &err);
+    if (ok) {
+        pthread_mutex_init(&l.lock, NULL);
+        ownership_take(&l.owner, gateway_ring_view(g->ring), g->self.id, clock_wall_ms());
+        look_at_all(&l);
+        ownership_release(&l.owner);
+        pthread_mutex_destroy(&l.lock);
+        publish(&l, n_listed);
+        ok = l.n_failed == 0;
+    } else if (!gateway_stopping(g)) {
+        LOG_WARN("the tenants of the bucket could not be listed; all blocks stay as they are", {"err", LOG_ERR(&err)});
+    }
+    arena_release(&arena);
+    metric_observe(gateway_metric(GATEWAY_SYNC_SECONDS), (double)(clock_mono_ms() - since_ms) / 1000);
+    if (!gateway_stopping(g)) {
+        table_reap(g);
+        table_clear_folders(g);
+        table_prepare(g);
+        LOG_DEBUG("looked at the bucket", {"reason", LOG_STR(reason)}, {"tenants", LOG_U64(l.n)}, {"blocks", LOG_U64(l.fates[FATE_LOADED])},
+                  {"took_ms", LOG_I64(clock_mono_ms() - since_ms)});
+    }
+    return ok;
+}
+
+/* --- the thread --- */
+
+/* False when the gateway stops. */
+static bool sleep_for(struct gateway *g, int64_t ms)
+{
+    int64_t until_ms = clock_mono_ms() + ms, left_ms;
+    pthread_mutex_lock(&g->lock);
+    while (!gateway_stopping(g) && (left_ms = until_ms - clock_mono_ms()) > 0)
+        gateway_wait(&g->changed, &g->lock, left_ms);
+    pthread_mutex_unlock(&g->lock);
+    return !gateway_stopping(g);
+}
+
+static bool wants_sync(struct gateway *g)
+{
+    pthread_mutex_lock(&g->lock);
+    bool wants = g->wants_sync;
+    pthread_mutex_unlock(&g->lock);
+    return wants;
+}
+
+static void fulfil_wish(struct gateway *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->wants_sync = false;
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void waits_for(struct gateway *g, const char *what)
+{
+    pthread_mutex_lock(&g->lock);
+    g->waits_for = what;
+    pthread_mutex_unlock(&g->lock);
+}
+
+static uint64_t fingerprint(struct gateway *g)
+{
+    struct ring_snapshot *s = ring_current(gateway_ring_view(g->ring));
+    uint64_t h = ring_fingerprint(s, clock_wall_ms());
+    ring_snapshot_free(s);
+    return h;
+}
+
+/* Our view of the ring may lag behind what we wrote. */
+static bool wait_until_seen(struct gateway *g, enum ring_state state)
+{
+    waits_for(g, "the store-gateway is waiting for its entry in the ring");
+    for (;;) {
+        struct ring_snapshot *s = ring_current(gateway_ring_view(g->ring));
+        const struct ring_instance *in = ring_desc_find(ring_snapshot_desc(s), slice_of(g->self.id));
+        bool seen = in && in->state == (int32_t)state;
+        ring_snapshot_free(s);
+        if (seen)
+            return true;
+        if (!sleep_for(g, 50))
+            return false;
+    }
+}
+
+/* When many are started at once, each would load what will be others' a moment later. */
+static bool wait_until_stable(struct gateway *g)
+{
+    const struct gateway_sharding_config *cfg = &g->ring_cfg->sharding;
+    if (g->alone || cfg->wait_stability_min_duration <= 0)
+        return true;
+    waits_for(g, "the store-gateway is waiting for the ring to be stable");
+    int64_t begin_ms = clock_mono_ms(), since_ms = begin_ms;
+    uint64_t last = fingerprint(g);
+    while (clock_mono_ms() - since_ms < cfg->wait_stability_min_duration && clock_mono_ms() - begin_ms < cfg->wait_stability_max_duration) {
+        if (!sleep_for(g, MIN(MAX(cfg->wait_stability_min_duration / 10, 10), 1000)))
+            return false;
+        uint64_t now = fingerprint(g);
+        if (now != last)
+            since_ms = clock_mono_ms();
+        last = now;
+    }
+    return true;
+}
+
+static bool first_sync(struct gateway *g)
+{
+    waits_for(g, "the store-gateway is looking at the bucket for the first time");
+    for (int64_t pause_ms = RETRY_MIN_MS; !gateway_sync(g, "initial"); pause_ms = MIN(2 * pause_ms, RETRY_MAX_MS))
+        if (!sleep_for(g, pause_ms))
+            return false;
+    return !gateway_stopping(g);
+}
+
+static bool become_active(struct gateway *g)
+{
+    struct err err = ERR_NONE;
+    waits_for(g, "the store-gateway is waiting for the ring's store");
+    for (int64_t pause_ms = RETRY_MIN_MS; !lifecycler_set_state(g->lifecycler, RING_ACTIVE, &err); pause_ms = MIN(2 * pause_ms, RETRY_MAX_MS)) {
+        LOG_WARN("the store-gateway could not become ACTIVE in the ring yet", {"err", LOG_ERR(&err)});
+        if (!sleep_for(g, pause_ms))
+            return false;
+    }
+    return wait_until_seen(g, RING_ACTIVE);
+}
+
+/* Some of them a little earlier, some later, so that not all ask for the same at once. */
+static int64_t next_interval_ms(const struct gateway *g)
+{
+    uint32_t r = 0;
+    ssize_t got = getrandom(&r, sizeof(r), 0);
+    (void)got; /* without chance it is the exact interval's lower end */
+    int64_t tenth = g->cfg->sync_interval / 10;
+    return g->cfg->sync_interval - tenth / 2 + (tenth > 0 ? (int64_t)(r % (uint32_t)MIN(tenth, INT32_MAX)) : 0);
+}
+
+static void keep_up(struct gateway *g)
+{
+    uint64_t ring = fingerprint(g);
+    int64_t synced_ms = clock_mono_ms(), interval_ms = next_interval_ms(g);
+    while (sleep_for(g, MIN(LOOK_MS, interval_ms))) {
+        uint64_t now = fingerprint(g);
+        int64_t age_ms = clock_mono_ms() - synced_ms;
+        bool asked = age_ms >= EARLY_SYNC_MS && wants_sync(g);
+        const char *reason = now != ring ? "ring-change" : age_ms >= interval_ms ? "periodic" : asked ? "asked-for" : NULL;
+        if (reason) {
+            fulfil_wish(g);
+            ring = now;
+            gateway_sync(g, reason);
+            synced_ms = clock_mono_ms();
+            interval_ms = next_interval_ms(g);
+        }
+        table_reap(g);
+        table_close_idle(g);
+        table_prepare(g);
+    }
+}
+
+static void set_serving(struct gateway *g, bool ready)
+{
+    pthread_mutex_lock(&g->lock);
+    g->serving = true;
+    g->ready = ready;
+    pthread_mutex_unlock(&g->lock);
+}
+
+void *sync_main(void *arg)
+{
+    struct gateway *g = arg;
+    pthread_setname_np(pthread_self(), "store-gateway");
+    if (!wait_until_seen(g, RING_JOINING) || !wait_until_stable(g) || !first_sync(g))
+        return NULL;
+    set_serving(g, false);
+    if (!become_active(g))
+        return NULL;
+    set_serving(g, true);
+    LOG_INFO("the store-gateway serves its blocks", {"id", LOG_STR(g->self.id)});
+    keep_up(g);
+    return NULL;
+}
