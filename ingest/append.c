@@ -99,23 +99,45 @@ static void append_in_order(struct appender *a, uint32_t ref, int64_t t, double 
 
 /* --- out of order --- */
 
-static void ooo_flush(struct appender *a, uint32_t ref)
+static void ooo_store_chunk(struct appender *a, uint32_t ref, const struct ooo_sample *samples, uint32_t n)
 {
-    struct shard_data *d = a->data;
-    struct ooo_block *block = slab_ptr(&d->slabs, series_cold(d, ref)->ooo);
     uint8_t bytes[(OOO_CHUNK_SAMPLES + 1) * XOR_SAMPLE_MAX_BYTES];
     struct xor_appender x;
     xor_appender_init(&x);
-    for (uint32_t i = 0; i < block->n; i++)
-        xor_append(&x, bytes, block->samples[i].t, block->samples[i].v);
-    struct chunk_entry e =
-        chunk_store_append(a->chunks, CHUNK_XOR, CHUNK_OUT_OF_ORDER, (int)block->n, slice_make(bytes, xor_size(&x)),
-                           block->samples[0].t, block->samples[block->n - 1].t);
-    series_add_chunk(d, ref, e);
+    for (uint32_t i = 0; i < n; i++)
+        xor_append(&x, bytes, samples[i].t, samples[i].v);
+    struct chunk_entry e = chunk_store_append(a->chunks, CHUNK_XOR, CHUNK_OUT_OF_ORDER, (int)n,
+                                              slice_make(bytes, xor_size(&x)), samples[0].t, samples[n - 1].t);
+    series_add_chunk(a->data, ref, e);
     a->chunks_created++;
-    slab_free(&d->slabs, series_cold(d, ref)->ooo);
-    series_cold(d, ref)->ooo = 0;
-    d->n_ooo_blocks--;
+}
+
+/* The first n samples become chunks, one for each two-hour range: what goes into different blocks shares no chunk. */
+static void ooo_store(struct appender *a, uint32_t ref, uint32_t n)
+{
+    struct shard_data *d = a->data;
+    struct ooo_block *block = slab_ptr(&d->slabs, series_cold(d, ref)->ooo);
+    struct ooo_sample samples[OOO_CHUNK_SAMPLES];
+    uint32_t rest = block->n - n;
+    memcpy(samples, block->samples, n * sizeof(samples[0]));
+    memmove(block->samples, block->samples + n, rest * sizeof(samples[0]));
+    block->n = rest;
+    if (rest == 0) {
+        slab_free(&d->slabs, series_cold(d, ref)->ooo);
+        series_cold(d, ref)->ooo = 0;
+        d->n_ooo_blocks--;
+    }
+    for (uint32_t from = 0, to; from < n; from = to) {
+        int64_t range = chunk_range_start(samples[from].t);
+        for (to = from + 1; to < n && chunk_range_start(samples[to].t) == range; to++)
+            ;
+        ooo_store_chunk(a, ref, samples + from, to - from);
+    }
+}
+
+static void ooo_flush(struct appender *a, uint32_t ref)
+{
+    ooo_store(a, ref, ((struct ooo_block *)slab_ptr(&a->data->slabs, series_cold(a->data, ref)->ooo))->n);
 }
 
 /* The series' block with room for one more sample at t. */
@@ -314,4 +336,27 @@ enum refusal append_histogram(struct appender *a, const struct append_bounds *b,
         break;
     }
     return refusal;
+}
+
+/* --- cutting --- */
+
+void append_seal(struct appender *a, uint32_t ref, int64_t cut)
+{
+    struct series_hot *hot = series_hot(a->data, ref);
+    if (hot->chunk && hot->app.t < cut) {
+        if (hot->flags & SERIES_HISTOGRAM)
+            close_histogram_chunk(a, ref);
+        else
+            close_float_chunk(a, ref);
+        hot->app.n = 0;
+    }
+    uint32_t ooo = series_cold(a->data, ref)->ooo;
+    if (!ooo)
+        return;
+    const struct ooo_block *block = slab_ptr(&a->data->slabs, ooo);
+    uint32_t n = 0;
+    while (n < block->n && block->samples[n].t < cut)
+        n++;
+    if (n)
+        ooo_store(a, ref, n);
 }

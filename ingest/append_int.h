@@ -39,6 +39,12 @@ enum refusal append_histogram(struct appender *a, const struct append_bounds *b,
 /* Would a series that does not exist yet take a sample of this time? Else why not. */
 enum refusal append_check_new(const struct append_bounds *b, int64_t t);
 
+/*
+ * For a cut: the series' open chunk, if all of it is older than `cut`, and its late samples older than that become full chunks. What
+ * the series has in chunks afterwards does not change any more.
+ */
+void append_seal(struct appender *a, uint32_t ref, int64_t cut);
+
 /* The two-hour range that t lies in starts here; timestamps are anything that fits 64 bits. */
 static inline int64_t chunk_range_start(int64_t t)
 {

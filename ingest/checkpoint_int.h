@@ -38,6 +38,7 @@ enum ckpt_kind {
     CKPT_CHUNK_FILES, /* struct chunk_file_state[] */
     CKPT_EXEMPLARS,   /* exemplars_save */
     CKPT_METADATA,    /* metadata_save */
+    CKPT_CUT,         /* struct ckpt_cut, then struct ulid[]; absent in files of earlier versions */
     CKPT_KINDS
 };
 
@@ -48,6 +49,12 @@ struct ckpt_head {
     uint32_t n_shards;
     uint32_t unused;
     uint64_t n_full_chunks;
+};
+
+/* What was cut out of the head, and the blocks that have it: once this file is durable they are published, by whoever comes first, we or the next start. */
+struct ckpt_cut {
+    int64_t until;
+    uint64_t n_blocks;
 };
 
 struct ckpt_shard {

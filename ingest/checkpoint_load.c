@@ -335,6 +335,32 @@ static bool load_extras(const struct ckpt_reader *r, struct head *h)
     return ok || corrupt(r->err, "wrong metadata");
 }
 
+static bool load_cut(const struct ckpt_reader *r, struct head *h)
+{
+    char *bytes;
+    size_t n;
+    bool there = false;
+    for (uint32_t i = 0; i < r->n; i++)
+        there |= r->sections[i].kind == CKPT_CUT;
+    if (!there)
+        return true;
+    if (!read_bytes(r, CKPT_CUT, 0, &bytes, &n))
+        return false;
+    struct ckpt_cut cut = {0};
+    bool ok = n >= sizeof(cut);
+    memcpy(&cut, bytes, ok ? sizeof(cut) : 0);
+    ok = ok && cut.n_blocks == (n - sizeof(cut)) / sizeof(struct ulid) && (n - sizeof(cut)) % sizeof(struct ulid) == 0;
+    h->cuts.until = cut.until;
+    h->cuts.names = xcalloc(ok ? (size_t)cut.n_blocks : 0, sizeof(struct ulid));
+    for (size_t i = 0; ok && i < cut.n_blocks; i++) {
+        const char *text = bytes + sizeof(cut) + i * sizeof(struct ulid);
+        ok = ulid_parse(slice_make(text, ULID_TEXT_LEN), &h->cuts.names[i]);
+        h->cuts.n_names += ok;
+    }
+    free(bytes);
+    return ok || corrupt(r->err, "wrong list of blocks");
+}
+
 static struct chunk_store *load_chunks(const struct ckpt_reader *r, const char *dir)
 {
     char chunks_dir[4096];
@@ -371,7 +397,8 @@ static struct head *load_head(const struct ckpt_reader *r, struct slice tenant, 
     atomic_store(&h->min_t, meta.min_t);
     atomic_store(&h->min_valid, meta.min_valid);
     h->has_checkpoint = true;
-    if (load_shards(r, h, floor) && load_extras(r, h))
+    atomic_store(&h->settled_t, meta.max_t);
+    if (load_shards(r, h, floor) && load_extras(r, h) && load_cut(r, h))
         return h;
     head_free(h);
     return NULL;

@@ -145,6 +145,11 @@ static void put_shard(struct ckpt_writer *w, const struct shard *s, uint32_t i, 
 static bool put_head(struct ckpt_writer *w, struct head *h, const struct ckpt_head *meta)
 {
     section(w, CKPT_HEAD, 0, meta, sizeof(*meta));
+    struct ckpt_cut cut = {h->cuts.until, h->cuts.n_names};
+    section_begin(w, CKPT_CUT, 0);
+    put(w, &cut, sizeof(cut));
+    put(w, h->cuts.names, h->cuts.n_names * sizeof(*h->cuts.names));
+    section_end(w);
     struct chunk_file_state *files;
     size_t n_files;
     if (w->failed || !chunk_store_sync(h->chunks, &files, &n_files, w->err))
@@ -179,10 +184,10 @@ static bool put_end(struct ckpt_writer *w, uint64_t seed)
 static bool write_file(struct ckpt_writer *w, struct head *h, int64_t consumed)
 {
     /*
-     * The newest time first: the replay starts with it for records that some shards have and others do not, and an
-     * earlier one only lets more through.
+     * The newest time first, of records that all shards have: the replay starts with it, and decides of the records after those as the
+     * first run did.
      */
-    struct ckpt_head meta = {.max_t = atomic_load(&h->max_t),
+    struct ckpt_head meta = {.max_t = atomic_load(&h->settled_t),
                              .min_t = atomic_load(&h->min_t),
                              .min_valid = atomic_load(&h->min_valid),
                              .n_shards = h->n_shards};
@@ -192,6 +197,15 @@ static bool write_file(struct ckpt_writer *w, struct head *h, int64_t consumed)
         pthread_mutex_unlock(&h->shards[i].writer);
     }
     return put_head(w, h, &meta) && put_end(w, h->seed);
+}
+
+/* What a cut takes out of the shards is missing in all of them or in none, and its blocks are named or not. */
+static bool write_file_between_cuts(struct ckpt_writer *w, struct head *h, int64_t consumed)
+{
+    pthread_mutex_lock(&h->cuts.lock);
+    bool ok = write_file(w, h, consumed);
+    pthread_mutex_unlock(&h->cuts.lock);
+    return ok;
 }
 
 bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, struct err *err)
@@ -208,7 +222,7 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
     w.sum = XXH3_createState();
     if (!w.sum)
         memory_exhausted(sizeof(*w.sum));
-    bool ok = write_file(&w, h, consumed);
+    bool ok = write_file_between_cuts(&w, h, consumed);
     close(w.fd);
     XXH3_freeState(w.sum);
     free(w.sections);

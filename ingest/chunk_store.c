@@ -426,15 +426,40 @@ static bool file_settled(struct chunk_store *cs, const struct chunk_file *f)
     return true;
 }
 
-size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff)
+uint64_t chunk_store_mark(struct chunk_store *cs)
+{
+    pthread_mutex_lock(&cs->lock);
+    const struct chunk_file *f = cs->n_files ? cs->files[cs->n_files - 1] : NULL;
+    uint64_t mark = f ? (uint64_t)f->number << 32 | f->len : (uint64_t)cs->next_number << 32;
+    pthread_mutex_unlock(&cs->lock);
+    return mark;
+}
+
+void chunk_files_used_init(struct chunk_files_used *u, struct chunk_store *cs)
+{
+    pthread_mutex_lock(&cs->lock);
+    u->first = cs->n_files ? cs->files[0]->number : cs->next_number;
+    u->n = cs->next_number - u->first;
+    pthread_mutex_unlock(&cs->lock);
+    u->used = xcalloc((size_t)u->n + 1, 1);
+}
+
+void chunk_files_used_release(struct chunk_files_used *u)
+{
+    free(u->used);
+    u->used = NULL;
+}
+
+size_t chunk_store_drop(struct chunk_store *cs, const struct chunk_files_used *u, uint64_t mark)
 {
     size_t n = 0;
     pthread_mutex_lock(&cs->io);
     pthread_mutex_lock(&cs->lock);
     for (size_t i = 0; i < cs->n_files; i++) {
         struct chunk_file *f = cs->files[i];
+        bool looked_at = f->number - u->first < u->n && ((uint64_t)f->number << 32 | f->len) <= mark;
         /* A file with bytes in the tail is still to be written: it goes at the next truncation. */
-        if (!f->dead && f->max_t < cutoff && file_settled(cs, f)) {
+        if (!f->dead && looked_at && !u->used[f->number - u->first] && file_settled(cs, f)) {
             f->dead = true;
             n++;
         }
@@ -442,6 +467,23 @@ size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff)
     pthread_mutex_unlock(&cs->lock);
     pthread_mutex_unlock(&cs->io);
     return n;
+}
+
+void chunk_store_forget(struct chunk_store *cs)
+{
+    pthread_mutex_lock(&cs->io);
+    pthread_mutex_lock(&cs->lock);
+    for (struct chunk_tail_block *b = cs->tail_first, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    cs->tail_first = cs->tail_last = NULL;
+    atomic_store(&cs->tail_bytes, 0);
+    for (size_t i = 0; i < cs->n_files; i++)
+        file_unref(cs->files[i]);
+    cs->n_files = 0;
+    pthread_mutex_unlock(&cs->lock);
+    pthread_mutex_unlock(&cs->io);
 }
 
 uint64_t chunk_store_disk_bytes(struct chunk_store *cs)
@@ -549,6 +591,16 @@ static enum chunk_read read_tail(struct chunk_store *cs, const struct chunk_file
     return result;
 }
 
+enum chunk_read chunk_pins_read(const struct chunk_pins *pins, const struct chunk_entry *e, struct slice *ret)
+{
+    struct chunk_file *f = pins_find(pins, e->file);
+    uint32_t flushed = f ? atomic_load_explicit(&f->flushed, memory_order_acquire) : 0;
+    const char *map = f ? atomic_load_explicit(&f->map, memory_order_acquire) : NULL;
+    if (!map || e->pos >= flushed || !chunk_at(map + e->pos, flushed - e->pos, ret))
+        return CHUNK_READ_CORRUPT;
+    return CHUNK_READ_OK;
+}
+
 enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena,
                                  struct slice *ret)
 {
@@ -564,9 +616,5 @@ enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_ent
         if (r != CHUNK_READ_CORRUPT)
             return r;
     }
-    uint32_t flushed = atomic_load_explicit(&f->flushed, memory_order_acquire);
-    const char *map = atomic_load_explicit(&f->map, memory_order_acquire);
-    if (!map || e->pos >= flushed || !chunk_at(map + e->pos, flushed - e->pos, ret))
-        return CHUNK_READ_CORRUPT;
-    return CHUNK_READ_OK;
+    return chunk_pins_read(pins, e, ret);
 }

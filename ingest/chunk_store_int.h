@@ -117,9 +117,34 @@ static inline bool chunk_store_stalled(const struct chunk_store *cs)
 bool chunk_store_sync(struct chunk_store *cs, struct chunk_file_state **ret, size_t *ret_n, struct err *err);
 /* After the checkpoint that followed is durable: unlinks the files that it did not name. */
 void chunk_store_unlink_dead(struct chunk_store *cs);
-/* No series refers to a file whose samples are all older than cutoff any more. How many files that is, of those not
- * known to be so. */
-size_t chunk_store_drop_before(struct chunk_store *cs, int64_t cutoff);
+/* A mark between the chunks appended so far and those to come (chunk_below). */
+uint64_t chunk_store_mark(struct chunk_store *cs);
+static inline bool chunk_below(const struct chunk_entry *e, uint64_t mark)
+{
+    return ((uint64_t)e->file << 32 | e->pos) < mark;
+}
+
+/* Files that series still refer to, for chunk_store_drop: a byte for each number from `first` on. */
+struct chunk_files_used {
+    uint32_t first;
+    uint32_t n;
+    uint8_t *used;
+};
+/* Of the files there are now; none is used. */
+void chunk_files_used_init(struct chunk_files_used *u, struct chunk_store *cs);
+void chunk_files_used_release(struct chunk_files_used *u);
+static inline void chunk_files_use(struct chunk_files_used *u, uint32_t file)
+{
+    if (file - u->first < u->n)
+        u->used[file - u->first] = 1;
+}
+/*
+ * No series refers to the files that are not used; only those below the mark are looked at: whatever was appended later may not have
+ * been seen. How many go with the next checkpoint.
+ */
+size_t chunk_store_drop(struct chunk_store *cs, const struct chunk_files_used *u, uint64_t mark);
+/* Nobody refers to any chunk, and the folder is gone: begins anew with the next number. Those who read go on with what they have pinned. */
+void chunk_store_forget(struct chunk_store *cs);
 uint64_t chunk_store_disk_bytes(struct chunk_store *cs);
 
 /* What a reader holds so that files stay mapped. Owned by one thread. */
@@ -135,3 +160,5 @@ enum chunk_read { CHUNK_READ_OK, CHUNK_READ_CORRUPT, CHUNK_READ_NO_MEMORY };
 /* The data of a chunk: in the mapping, or copied to the arena when it is not on disk yet. */
 enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena,
                                  struct slice *ret);
+/* The same of pinned files alone, which may be gone from the store, and are on disk as a whole. Any thread. */
+enum chunk_read chunk_pins_read(const struct chunk_pins *pins, const struct chunk_entry *e, struct slice *ret);

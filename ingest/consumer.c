@@ -116,6 +116,22 @@ static bool wait_for_disk(struct consumer *c, struct head *h)
     return true;
 }
 
+/* Opens a closed head, however long the disk takes; false: stopping. */
+static bool enter_head(struct consumer *c, struct head *h)
+{
+    struct err err;
+    while (!head_enter(h, &err)) {
+        if (may_log(c->ing))
+            LOG_ERROR("consumption waits for the disk to take a tenant's folder", {"tenant", LOG_SLICE(h->tenant)}, {"err", LOG_ERR(&err)});
+        if (atomic_load(&c->ing->stop_consumer) && !c->stop_at_ms)
+            c->stop_at_ms = clock_mono_ms() + RETRY_MS;
+        if (out_of_time(c))
+            return false;
+        sleep_ms(RETRY_MS);
+    }
+    return true;
+}
+
 static void note_refusals(const struct head_counts *c)
 {
     uint64_t refused = 0;
@@ -144,8 +160,12 @@ static bool group_apply(struct consumer *c)
     if (!g->head)
         return true;
     struct head *h = g->head;
-    if (!wait_for_disk(c, h))
+    if (!enter_head(c, h))
         return false;
+    if (!wait_for_disk(c, h)) {
+        head_leave(h);
+        return false;
+    }
     struct head_counts counts;
     int64_t begin = clock_mono_ns();
     head_apply(h, limits_of(c->ing->limits, h->tenant), g->recs, g->n_recs, g->rows, g->sorted, g->n_rows, &g->arena,
@@ -159,6 +179,7 @@ static bool group_apply(struct consumer *c)
         if (may_log(c->ing))
             LOG_ERROR("full chunks stay in memory", {"tenant", LOG_SLICE(h->tenant)}, {"err", LOG_ERR(&err)});
     }
+    head_leave(h);
     metric_observe(metric_single(ingest_metrics[READER_PROCESS_SECONDS]), (double)(clock_mono_ns() - begin) / 1e9);
     group_clear(g);
     return true;

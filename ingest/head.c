@@ -1,12 +1,19 @@
 #include "ingest/head_int.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
+#include "base/logger.h"
+#include "ingest/cut_int.h"
+#include "ingest/files_int.h"
 #include "ingest/ingest_metrics_int.h"
 #include "model/discarded.h"
 
@@ -133,6 +140,12 @@ struct head *head_new(struct slice tenant, const char *dir, uint64_t seed, uint3
     atomic_init(&h->max_t, INT64_MIN);
     atomic_init(&h->min_t, INT64_MAX);
     atomic_init(&h->min_valid, INT64_MIN);
+    atomic_init(&h->settled_t, INT64_MIN);
+    atomic_init(&h->young_min, INT64_MAX);
+    atomic_init(&h->applied_ms, clock_mono_ms());
+    pthread_mutex_init(&h->cuts.lock, NULL);
+    pthread_mutex_init(&h->open_lock, NULL);
+    h->cuts.until = INT64_MIN;
     exemplars_init(&h->exemplars);
     metadata_init(&h->metadata);
     metric_counts_init(&h->metrics_counts);
@@ -156,9 +169,87 @@ void head_free(struct head *h)
     exemplars_release(&h->exemplars);
     metadata_release(&h->metadata);
     metric_counts_release(&h->metrics_counts);
+    pthread_mutex_destroy(&h->cuts.lock);
+    pthread_mutex_destroy(&h->open_lock);
+    free(h->cuts.names);
     free(h->dir);
     free((char *)h->tenant.p);
     free(h);
+}
+
+/* --- idle heads --- */
+
+bool head_enter(struct head *h, struct err *err)
+{
+    char path[4096];
+    bool ok = true;
+    snprintf(path, sizeof(path), "%s/chunks", h->dir);
+    pthread_mutex_lock(&h->open_lock);
+    if (atomic_load_explicit(&h->closed, memory_order_relaxed) && (ok = dir_make(path, err)))
+        atomic_store(&h->closed, false);
+    h->busy = ok;
+    pthread_mutex_unlock(&h->open_lock);
+    return ok;
+}
+
+void head_leave(struct head *h)
+{
+    pthread_mutex_lock(&h->open_lock);
+    h->busy = false;
+    pthread_mutex_unlock(&h->open_lock);
+}
+
+/* The checkpoint first: without it a start takes the rest for leftovers. */
+static bool remove_files(struct head *h)
+{
+    char path[4096];
+    struct err err;
+    snprintf(path, sizeof(path), "%s/head.ckpt", h->dir);
+    bool ok = unlink(path) == 0 || errno == ENOENT || err_errno(&err, ERR_IO, errno, "removing %s", path);
+    ok = ok && dir_sync(h->dir, &err) && dir_remove(h->dir, &err);
+    if (!ok)
+        LOG_WARN("the folder of an idle tenant could not be removed", {"err", LOG_ERR(&err)});
+    return ok;
+}
+
+/* A start would know nothing of it: what comes next is to be decided in the same way. */
+static void forget_times(struct head *h)
+{
+    atomic_store(&h->max_t, INT64_MIN);
+    atomic_store(&h->settled_t, INT64_MIN);
+    atomic_store(&h->min_t, INT64_MAX);
+    atomic_store(&h->min_valid, INT64_MIN);
+    pthread_mutex_lock(&h->cuts.lock);
+    h->cuts.until = INT64_MIN;
+    pthread_mutex_unlock(&h->cuts.lock);
+}
+
+static enum head_close close_unused(struct head *h, int64_t durable)
+{
+    pthread_mutex_lock(&h->shards[0].writer);
+    int64_t applied = h->shards[0].applied;
+    pthread_mutex_unlock(&h->shards[0].writer);
+    pthread_mutex_lock(&h->cuts.lock);
+    size_t n_names = h->cuts.n_names;
+    pthread_mutex_unlock(&h->cuts.lock);
+    if (applied > durable || n_names > 0)
+        return HEAD_NOT_SAVED;
+    if (atomic_load(&h->min_t) != INT64_MAX || !head_forget_series(h))
+        return HEAD_NOT_EMPTY;
+    if (!remove_files(h))
+        return HEAD_NOT_SAVED;
+    chunk_store_forget(h->chunks);
+    forget_times(h);
+    atomic_store(&h->closed, true);
+    return HEAD_CLOSED;
+}
+
+enum head_close head_close(struct head *h, int64_t durable)
+{
+    pthread_mutex_lock(&h->open_lock);
+    enum head_close r = h->busy ? HEAD_NOT_EMPTY : close_unused(h, durable);
+    pthread_mutex_unlock(&h->open_lock);
+    return r;
 }
 
 /* --- numbers --- */

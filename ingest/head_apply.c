@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/logger.h"
 #include "ingest/head_int.h"
 #include "ingest/ingest_metrics_int.h"
@@ -57,6 +58,13 @@ static void note_times(const struct head_record *rec, const struct write_series 
     }
 }
 
+static void lower_to(_Atomic int64_t *p, int64_t t)
+{
+    int64_t old = atomic_load_explicit(p, memory_order_relaxed);
+    while (t < old && !atomic_compare_exchange_weak(p, &old, t))
+        ;
+}
+
 static int64_t saturating_sub(int64_t a, int64_t b)
 {
     int64_t r;
@@ -64,12 +72,12 @@ static int64_t saturating_sub(int64_t a, int64_t b)
 }
 
 /* The bounds of each record follow from the samples of those before it; the first record of an empty head measures
- * itself. */
-static void set_bounds(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs,
+ * itself. The oldest sample of all. */
+static int64_t set_bounds(struct head *h, const struct limits *limits, struct head_record *recs, size_t n_recs,
                        const struct head_row *rows, size_t n_rows, struct arena *scratch)
 {
     int64_t newest = atomic_load_explicit(&h->max_t, memory_order_relaxed);
-    int64_t oldest = atomic_load_explicit(&h->min_t, memory_order_relaxed);
+    int64_t oldest = INT64_MAX;
     int64_t floor = atomic_load_explicit(&h->min_valid, memory_order_relaxed);
     size_t row = 0;
     for (size_t r = 0; r < n_recs; r++) {
@@ -80,12 +88,21 @@ static void set_bounds(struct head *h, const struct limits *limits, struct head_
             note_times(&recs[r], rows[row].series, &newest, &oldest);
         }
         int64_t base = before == INT64_MIN ? newest : before;
-        recs[r].bounds.min_valid = MAX(floor, saturating_sub(base, CHUNK_RANGE_MS / 2));
+        recs[r].bounds.min_valid = MAX(floor, head_oldest_in_order(base));
         int64_t window = limits->out_of_order_time_window;
         recs[r].bounds.ooo_min = window > 0 ? MAX(floor, saturating_sub(base, window)) : INT64_MAX;
     }
     atomic_store_explicit(&h->max_t, newest, memory_order_relaxed);
-    atomic_store_explicit(&h->min_t, MAX(oldest, floor), memory_order_relaxed);
+    return MAX(oldest, floor);
+}
+
+/* All shards have the batch. The order matters to truncation (truncate.c), which raises min_t. */
+static void settle(struct head *h, int64_t oldest)
+{
+    lower_to(&h->young_min, oldest);
+    lower_to(&h->min_t, oldest);
+    atomic_store_explicit(&h->settled_t, atomic_load_explicit(&h->max_t, memory_order_relaxed), memory_order_release);
+    atomic_store_explicit(&h->applied_ms, clock_mono_ms(), memory_order_relaxed);
 }
 
 /* --- new series --- */
@@ -288,7 +305,7 @@ void head_apply(struct head *h, const struct limits *limits, struct head_record 
                 const struct head_row *rows, struct head_row *sorted, size_t n_rows, struct arena *scratch,
                 struct head_counts *ret)
 {
-    set_bounds(h, limits, recs, n_recs, rows, n_rows, scratch);
+    int64_t oldest = set_bounds(h, limits, recs, n_recs, rows, n_rows, scratch);
     if (n_rows && limits->max_global_exemplars_per_user != (int64_t)h->exemplars.cap)
         exemplars_resize(&h->exemplars, (uint32_t)MIN(MAX(limits->max_global_exemplars_per_user, 0), UINT32_MAX / 2));
     size_t starts[HEAD_MAX_SHARDS + 1];
@@ -306,5 +323,6 @@ void head_apply(struct head *h, const struct limits *limits, struct head_record 
     ret->ooo_samples = a.appender.ooo_samples;
     ret->chunks_created = a.appender.chunks_created;
     ret->refused[REFUSAL_NONE] = 0;
+    settle(h, oldest);
     atomic_fetch_add_explicit(&h->changes, 1, memory_order_release);
 }

@@ -18,6 +18,7 @@
 #include "ingest/metadata_int.h"
 #include "model/limits.h"
 #include "model/write_request.h"
+#include "storage/block/ulid.h"
 
 #define HEAD_MAX_SHARDS 64u
 
@@ -77,6 +78,15 @@ struct head_metrics {
         *active, *metadata_created, *metadata_removed;
 };
 
+/* What was cut out of a head. See cut_int.h. */
+struct head_cuts {
+    pthread_mutex_t lock; /* held while a cut's chunks leave the shards, and by the checkpoint, which must see all of them or none; below the tenants' lock,
+                             above the shards' */
+    int64_t until;        /* all in-order data below is in blocks; INT64_MIN: nothing was cut. lock */
+    struct ulid *names;   /* blocks that the next checkpoint names, and then publishes; owned. lock */
+    size_t n_names;
+};
+
 struct head {
     struct slice tenant; /* owned, NUL-terminated */
     char *dir;           /* <ingester's>/tenants/<tenant> */
@@ -92,8 +102,16 @@ struct head {
     _Atomic uint64_t n_series; /* consumer and truncation write, any reads */
     _Atomic uint64_t n_active; /* by the keeper */
     _Atomic int64_t max_t;     /* newest sample of the records applied; INT64_MIN = none. Writer: consumer */
-    _Atomic int64_t min_t;     /* about the oldest one kept; INT64_MAX = none */
-    _Atomic int64_t min_valid; /* truncation: nothing older is taken */
+    _Atomic int64_t settled_t; /* max_t of the records that all shards have; writer: consumer (release), readers any (acquire) */
+    _Atomic int64_t min_t;     /* not newer than the oldest one kept, nor much older; INT64_MAX = none */
+    _Atomic int64_t young_min; /* the oldest one of the records applied since a truncation began */
+    _Atomic int64_t min_valid; /* nothing older is taken; INT64_MIN but for checkpoints of earlier versions. Immutable after load */
+    struct head_cuts cuts;
+    _Atomic int64_t applied_ms; /* when samples were last applied, monotonic; when it was made or loaded at first. Writer: consumer */
+    pthread_mutex_t open_lock;  /* no other lock is taken over it, but those of the shards */
+    bool busy;                  /* the consumer is at it; open_lock */
+    _Atomic bool closed;        /* idle: it has nothing, neither here nor on disk; written under open_lock, readers any */
+    int64_t cut_due_ms;         /* cutter: when the cut that is ready begins, monotonic; 0 = none is */
     _Atomic uint64_t changes;  /* grows with every batch applied: is a checkpoint needed? */
     uint64_t checkpointed;     /* `changes` before the last checkpoint; keeper */
     bool has_checkpoint;       /* keeper */
@@ -131,7 +149,21 @@ void head_update_rates(struct head *h, double seconds);
 /* Series with a sample produced since `since_s`; the locks are held for a part of a shard at a time. */
 uint64_t head_count_active(struct head *h, uint32_t since_s);
 
-/* Samples older than cutoff leave, shard by shard; returns the number of series removed. For the keeper. */
-uint64_t head_truncate(struct head *h, int64_t cutoff);
+/*
+ * A head that has nothing any more is closed rather than freed: its folder goes, and a few KiB stay, since readers need no reference to a head. The
+ * consumer enters before it applies, which opens it again. ERR_IO: its folder cannot be made.
+ */
+bool head_enter(struct head *h, struct err *err);
+void head_leave(struct head *h);
+/* durable: the offset that a start would begin after. Under checkpoint_lock. */
+enum head_close { HEAD_CLOSED, HEAD_NOT_EMPTY, HEAD_NOT_SAVED };
+enum head_close head_close(struct head *h, int64_t durable);
+
+/* The oldest time that is still in order: half a chunk range before `newest`; INT64_MIN: none is too old. */
+static inline int64_t head_oldest_in_order(int64_t newest)
+{
+    int64_t t;
+    return newest == INT64_MIN || __builtin_sub_overflow(newest, CHUNK_RANGE_MS / 2, &t) ? INT64_MIN : t;
+}
 
 const char *refusal_reason(enum refusal r);

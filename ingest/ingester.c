@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/logger.h"
 #include "ingest/files_int.h"
-#include "ingest/query_int.h"
 #include "model/tenant.h"
 
 const struct flag_def ingest_flags[] = {
@@ -97,77 +96,9 @@ struct head *ingester_head(struct ingester *ing, struct slice tenant, struct err
     return h;
 }
 
-/* --- queryable --- */
-
-static struct head *query_head(struct queryable *q, const struct ctx *ctx)
+struct local_blocks *ingester_local_blocks(struct ingester *ing)
 {
-    struct ingester *ing = CONTAINER_OF(q, struct ingester, queryable);
-    metric_inc(metric_single(ingest_metrics[INGESTER_QUERIES]));
-    return tenants_find(&ing->tenants, ctx->tenant);
-}
-
-static bool empty_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n,
-                       struct err *err)
-{
-    (void)s, (void)ctx, (void)ret, (void)max, (void)err;
-    *ret_n = 0;
-    return true;
-}
-
-static void empty_release(struct series_set *s)
-{
-    (void)s;
-}
-
-static struct series_set *q_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
-{
-    static const struct series_set_ops empty_ops = {empty_next, empty_release};
-    static struct series_set empty = {.ops = &empty_ops};
-    struct head *h = query_head(q, ctx);
-    return h ? head_select(h, ctx, p, err) : &empty;
-}
-
-static bool q_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret,
-                          size_t *ret_n, struct err *err)
-{
-    struct head *h = query_head(q, ctx);
-    *ret = NULL;
-    *ret_n = 0;
-    return !h || head_label_names(h, ctx, p, ret, ret_n, err);
-}
-
-static bool q_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p,
-                           const struct slice **ret, size_t *ret_n, struct err *err)
-{
-    struct head *h = query_head(q, ctx);
-    *ret = NULL;
-    *ret_n = 0;
-    return !h || head_label_values(h, ctx, name, p, ret, ret_n, err);
-}
-
-static bool q_metadata(struct queryable *q, struct ctx *ctx, const struct metric_metadata **ret, size_t *ret_n,
-                       struct err *err)
-{
-    struct head *h = query_head(q, ctx);
-    *ret = NULL;
-    *ret_n = 0;
-    return !h || metadata_list(&h->metadata, ctx->arena, ret, ret_n) || query_memory_error(ctx, err);
-}
-
-static bool q_exemplars(struct queryable *q, struct ctx *ctx, const struct select_params *p,
-                        const struct exemplar_series **ret, size_t *ret_n, struct err *err)
-{
-    struct head *h = query_head(q, ctx);
-    *ret = NULL;
-    *ret_n = 0;
-    return !h || head_exemplars(h, ctx, p, ret, ret_n, err);
-}
-
-static const struct queryable_ops queryable_ops = {q_select, q_label_names, q_label_values, q_metadata, q_exemplars};
-
-struct queryable *ingester_queryable(struct ingester *ing)
-{
-    return &ing->queryable;
+    return ing->blocks;
 }
 
 /* --- life cycle --- */
@@ -211,9 +142,22 @@ static bool config_check(const struct ingest_config *cfg, struct err *err)
     if (cfg->active_series_update_period <= 0 || cfg->active_series_idle_timeout <= 0)
         return err_set(err, ERR_CONFIG,
                        "-ingester.active-series-metrics-update-period and -idle-timeout must be more than 0");
-    if (cfg->truncation_interval <= 0)
-        return err_set(err, ERR_CONFIG, "-ingester.head-truncation-interval must be more than 0");
+    if (cfg->head_compaction_interval <= 0)
+        return err_set(err, ERR_CONFIG, "-blocks-storage.tsdb.head-compaction-interval must be more than 0");
+    if (!(cfg->block_cut_cpu_share > 0 && cfg->block_cut_cpu_share <= 1))
+        return err_set(err, ERR_CONFIG, "-ingester.block-cut-cpu-share must be more than 0 and at most 1");
     return start_config_check(cfg, err);
+}
+
+/* What queriers ask the store for by default: -querier.query-store-after. */
+#define STORE_HAS_IT_MS (12 * 3600 * 1000LL)
+
+static struct local_blocks *open_blocks(const struct ingest_config *cfg, const char *dir, struct err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/blocks", dir);
+    const struct local_blocks_config blocks = {path, cfg->retention_period, STORE_HAS_IT_MS};
+    return local_blocks_new(&blocks, err);
 }
 
 struct ingester *ingester_new(const struct ingest_config *cfg, const struct limits_provider *limits, struct plog *log,
@@ -227,11 +171,14 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
         return NULL;
     }
     char *group = config_check(cfg, err) ? group_name(cfg, partition, instance_id, err) : NULL;
-    if (!group || !dir_make(tenants_dir, err)) {
+    struct local_blocks *blocks = NULL;
+    if (!group || !dir_make(tenants_dir, err) || !(blocks = open_blocks(cfg, dir, err))) {
         free(group);
         return NULL;
     }
     struct ingester *ing = xcalloc(1, sizeof(*ing));
+    ing->blocks = blocks;
+    atomic_init(&ing->flush_on_stop, cfg->flush_blocks_on_shutdown);
     ing->cfg = *cfg;
     ing->limits = limits;
     ing->log = log;
@@ -240,7 +187,7 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
     ing->group = group;
     ing->hash_seed = hash_seed;
     ing->totals.max_series = cfg->max_series;
-    ing->queryable.ops = &queryable_ops;
+    reads_init(ing);
     ing->durable = -1;
     ing->committed = -1;
     atomic_init(&ing->consumed, -1);
@@ -248,8 +195,10 @@ struct ingester *ingester_new(const struct ingest_config *cfg, const struct limi
     pthread_mutex_init(&ing->progress_lock, NULL);
     pthread_mutex_init(&ing->keeper_lock, NULL);
     pthread_mutex_init(&ing->checkpoint_lock, NULL);
+    pthread_mutex_init(&ing->cut_lock, NULL);
     cond_init_monotonic(&ing->progress);
     cond_init_monotonic(&ing->keeper_wake);
+    cond_init_monotonic(&ing->cutter_wake);
     partition_metrics(ing);
     return ing;
 }
@@ -262,12 +211,15 @@ void ingester_free(struct ingester *ing)
     for (size_t i = 0; i < ing->tenants.n; i++)
         head_free(ing->tenants.heads[i]);
     free(ing->tenants.heads);
+    local_blocks_free(ing->blocks);
     pthread_rwlock_destroy(&ing->tenants.lock);
     pthread_mutex_destroy(&ing->progress_lock);
     pthread_mutex_destroy(&ing->keeper_lock);
     pthread_mutex_destroy(&ing->checkpoint_lock);
+    pthread_mutex_destroy(&ing->cut_lock);
     pthread_cond_destroy(&ing->progress);
     pthread_cond_destroy(&ing->keeper_wake);
+    pthread_cond_destroy(&ing->cutter_wake);
     free(ing->dir);
     free(ing->group);
     free(ing);
@@ -387,6 +339,7 @@ void ingester_stop(struct ingester *ing)
     atomic_store(&ing->stop_consumer, true);
     plog_wake(ing->log, ing->partition);
     pthread_join(ing->consumer, NULL);
+    cutter_stop(ing);
     pthread_mutex_lock(&ing->keeper_lock);
     atomic_store(&ing->stop_keeper, true);
     pthread_cond_broadcast(&ing->keeper_wake);
@@ -398,7 +351,7 @@ void ingester_stop(struct ingester *ing)
 bool ingester_user_stats(struct ingester *ing, struct slice tenant, struct ingester_user_stats *ret)
 {
     struct head *h = tenants_find(&ing->tenants, tenant);
-    if (!h)
+    if (!h || atomic_load(&h->closed))
         return false;
     *ret = (struct ingester_user_stats){
         .num_series = atomic_load(&h->n_series),
@@ -432,17 +385,20 @@ struct ingester_tenant *ingester_tenants(struct ingester *ing, size_t *ret_n)
     size_t n;
     struct head **heads = tenants_list(&ing->tenants, &n);
     struct ingester_tenant *list = n ? xcalloc(n, sizeof(*list)) : NULL;
+    size_t n_open = 0;
     for (size_t i = 0; i < n; i++)
-        describe(ing, heads[i], &list[i]);
+        if (!atomic_load(&heads[i]->closed))
+            describe(ing, heads[i], &list[n_open++]);
     free(heads);
-    *ret_n = n;
+    *ret_n = n_open;
     return list;
 }
 
 bool ingester_tenant(struct ingester *ing, struct slice tenant, struct ingester_tenant *ret)
 {
     struct head *h = tenants_find(&ing->tenants, tenant);
-    if (h)
-        describe(ing, h, ret);
-    return h != NULL;
+    if (!h || atomic_load(&h->closed))
+        return false;
+    describe(ing, h, ret);
+    return true;
 }

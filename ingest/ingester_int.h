@@ -1,8 +1,9 @@
-/* The parts of an ingester: ingester.c (life, tenants, queryable), start.c (where consumption begins, when it has caught
- * up), consumer.c, keeper.c. */
+/* The parts of an ingester: ingester.c (life, tenants), reads.c (queryable), start.c (where consumption begins, when it has caught up), consumer.c, keeper.c,
+ * cutter.c. */
 #pragma once
 
 #include "ingest/checkpoint_int.h"
+#include "ingest/cut_int.h"
 #include "ingest/ingest.h"
 #include "ingest/ingest_metrics_int.h"
 
@@ -43,6 +44,7 @@ struct ingester {
     uint64_t hash_seed;
     struct head_totals totals;
     struct tenants tenants;
+    struct local_blocks *blocks;
     struct queryable queryable;
 
     bool started;
@@ -72,6 +74,13 @@ struct ingester {
     struct catch_up catch_up;
     _Atomic uint64_t record_bytes; /* of messages consumed since the last checkpoint */
 
+    pthread_t cutter;
+    atomic_bool stop_cuts;      /* the cutter ends, and flushes do */
+    _Atomic bool flush_on_stop;
+    _Atomic int hurry;          /* flushes that wait for a cut under way or are at work: it makes no pauses */
+    pthread_mutex_t cut_lock;   /* one cut at a time; above checkpoint_lock */
+    pthread_cond_t cutter_wake; /* with keeper_lock */
+
     pthread_mutex_t keeper_lock;
     pthread_cond_t keeper_wake;
     pthread_mutex_t checkpoint_lock; /* one round at a time; above every lock of the heads */
@@ -98,10 +107,21 @@ void catch_up_check(struct ingester *ing);
 char *group_name(const struct ingest_config *cfg, int32_t partition, const char *instance_id, struct err *err);
 bool start_config_check(const struct ingest_config *cfg, struct err *err);
 
+void reads_init(struct ingester *ing);
 void *consumer_main(void *arg);
 void *keeper_main(void *arg);
 /* One checkpoint round; the keeper commits its offset later. Any thread. */
 bool keeper_checkpoint(struct ingester *ing, struct err *err);
+/* Of one head, at once: its cut is to be durable. Any thread. */
+bool keeper_save_head(struct ingester *ing, struct head *h, struct cut_pace *pace, uint64_t *ret_bytes, struct err *err);
+/* Closes the head when it has nothing and no start would need its records. Cutter. */
+enum head_close keeper_close_head(struct ingester *ing, struct head *h);
+void *cutter_main(void *arg);
+/* Ends the thread; flushes, if that is wanted. When the consumer has ended. */
+void cutter_stop(struct ingester *ing);
+/* The list as a set, which owns it from now on. */
+struct series_list;
+struct series_set *series_list_set(struct series_list *l);
 /* Sets consumed and wakes the waiting. Consumer, and start. */
 void ingester_publish(struct ingester *ing, int64_t consumed);
 /*

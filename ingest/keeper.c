@@ -1,6 +1,6 @@
 /*
- * The keeper thread: everything that happens by the clock. Checkpoints and commits, truncation, active series, rates,
- * expiry of metadata.
+ * The keeper thread: everything that happens by the clock. Checkpoints and commits, active series, rates, expiry of
+ * metadata.
  */
 #include <stdlib.h>
 #include <time.h>
@@ -23,7 +23,6 @@ struct keeper {
     int64_t active_at_ms;
     int64_t rates_at_ms;
     int64_t rates_since_ms;
-    int64_t truncate_at_ms;
     int64_t stuck_ask_at_ms;
     int64_t commit_at_ms;
     int64_t commit_pause_ms; /* grows while commits fail */
@@ -31,30 +30,55 @@ struct keeper {
 
 /* --- checkpoint --- */
 
+/* Under checkpoint_lock. */
+static bool save_head(struct ingester *ing, struct head *h, int64_t consumed, struct cut_pace *pace, uint64_t *bytes, struct err *err)
+{
+    /* Before the shards are looked at: what is applied meanwhile makes the next round write it again. */
+    uint64_t changes = atomic_load_explicit(&h->changes, memory_order_acquire);
+    uint64_t written = 0;
+    if (atomic_load(&h->closed) || (h->has_checkpoint && changes == h->checkpointed))
+        return true;
+    if (!head_save(h, ing->blocks, consumed, pace, &written, err))
+        return false;
+    h->checkpointed = changes;
+    h->has_checkpoint = true;
+    *bytes += written;
+    return true;
+}
+
+bool keeper_save_head(struct ingester *ing, struct head *h, struct cut_pace *pace, uint64_t *ret_bytes, struct err *err)
+{
+    pthread_mutex_lock(&ing->checkpoint_lock);
+    int64_t consumed = atomic_load_explicit(&ing->consumed, memory_order_acquire);
+    bool ok = save_head(ing, h, consumed, pace, ret_bytes, err);
+    pthread_mutex_unlock(&ing->checkpoint_lock);
+    return ok;
+}
+
+enum head_close keeper_close_head(struct ingester *ing, struct head *h)
+{
+    pthread_mutex_lock(&ing->checkpoint_lock);
+    bool saved = h->has_checkpoint && atomic_load(&h->changes) == h->checkpointed;
+    enum head_close r = saved ? head_close(h, ing->durable) : HEAD_NOT_SAVED;
+    if (r == HEAD_CLOSED)
+        h->has_checkpoint = false;
+    pthread_mutex_unlock(&ing->checkpoint_lock);
+    return r;
+}
+
 static bool checkpoint_heads(struct ingester *ing, int64_t consumed, uint64_t *bytes, struct err *err)
 {
     size_t n;
     struct head **heads = tenants_list(&ing->tenants, &n);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
-        struct head *h = heads[i];
-        /* Before the shards are looked at: what is applied meanwhile makes the next round write it again. */
-        uint64_t changes = atomic_load_explicit(&h->changes, memory_order_acquire);
-        if (h->has_checkpoint && changes == h->checkpointed)
-            continue;
-        uint64_t written = 0;
         struct err why;
-        if (!head_checkpoint(h, consumed, &written, &why)) {
-            /* The others are written all the same: what they have need not be replayed. The first error is the one
-             * reported. */
+        /* The others are written all the same: what they have need not be replayed. The first error is the one reported. */
+        if (!save_head(ing, heads[i], consumed, NULL, bytes, &why)) {
             if (ok)
                 *err = why;
             ok = false;
-            continue;
         }
-        h->checkpointed = changes;
-        h->has_checkpoint = true;
-        *bytes += written;
     }
     free(heads);
     return ok;
@@ -183,18 +207,6 @@ static void update_rates(struct ingester *ing, struct head *h, void *arg)
     head_update_rates(h, *(const double *)arg);
 }
 
-static void truncate_head(struct ingester *ing, struct head *h, void *arg)
-{
-    (void)ing;
-    int64_t begin = clock_mono_ms();
-    uint64_t removed = head_truncate(h, *(const int64_t *)arg);
-    int64_t ms = clock_mono_ms() - begin;
-    metric_observe(metric_single(ingest_metrics[INGESTER_TRUNCATION_SECONDS]), (double)ms / 1e3);
-    if (removed)
-        LOG_INFO("truncated", {"tenant", LOG_SLICE(h->tenant)}, {"series_removed", LOG_U64(removed)},
-                 {"ms", LOG_I64(ms)});
-}
-
 struct time_range {
     int64_t min_t;
     int64_t max_t;
@@ -256,11 +268,6 @@ static void tick(struct keeper *k)
         update_gauges(ing);
         k->active_at_ms = now + ing->cfg.active_series_update_period;
     }
-    if (ing->cfg.retention_period > 0 && now >= k->truncate_at_ms) {
-        int64_t cutoff = clock_wall_ms() - ing->cfg.retention_period;
-        each_head(ing, truncate_head, &cutoff);
-        k->truncate_at_ms = now + ing->cfg.truncation_interval;
-    }
 }
 
 static void wait_tick(struct ingester *ing)
@@ -283,8 +290,7 @@ void *keeper_main(void *arg)
     struct keeper k = {.ing = ing,
                        .checkpoint_at_ms = now + ing->cfg.checkpoint_interval,
                        .rates_since_ms = now,
-                       .rates_at_ms = now + ing->cfg.rate_update_period,
-                       .truncate_at_ms = now + MIN(ing->cfg.truncation_interval, 60000)};
+                       .rates_at_ms = now + ing->cfg.rate_update_period};
     /* Soon after the start, so that the count is there; not at once, because the replay comes first. */
     k.active_at_ms = now + MIN(ing->cfg.active_series_update_period, 5000);
     pthread_setname_np(pthread_self(), "keeper");

@@ -30,7 +30,10 @@ struct chunk_taker {
     struct chunk_pins pins;
     int64_t min_t;
     int64_t max_t;
+    uint64_t mark;      /* 0 = all chunks; else only full ones below the mark and older than `cut`: those that a cut takes */
+    int64_t cut;
     uint64_t n_samples; /* handed out so far */
+    uint64_t n_damaged; /* left out so far */
 };
 void chunk_taker_init(struct chunk_taker *s, struct head *h, int64_t min_t, int64_t max_t);
 void chunk_taker_release(struct chunk_taker *s);
@@ -41,11 +44,18 @@ struct taken_chunks {
     size_t n_chunks;
     const struct chunk_entry *full; /* copied */
     size_t n_full;
+    const struct shard_data *from;
 };
 /* False: the arena is full. A damaged chunk is counted and left out: the rest of the series is still good. */
 bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
                         struct taken_chunks *out);
 bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *taken, struct arena *arena);
+
+/* Is the entry one of those that a cut takes out of the head? */
+static inline bool chunk_in_cut(const struct chunk_entry *e, uint64_t mark, int64_t cut)
+{
+    return chunk_below(e, mark) && e->min_t + e->span_ms < cut;
+}
 
 bool query_memory_error(const struct ctx *ctx, struct err *err);
 

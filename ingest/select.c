@@ -163,8 +163,9 @@ bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint3
     const struct series_cold *c = series_cold(d, ref);
     const struct chunk_entry *e = series_chunks(d, c);
     struct chunk_entry *full = NULL;
+    out->from = d;
     for (uint32_t i = 0; i < c->n_chunks; i++) {
-        if (!entry_overlaps(&e[i], s->min_t, s->max_t))
+        if (!entry_overlaps(&e[i], s->min_t, s->max_t) || (s->mark && !chunk_in_cut(&e[i], s->mark, s->cut)))
             continue;
         if (!full && !(full = ARENA_ARRAY(arena, struct chunk_entry, c->n_chunks - i)))
             return false;
@@ -172,8 +173,10 @@ bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint3
     }
     out->full = full;
     out->chunks = ARENA_ARRAY(arena, struct series_chunk, out->n_full + 2);
-    if (!out->chunks || !take_open_chunk(s, d, ref, arena, out))
+    if (!out->chunks || (!s->mark && !take_open_chunk(s, d, ref, arena, out)))
         return false;
+    if (s->mark)
+        return true;
     const struct ooo_block *ooo = ooo_in_range(d, c, s->min_t, s->max_t);
     if (!ooo)
         return true;
@@ -181,18 +184,30 @@ bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint3
     return ooo_chunk(ooo, arena, &out->chunks[out->n_chunks++]);
 }
 
+/* A file that is gone from the store may still be held for the readers of data that was swapped out. */
+static enum chunk_read read_full_chunk(struct chunk_taker *s, const struct taken_chunks *p, const struct chunk_entry *e,
+                                       struct arena *arena, struct slice *ret)
+{
+    enum chunk_read r = chunk_store_read(&s->pins, e, arena, ret);
+    if (r != CHUNK_READ_CORRUPT)
+        return r;
+    const struct chunk_pins *held = atomic_load_explicit(&p->from->held, memory_order_acquire);
+    return held ? chunk_pins_read(held, e, ret) : r;
+}
+
 bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *p, struct arena *arena)
 {
     for (size_t i = 0; i < p->n_full; i++) {
         const struct chunk_entry *e = &p->full[i];
         struct slice data;
-        switch (chunk_store_read(&s->pins, e, arena, &data)) {
+        switch (read_full_chunk(s, p, e, arena, &data)) {
         case CHUNK_READ_OK:
             p->chunks[p->n_chunks++] =
                 (struct series_chunk){e->min_t, e->min_t + e->span_ms, (enum chunk_encoding)e->encoding, data};
             s->n_samples += e->count;
             break;
         case CHUNK_READ_CORRUPT:
+            s->n_damaged++;
             metric_inc(metric_single(ingest_metrics[INGESTER_CHUNK_CORRUPTIONS]));
             LOG_ERROR("a chunk is damaged and left out of the answer", {"tenant", LOG_SLICE(s->head->tenant)},
                       {"file", LOG_U64(e->file)}, {"position", LOG_U64(e->pos)});

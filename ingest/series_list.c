@@ -1,299 +1,314 @@
 /*
- * Series in order of their labels, without a lock while they are sorted: strings of a shard never move (shard_int.h),
- * so it is enough to copy the numbers of a series' strings under the lock, and the addresses of the shard's pages after
- * the last series. Each shard's series are sorted by themselves, where equal numbers are equal texts and most labels
- * need no look; the sorted runs are then merged.
+ * The list of a tenant's series: those of its head alone (head_list.c), or, where local blocks have something in the time asked for, the union of both.
+ *
+ * For the union the labels of the head's sorted list and of each block's series, which come sorted, are merged once; of each series is kept where it is: its
+ * place in the head's list and the numbers of the blocks. Chunks are then read in the same order, with each block's series taken again one after the other: a
+ * block does not change, so the second pass meets what the first one met. Labels of series that only blocks have are kept (their texts lie in the mapping).
+ *
+ * The head is asked before the list of blocks is taken: what a cut takes out of a head was in that list before. What is seen twice is equal, and merged by
+ * whoever reads the chunks.
  */
 #include "ingest/series_list.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "base/assert.h"
+#include "ingest/head_list_int.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/ingester_int.h"
-#include "ingest/query_int.h"
+#include "model/query_shard.h"
 
-/* Series looked at under one hold of a shard's lock. */
-#define LOCK_BATCH 512u
+#define CURSOR_BATCH 64u
+#define NOT_IN_HEAD UINT32_MAX
 
-/* Strings of the shard. */
-struct label_strings {
-    uint32_t name;
-    uint32_t value;
+/* One block's series in order. */
+struct cursor {
+    struct local_block *block;
+    struct series_set *set;
+    struct arena select; /* of the set */
+    struct arena batch;
+    struct series series[CURSOR_BATCH];
+    size_t n;
+    size_t at;
+    bool open;
 };
 
-struct listed {
-    const struct label_strings *labels; /* in the arena `names` */
-    uint32_t ref;
+struct united {
+    uint32_t in_head; /* place in the head's list */
     uint32_t n_chunks;
-    uint16_t n_labels;
-    uint8_t shard;
-};
-_Static_assert(HEAD_MAX_SHARDS <= UINT8_MAX, "the number of a shard is a byte");
-
-struct list_shard {
-    struct shard_data *data; /* referenced */
-    char **pages;            /* a copy, owned */
-    size_t begin;            /* its items, until they are merged */
-    size_t end;
+    const struct label *labels; /* of one that is in no head; in the arena `names` */
+    uint32_t n_labels;
+    uint32_t n_blocks;
+    size_t blocks; /* place in `sources` */
 };
 
 struct series_list {
-    struct chunk_taker taker;
-    struct arena names;
-    struct listed *items; /* in the request's arena */
-    size_t n;
+    struct head_list *head; /* NULL: there is none */
+    struct local_block_refs refs;
+    struct select_params params; /* matchers are the caller's */
+    struct slice tenant;
+    size_t budget_bytes;
+    bool united;
     bool no_chunks;
-    struct list_shard shards[];
+    struct cursor *cursors; /* refs.n */
+    struct united *items;
+    size_t n;
+    size_t cap;
+    uint16_t *sources; /* numbers of blocks */
+    size_t n_sources;
+    size_t cap_sources;
+    struct arena names;
+    size_t next; /* series whose chunks come next */
 };
 
-static struct slice text_at(const struct list_shard *s, uint32_t string)
+/* --- cursors --- */
+
+static struct ctx cursor_ctx(const struct series_list *l, const struct ctx *ctx, struct arena *arena)
 {
-    uint64_t off = (uint64_t)string * 4;
-    const char *p = s->pages[off / STRING_PAGE] + off % STRING_PAGE;
-    uint32_t n;
-    memcpy(&n, p, sizeof(n));
-    return slice_make(p + sizeof(n), n);
+    struct ctx own = ctx ? *ctx : (struct ctx){.tenant = l->tenant};
+    own.arena = arena;
+    return own;
 }
 
-/* --- collecting --- */
-
-struct collect {
-    struct series_list *list;
-    const struct series_filter *filter;
-    struct ctx *ctx;
-    struct err *err;
-};
-
-static bool wanted(const struct series_filter *f, const struct series_hot *hot)
+static bool block_failed(struct cursor *c, struct err *err, const struct err *why)
 {
-    if (f->active_since_s && hot->active_s < f->active_since_s)
-        return false;
-    return !f->native_histograms || (hot->flags & SERIES_HISTOGRAM);
+    local_block_failed(c->block, why);
+    if (err)
+        *err = *why;
+    return false;
 }
 
-/* Under the shard's lock. False: no memory. */
-static bool collect_one(const struct collect *c, uint32_t shard, uint32_t ref)
+static void cursor_close(struct cursor *c)
 {
-    struct series_list *l = c->list;
-    const struct shard_data *d = l->shards[shard].data;
-    const struct series_hot *hot = series_hot(d, ref);
-    if (!wanted(c->filter, hot))
+    if (!c->open)
+        return;
+    series_set_release(c->set);
+    arena_release(&c->select);
+    arena_release(&c->batch);
+    c->open = false;
+}
+
+static bool cursor_open(struct series_list *l, struct cursor *c, const struct ctx *ctx, bool no_chunks, struct err *err)
+{
+    struct select_params p = l->params;
+    struct err why = ERR_NONE;
+    p.no_chunks = no_chunks;
+    p.limit = 0;
+    arena_init(&c->select, l->budget_bytes);
+    arena_init(&c->batch, l->budget_bytes);
+    c->n = c->at = 0;
+    c->open = true;
+    struct ctx own = cursor_ctx(l, ctx, &c->select);
+    c->set = block_select(local_block_reader(c->block), &own, &p, &why);
+    return c->set || block_failed(c, err, &why);
+}
+
+/* Fills the batch when it is used up; n == at: the end. */
+static bool cursor_fill(struct series_list *l, struct cursor *c, const struct ctx *ctx, struct err *err)
+{
+    struct err why = ERR_NONE;
+    if (c->at < c->n)
         return true;
-    uint32_t n_chunks = series_count_chunks(d, ref, l->taker.min_t, l->taker.max_t);
-    if (!n_chunks)
-        return true;
-    const uint32_t *symbols = series_labels(d, ref);
-    struct label_strings *labels = ARENA_ARRAY(&l->names, struct label_strings, hot->n_labels);
-    if (!labels && hot->n_labels)
-        return false;
-    for (uint16_t i = 0; i < hot->n_labels; i++) {
-        const struct symbol *s = symbol_at(d, symbols[i]);
-        labels[i] = (struct label_strings){symbol_at(d, s->name)->string, s->string};
+    arena_clear(&c->batch);
+    c->at = 0;
+    struct ctx own = cursor_ctx(l, ctx, &c->batch);
+    return series_set_next(c->set, &own, c->series, CURSOR_BATCH, &c->n, &why) || block_failed(c, err, &why);
+}
+
+static bool cursors_open(struct series_list *l, const struct ctx *ctx, bool no_chunks, struct err *err)
+{
+    for (size_t i = 0; i < l->refs.n; i++) {
+        cursor_close(&l->cursors[i]);
+        l->cursors[i].block = l->refs.blocks[i];
+        if (!cursor_open(l, &l->cursors[i], ctx, no_chunks, err))
+            return false;
     }
-    l->items[l->n++] = (struct listed){labels, ref, n_chunks, hot->n_labels, (uint8_t)shard};
     return true;
 }
 
-static bool collect_shard(const struct collect *c, uint32_t shard, const uint32_t *refs, size_t n)
+/* --- the union --- */
+
+static void add_source(struct series_list *l, size_t block)
 {
-    struct series_list *l = c->list;
-    struct list_shard *s = &l->shards[shard];
-    pthread_rwlock_t *lock = &l->taker.head->shards[shard].lock;
-    s->begin = l->n;
-    for (size_t from = 0; from < n;) {
-        size_t end = MIN(n, from + LOCK_BATCH);
-        bool ok = true;
-        if (!ctx_check(c->ctx, c->err))
-            return false;
-        pthread_rwlock_rdlock(lock);
-        for (; ok && from < end; from++)
-            ok = collect_one(c, shard, refs[from]);
-        pthread_rwlock_unlock(lock);
-        if (!ok)
-            return query_memory_error(c->ctx, c->err);
+    if (l->n_sources == l->cap_sources) {
+        l->cap_sources = MAX((size_t)256, 2 * l->cap_sources);
+        l->sources = xrealloc(l->sources, l->cap_sources * sizeof(*l->sources));
     }
-    s->end = l->n;
-    pthread_rwlock_rdlock(lock);
-    size_t n_pages = s->data->strings.n_pages;
-    s->pages = xmalloc((n_pages + 1) * sizeof(*s->pages));
-    if (n_pages)
-        memcpy(s->pages, s->data->strings.pages, n_pages * sizeof(*s->pages));
-    pthread_rwlock_unlock(lock);
+    l->sources[l->n_sources++] = (uint16_t)block;
+}
+
+static struct united *add_item(struct series_list *l)
+{
+    size_t bytes = l->cap * sizeof(*l->items) + l->cap_sources * sizeof(*l->sources);
+    if (l->budget_bytes && bytes > l->budget_bytes)
+        return NULL;
+    if (l->n == l->cap) {
+        l->cap = MAX((size_t)256, 2 * l->cap);
+        l->items = xrealloc(l->items, l->cap * sizeof(*l->items));
+    }
+    l->items[l->n] = (struct united){.in_head = NOT_IN_HEAD, .blocks = l->n_sources};
+    return &l->items[l->n++];
+}
+
+/* The least labels that any cursor stands at; false: all are at their ends. */
+static bool least_of_blocks(struct series_list *l, struct labels *ret)
+{
+    bool any = false;
+    for (size_t i = 0; i < l->refs.n; i++) {
+        const struct cursor *c = &l->cursors[i];
+        if (c->at == c->n || (any && labels_cmp(c->series[c->at].labels, *ret) >= 0))
+            continue;
+        *ret = c->series[c->at].labels;
+        any = true;
+    }
+    return any;
+}
+
+static bool keep_labels(struct series_list *l, struct united *u, const struct labels *labels)
+{
+    struct label *copy = ARENA_ARRAY(&l->names, struct label, labels->n + 1);
+    if (!copy)
+        return false;
+    if (labels->n)
+        memcpy(copy, labels->items, labels->n * sizeof(*copy));
+    u->labels = copy;
+    u->n_labels = (uint32_t)labels->n;
     return true;
 }
 
-/* --- query sharding: XXH64 of name FF value FF ..., Prometheus's stable hash --- */
-
-static uint64_t stable_hash(const struct series_list *l, const struct listed *x)
+/* What a series has in a block, about: the list is made without a look at chunks. */
+static uint32_t chunks_in(const struct cursor *c)
 {
-    const struct list_shard *s = &l->shards[x->shard];
-    XXH64_state_t h;
-    XXH64_reset(&h, 0);
-    for (uint16_t i = 0; i < x->n_labels; i++) {
-        struct slice name = text_at(s, x->labels[i].name), value = text_at(s, x->labels[i].value);
-        XXH64_update(&h, name.p, name.n);
-        XXH64_update(&h, "\xff", 1);
-        XXH64_update(&h, value.p, value.n);
-        XXH64_update(&h, "\xff", 1);
-    }
-    return XXH64_digest(&h);
+    const struct block_stats *s = &block_meta_of(local_block_reader(c->block))->stats;
+    return s->series ? (uint32_t)MIN((s->chunks + s->series - 1) / s->series, (uint64_t)UINT16_MAX) : 1;
 }
 
-static void keep_query_shard(struct series_list *l, const struct series_filter *f, struct list_shard *s)
+/* Moves the cursors that stand at these labels on, and notes them; u NULL: the series is not wanted. The labels may lie in one of their batches: these are
+ * filled anew only when all are compared. */
+static bool take_from_blocks(struct series_list *l, const struct ctx *ctx, struct united *u, const struct labels *labels, struct err *err)
 {
-    size_t kept = s->begin;
-    for (size_t i = s->begin; i < s->end; i++)
-        if (stable_hash(l, &l->items[i]) % f->shard_count == f->shard_index)
-            l->items[kept++] = l->items[i];
-    s->end = l->n = kept;
+    bool ok = true;
+    for (size_t i = 0; i < l->refs.n; i++) {
+        struct cursor *c = &l->cursors[i];
+        if (c->at == c->n || !labels_eq(c->series[c->at].labels, *labels))
+            continue;
+        c->at++;
+        if (!u)
+            continue;
+        add_source(l, i);
+        u->n_blocks++;
+        u->n_chunks += chunks_in(c);
+    }
+    for (size_t i = 0; ok && i < l->refs.n; i++)
+        ok = cursor_fill(l, &l->cursors[i], ctx, err);
+    return ok;
 }
 
-/* --- sorting --- */
-
-/* Of one shard: equal strings of equal names have equal numbers. */
-static int by_labels(const void *a, const void *b, void *arg)
+/* The one that comes next in the head, and the one that comes next in blocks: the lesser becomes an item, or both together. */
+static bool unite_one(struct series_list *l, const struct ctx *ctx, const struct series_filter *f, const struct labels *own, uint32_t own_chunks,
+                      size_t *at, const struct labels *other, struct err *err)
 {
-    const struct listed *x = a, *y = b;
-    const struct list_shard *s = arg;
-    uint16_t n = MIN(x->n_labels, y->n_labels);
-    for (uint16_t i = 0; i < n; i++) {
-        if (x->labels[i].name != y->labels[i].name)
-            return slice_cmp(text_at(s, x->labels[i].name), text_at(s, y->labels[i].name));
-        if (x->labels[i].value != y->labels[i].value)
-            return slice_cmp(text_at(s, x->labels[i].value), text_at(s, y->labels[i].value));
+    int c = !own ? 1 : !other ? -1 : labels_cmp(*own, *other);
+    if (c > 0 && f->shard_count && query_shard_hash(*other) % f->shard_count != f->shard_index)
+        return take_from_blocks(l, ctx, NULL, other, err);
+    struct united *u = add_item(l);
+    if (!u || (c > 0 && !keep_labels(l, u, other)))
+        return query_memory_error(ctx, err);
+    if (c <= 0) {
+        u->in_head = (uint32_t)(*at)++;
+        u->n_chunks = own_chunks;
     }
-    return (x->n_labels > y->n_labels) - (x->n_labels < y->n_labels);
+    return c < 0 || take_from_blocks(l, ctx, u, other, err);
 }
 
-static int by_texts(const struct series_list *l, const struct listed *x, const struct listed *y)
+static bool unite(struct series_list *l, const struct ctx *ctx, const struct series_filter *f, struct err *err)
 {
-    const struct list_shard *s = &l->shards[x->shard], *t = &l->shards[y->shard];
-    uint16_t n = MIN(x->n_labels, y->n_labels);
-    for (uint16_t i = 0; i < n; i++) {
-        int c = slice_cmp(text_at(s, x->labels[i].name), text_at(t, y->labels[i].name));
-        if (!c)
-            c = slice_cmp(text_at(s, x->labels[i].value), text_at(t, y->labels[i].value));
-        if (c)
-            return c;
+    struct arena scratch;
+    size_t n = l->head ? head_list_len(l->head) : 0;
+    size_t at = 0;
+    bool ok = cursors_open(l, ctx, true, err);
+    for (size_t i = 0; ok && i < l->refs.n; i++)
+        ok = cursor_fill(l, &l->cursors[i], ctx, err);
+    arena_init(&scratch, 0);
+    for (size_t i = 0; ok; i++) {
+        struct labels own = {NULL, 0};
+        struct labels other = {NULL, 0};
+        uint32_t own_chunks = 0;
+        if (i % 256 == 0)
+            arena_clear(&scratch);
+        bool has_own = at < n;
+        bool has_other = least_of_blocks(l, &other);
+        if (!has_own && !has_other)
+            break;
+        if (has_own && !head_list_labels(l->head, at, &scratch, &own, &own_chunks))
+            ok = query_memory_error(ctx, err);
+        ok = ok && (i % 1024 || ctx_check(ctx, err)) &&
+             unite_one(l, ctx, f, has_own ? &own : NULL, own_chunks, &at, has_other ? &other : NULL, err);
     }
-    return (x->n_labels > y->n_labels) - (x->n_labels < y->n_labels);
-}
-
-/* Two runs that lie behind each other: [a, b) and [b, c). */
-static void merge_runs(const struct series_list *l, struct listed *to, size_t a, size_t b, size_t c)
-{
-    size_t i = a, j = b;
-    for (size_t at = a; at < c; at++) {
-        bool left = j == c || (i < b && by_texts(l, &l->items[i], &l->items[j]) <= 0);
-        to[at] = l->items[left ? i++ : j++];
-    }
-}
-
-/* bounds: where the n_runs runs begin, and the end. */
-static void merge_all(struct series_list *l, size_t *bounds, size_t n_runs)
-{
-    struct listed *other = n_runs > 1 ? xmalloc(MAX((size_t)1, l->n) * sizeof(*other)) : NULL;
-    struct listed *scratch = other;
-    struct listed *own = l->items;
-    while (n_runs > 1) {
-        size_t merged = 0;
-        for (size_t i = 0; i < n_runs; i += 2) {
-            size_t a = bounds[i], b = bounds[i + 1], c = i + 1 < n_runs ? bounds[i + 2] : b;
-            merge_runs(l, other, a, b, c);
-            bounds[merged++] = a;
-        }
-        bounds[merged] = l->n;
-        n_runs = merged;
-        struct listed *sorted = other;
-        other = l->items;
-        l->items = sorted;
-    }
-    if (l->items == scratch && scratch) {
-        memcpy(own, scratch, l->n * sizeof(*own));
-        l->items = own;
-    }
-    free(scratch);
-}
-
-static bool sort_list(struct series_list *l, struct ctx *ctx, struct err *err)
-{
-    size_t bounds[HEAD_MAX_SHARDS + 1];
-    uint32_t n = l->taker.head->n_shards;
-    for (uint32_t i = 0; i < n; i++) {
-        struct list_shard *s = &l->shards[i];
-        if (!ctx_check(ctx, err))
-            return false;
-        if (s->end > s->begin)
-            qsort_r(l->items + s->begin, s->end - s->begin, sizeof(*l->items), by_labels, s);
-        bounds[i] = s->begin;
-    }
-    bounds[n] = l->n;
-    merge_all(l, bounds, n);
-    return ctx_check(ctx, err);
+    arena_release(&scratch);
+    for (size_t i = 0; i < l->refs.n; i++)
+        cursor_close(&l->cursors[i]);
+    return ok;
 }
 
 /* --- the list --- */
 
-/* The refs of all shards, and room for as many items. */
-static bool resolve(struct series_list *l, struct ctx *ctx, const struct select_params *p, const uint32_t **refs,
-                    size_t *n_refs)
+static bool make_head_list(struct series_list *l, struct head *h, struct ctx *ctx, const struct select_params *p, struct series_filter f,
+                           struct err *err)
 {
-    struct head *h = l->taker.head;
-    size_t total = 0;
-    bool ok = true;
-    for (uint32_t i = 0; ok && i < h->n_shards; i++) {
-        pthread_rwlock_rdlock(&h->shards[i].lock);
-        l->shards[i].data = h->shards[i].data;
-        shard_data_ref(l->shards[i].data);
-        ok = postings_select(l->shards[i].data, p->matchers, p->n_matchers, ctx->arena, &refs[i], &n_refs[i]);
-        pthread_rwlock_unlock(&h->shards[i].lock);
-        total += ok ? n_refs[i] : 0;
-    }
-    return ok && (l->items = ARENA_ARRAY(ctx->arena, struct listed, total + 1));
+    struct select_params own = *p;
+    head_list_free(l->head);
+    l->head = NULL;
+    f.sorted |= l->united;
+    if (l->united)
+        own.limit = 0;
+    return !h || (l->head = head_list_new(h, ctx, &own, &f, NULL, err));
 }
 
-static bool fill(struct series_list *l, struct ctx *ctx, const struct select_params *p, const struct series_filter *f,
-                 struct err *err)
+static bool make_list(struct series_list *l, struct ingester *ing, struct ctx *ctx, const struct select_params *p, const struct series_filter *f,
+                      struct err *err)
 {
-    const uint32_t *refs[HEAD_MAX_SHARDS];
-    size_t n_refs[HEAD_MAX_SHARDS];
-    struct collect c = {l, f, ctx, err};
-    if (!resolve(l, ctx, p, refs, n_refs))
-        return query_memory_error(ctx, err);
-    for (uint32_t i = 0; i < l->taker.head->n_shards; i++) {
-        if (!collect_shard(&c, i, refs[i], n_refs[i]))
-            return false;
-        if (f->shard_count)
-            keep_query_shard(l, f, &l->shards[i]);
-    }
-    if (f->sorted && !sort_list(l, ctx, err))
+    struct head *h = tenants_find(&ing->tenants, ctx->tenant);
+    bool of_head = f->native_histograms || f->active_since_s;
+    if (!make_head_list(l, h, ctx, p, *f, err))
+        return false;
+    if (of_head)
+        return true;
+    if (!local_blocks_get(ing->blocks, ctx->tenant, p->min_t, p->max_t, &l->refs, err))
+        return false;
+    l->united = l->refs.n > 0;
+    if (!l->united)
+        return true;
+    /* Once more, in order and to the end. */
+    if ((!f->sorted || p->limit) && !make_head_list(l, h, ctx, p, *f, err))
+        return false;
+    l->cursors = xcalloc(l->refs.n, sizeof(*l->cursors));
+    if (!unite(l, ctx, f, err))
         return false;
     if (p->limit)
         l->n = MIN(l->n, p->limit);
     return true;
 }
 
-bool ingester_list_series(struct ingester *ing, struct ctx *ctx, const struct select_params *p,
-                          const struct series_filter *f, struct series_list **ret, struct err *err)
+bool ingester_list_series(struct ingester *ing, struct ctx *ctx, const struct select_params *p, const struct series_filter *f,
+                          struct series_list **ret, struct err *err)
 {
     metric_inc(metric_single(ingest_metrics[INGESTER_QUERIES]));
-    struct head *h = tenants_find(&ing->tenants, ctx->tenant);
-    *ret = NULL;
-    if (!h)
-        return true;
-    struct series_list *l = xcalloc(1, sizeof(*l) + h->n_shards * sizeof(l->shards[0]));
-    chunk_taker_init(&l->taker, h, p->min_t, p->max_t);
-    arena_init(&l->names, ctx->arena->budget_bytes);
+    struct series_list *l = xcalloc(1, sizeof(*l));
+    l->params = *p;
+    l->tenant = ctx->tenant;
+    l->budget_bytes = ctx->arena->budget_bytes;
     l->no_chunks = p->no_chunks;
-    if (!fill(l, ctx, p, f, err)) {
-        l->n = 0;
+    arena_init(&l->names, l->budget_bytes);
+    *ret = NULL;
+    if (!make_list(l, ing, ctx, p, f, err)) {
         series_list_free(l);
         return false;
+    }
+    if (!l->head && !l->united) { /* nobody knows the tenant */
+        series_list_free(l);
+        return true;
     }
     *ret = l;
     return true;
@@ -303,122 +318,193 @@ void series_list_free(struct series_list *l)
 {
     if (!l)
         return;
-    metric_observe(metric_get(ingest_metrics[INGESTER_QUERIED_SERIES], &SL("send")), (double)l->n);
-    if (!l->no_chunks)
-        metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)l->taker.n_samples);
-    for (uint32_t i = 0; i < l->taker.head->n_shards; i++) {
-        free(l->shards[i].pages);
-        shard_data_unref(l->shards[i].data);
-    }
-    chunk_taker_release(&l->taker);
+    metric_observe(metric_get(ingest_metrics[INGESTER_QUERIED_SERIES], &SL("send")), (double)series_list_len(l));
+    if (!l->no_chunks && l->head)
+        metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)head_list_samples(l->head));
+    for (size_t i = 0; l->cursors && i < l->refs.n; i++)
+        cursor_close(&l->cursors[i]);
+    head_list_free(l->head);
+    local_block_refs_release(&l->refs);
     arena_release(&l->names);
+    free(l->cursors);
+    free(l->items);
+    free(l->sources);
     free(l);
 }
 
 size_t series_list_len(const struct series_list *l)
 {
-    return l->n;
+    if (l->united)
+        return l->n;
+    return l->head ? head_list_len(l->head) : 0;
 }
 
-bool series_list_labels(const struct series_list *l, size_t i, struct arena *arena, struct labels *ret,
-                        uint32_t *ret_chunks)
+bool series_list_labels(const struct series_list *l, size_t i, struct arena *arena, struct labels *ret, uint32_t *ret_chunks)
 {
+    if (!l->united)
+        return head_list_labels(l->head, i, arena, ret, ret_chunks);
     ASSERT(i < l->n);
-    const struct listed *x = &l->items[i];
-    const struct list_shard *s = &l->shards[x->shard];
-    struct label *items = ARENA_ARRAY(arena, struct label, x->n_labels);
-    if (!items && x->n_labels)
+    const struct united *u = &l->items[i];
+    uint32_t own_chunks;
+    if (u->in_head != NOT_IN_HEAD && !head_list_labels(l->head, u->in_head, arena, ret, &own_chunks))
         return false;
-    for (uint16_t k = 0; k < x->n_labels; k++)
-        items[k] = (struct label){text_at(s, x->labels[k].name), text_at(s, x->labels[k].value)};
-    *ret = (struct labels){items, x->n_labels};
-    *ret_chunks = x->n_chunks;
+    if (u->in_head == NOT_IN_HEAD)
+        *ret = (struct labels){u->labels, u->n_labels};
+    *ret_chunks = u->n_chunks;
     return true;
 }
 
 void series_list_drop_labels(struct series_list *l)
 {
+    if (l->head)
+        head_list_drop_labels(l->head);
     arena_release(&l->names);
 }
 
 /* --- chunks --- */
 
-/* Calls take under the shard's lock for each series of the batch. */
-typedef bool take_one(struct series_list *l, const struct listed *x, struct arena *arena, void *to);
-
-static bool take_batch(struct series_list *l, size_t from, size_t n, struct arena *arena, take_one *take, void *to,
-                       size_t size)
+/* Stable: of equal times the head's come first, then those of blocks by their beginning. */
+static void sort_by_min_t(struct series_chunk *chunks, size_t n)
 {
-    bool ok = true;
-    ASSERT(n <= SERIES_LIST_BATCH && from + n <= l->n);
-    for (uint32_t shard = 0; ok && shard < l->taker.head->n_shards; shard++) {
-        bool locked = false;
-        for (size_t i = 0; ok && i < n; i++) {
-            const struct listed *x = &l->items[from + i];
-            if (x->shard != shard)
-                continue;
-            if (!locked)
-                pthread_rwlock_rdlock(&l->taker.head->shards[shard].lock);
-            locked = true;
-            ok = take(l, x, arena, (char *)to + i * size);
-        }
-        if (locked)
-            pthread_rwlock_unlock(&l->taker.head->shards[shard].lock);
+    for (size_t i = 1; i < n; i++) {
+        struct series_chunk c = chunks[i];
+        size_t at = i;
+        for (; at > 0 && chunks[at - 1].min_t > c.min_t; at--)
+            chunks[at] = chunks[at - 1];
+        chunks[at] = c;
     }
-    return ok;
 }
 
-static bool take_chunks(struct series_list *l, const struct listed *x, struct arena *arena, void *to)
+/* Puts the chunks of the blocks that have the series before those of the head, and sorts them: blocks are older, so there is little to do. */
+static bool add_block_chunks(struct series_list *l, const struct united *u, struct arena *arena, struct series *s, struct err *err)
 {
-    return series_take_chunks(&l->taker, l->shards[x->shard].data, x->ref, arena, to);
+    size_t n = s->n_chunks;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < u->n_blocks; i++) {
+        struct cursor *c = &l->cursors[l->sources[u->blocks + i]];
+        ok = cursor_fill(l, c, NULL, err);
+        if (ok && c->at == c->n)
+            return err_set(err, ERR_INTERNAL, "a block has fewer series than before");
+        n += ok ? c->series[c->at].n_chunks : 0;
+    }
+    struct series_chunk *all = ok ? ARENA_ARRAY(arena, struct series_chunk, n + 1) : NULL;
+    if (!all)
+        return ok ? err_set(err, ERR_MAX_QUERY_MEMORY, "no memory for a batch of series") : false;
+    size_t at = 0;
+    for (uint32_t i = 0; i < u->n_blocks; i++) {
+        struct cursor *c = &l->cursors[l->sources[u->blocks + i]];
+        const struct series *other = &c->series[c->at++];
+        if (other->n_chunks)
+            memcpy(all + at, other->chunks, other->n_chunks * sizeof(*all));
+        at += other->n_chunks;
+    }
+    if (s->n_chunks)
+        memcpy(all + at, s->chunks, s->n_chunks * sizeof(*all));
+    sort_by_min_t(all, n);
+    s->chunks = all;
+    s->n_chunks = n;
+    return true;
 }
 
-bool series_list_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret)
+static bool no_memory(struct err *err)
 {
-    struct taken_chunks taken[SERIES_LIST_BATCH];
-    memset(taken, 0, n * sizeof(*taken));
-    if (!take_batch(l, from, n, arena, take_chunks, taken, sizeof(*taken)))
+    return err_set(err, ERR_MAX_QUERY_MEMORY, "no memory for a batch of series");
+}
+
+/* The head's chunks of those of the batch that it has: they stand in its list one after the other. */
+static bool head_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret)
+{
+    struct series own[SERIES_LIST_BATCH];
+    size_t first = SIZE_MAX;
+    size_t n_own = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t in_head = l->items[from + i].in_head;
+        if (in_head == NOT_IN_HEAD)
+            continue;
+        first = MIN(first, (size_t)in_head);
+        n_own++;
+    }
+    if (n_own && !head_list_chunks(l->head, first, n_own, arena, own))
         return false;
     for (size_t i = 0; i < n; i++) {
-        if (!series_read_full_chunks(&l->taker, &taken[i], arena))
-            return false;
-        ret[i] = (struct series){.chunks = taken[i].chunks, .n_chunks = taken[i].n_chunks};
+        uint32_t in_head = l->items[from + i].in_head;
+        ret[i] = in_head == NOT_IN_HEAD ? (struct series){.chunks = NULL} : own[in_head - first];
     }
     return true;
 }
 
-/* The bytes of an open histogram chunk, to be decoded when the lock is gone. */
-struct open_chunk {
-    enum chunk_encoding encoding;
-    struct slice data;
-};
-
-static bool take_open(struct series_list *l, const struct listed *x, struct arena *arena, void *to)
+bool series_list_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret, struct err *err)
 {
-    struct open_chunk *c = to;
-    int64_t min_t;
-    const struct shard_data *d = l->shards[x->shard].data;
-    struct slice bytes = series_open_chunk(d, x->ref, &c->encoding, &min_t);
-    if (!bytes.n || c->encoding == CHUNK_XOR)
-        return true;
-    c->data = arena_dup(arena, bytes);
-    return c->data.p != NULL;
+    if (!l->united)
+        return head_list_chunks(l->head, from, n, arena, ret) || no_memory(err);
+    ASSERT(n <= SERIES_LIST_BATCH && from + n <= l->n && from == l->next);
+    if (from == 0 && !cursors_open(l, NULL, false, err))
+        return false;
+    l->next = from + n;
+    if (!head_chunks(l, from, n, arena, ret))
+        return no_memory(err);
+    for (size_t i = 0; i < n; i++)
+        if (l->items[from + i].n_blocks && !add_block_chunks(l, &l->items[from + i], arena, &ret[i], err))
+            return false;
+    return true;
 }
 
 bool series_list_buckets(struct series_list *l, size_t from, size_t n, struct arena *arena, uint64_t *ret)
 {
-    struct open_chunk open[SERIES_LIST_BATCH];
-    memset(open, 0, n * sizeof(*open));
-    if (!take_batch(l, from, n, arena, take_open, open, sizeof(*open)))
+    ASSERT(!l->united);
+    return head_list_buckets(l->head, from, n, arena, ret);
+}
+
+/* --- as a set --- */
+
+struct list_set {
+    struct series_set base;
+    struct series_list *list;
+    size_t at;
+};
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    struct list_set *s = CONTAINER_OF(base, struct list_set, base);
+    size_t n = MIN(MIN(max, (size_t)SERIES_LIST_BATCH), series_list_len(s->list) - s->at);
+    *ret_n = 0;
+    if (!ctx_check(ctx, err))
+        return false;
+    if (n && !s->list->no_chunks && !series_list_chunks(s->list, s->at, n, ctx->arena, ret, err))
         return false;
     for (size_t i = 0; i < n; i++) {
-        struct chunk_columns cols;
-        ret[i] = 0;
-        if (!open[i].data.n)
-            continue;
-        if (!chunk_decode(open[i].encoding, open[i].data, arena, &cols, NULL))
-            return false;
-        ret[i] = cols.n ? histogram_n_buckets(&cols.h[cols.n - 1]) : 0;
+        uint32_t n_chunks;
+        if (s->list->no_chunks)
+            ret[i] = (struct series){.chunks = NULL};
+        if (!series_list_labels(s->list, s->at + i, ctx->arena, &ret[i].labels, &n_chunks))
+            return query_memory_error(ctx, err);
     }
+    s->at += n;
+    *ret_n = n;
     return true;
+}
+
+static void set_release(struct series_set *base)
+{
+    struct list_set *s = CONTAINER_OF(base, struct list_set, base);
+    series_list_free(s->list);
+    free(s);
+}
+
+/* What is copied lies in the arena of the query, the rest in mappings that the list holds. */
+static bool chunks_stay(const struct series_set *base)
+{
+    (void)base;
+    return true;
+}
+
+struct series_set *series_list_set(struct series_list *l)
+{
+    static const struct series_set_ops ops = {set_next, set_release};
+    static const struct series_set_traits traits = {.chunks_stay = chunks_stay};
+    struct list_set *s = xcalloc(1, sizeof(*s));
+    s->base.ops = &ops;
+    s->base.traits = &traits;
+    s->list = l;
+    return &s->base;
 }

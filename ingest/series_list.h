@@ -3,7 +3,7 @@
  *
  * A stream to a querier sends the labels of all series first, in order, and their chunks afterwards in the same order,
  * at the querier's pace. A series_list holds the first phase: 24 bytes a series, and 8 bytes a label until
- * series_list_drop_labels; chunks are materialised a batch at a time when the stream gets there. No lock is held in
+ * series_list_drop_labels (where local blocks have a part in it: 40 bytes more a series, and 32 a label of those that only blocks have); chunks are materialised a batch at a time when the stream gets there. No lock is held in
  * between, nor while sorting; samples that arrive meanwhile may or may not be seen.
  *
  * A list is used by one thread.
@@ -24,7 +24,11 @@ struct series_filter {
 
 struct series_list;
 
-/* True with *ret == NULL: the tenant is unknown. p->limit counts; p->no_chunks: no sample will be asked for. */
+/*
+ * The series of the head and of the local blocks; those of the head alone where the filter asks for what only the head knows (native_histograms,
+ * active_since_s). True with *ret == NULL: the tenant is unknown. p->limit counts; p->no_chunks: no sample will be asked for. p's matchers must live as long as
+ * the list.
+ */
 bool ingester_list_series(struct ingester *ing, struct ctx *ctx, const struct select_params *p,
                           const struct series_filter *f, struct series_list **ret, struct err *err);
 void series_list_free(struct series_list *l); /* NULL is fine */
@@ -40,10 +44,10 @@ void series_list_drop_labels(struct series_list *l);
 #define SERIES_LIST_BATCH 256u
 /*
  * Chunks of the series from .. from + n, at most SERIES_LIST_BATCH of them: ret[i].chunks as in a series_set,
- * ret[i].labels empty; a series may have lost its chunks in between. Valid as long as the list and the arena. False:
- * the arena is full.
+ * ret[i].labels empty; a series may have lost its chunks in between. Valid as long as the list and the arena. In order: each call goes on where the
+ * one before ended. ERR_MAX_QUERY_MEMORY: the arena is full; ERR_CORRUPT: a block is damaged.
  */
-bool series_list_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret);
+bool series_list_chunks(struct series_list *l, size_t from, size_t n, struct arena *arena, struct series *ret, struct err *err);
 /* How many buckets the newest histogram of these series has; 0 where there is none. As series_list_chunks. */
 bool series_list_buckets(struct series_list *l, size_t from, size_t n, struct arena *arena, uint64_t *ret);
 

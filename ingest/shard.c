@@ -40,6 +40,10 @@ void shard_data_unref(struct shard_data *d)
     for (uint32_t i = 0; i < d->n_hists; i++)
         histogram_appender_free(d->hists[i]);
     free(d->hists);
+    struct chunk_pins *held = atomic_load_explicit(&d->held, memory_order_relaxed);
+    if (held)
+        chunk_pins_release(held);
+    free(held);
     free(d);
 }
 

@@ -144,6 +144,7 @@ struct shard_data {
     uint32_t n_hists;
     uint32_t cap_hists;
     uint32_t free_hist; /* where to look for a free place */
+    struct chunk_pins *_Atomic held; /* once it is swapped out: the chunk files of then, for its last readers. Writer: truncation (release), readers any (acquire) */
 };
 
 struct shard {

@@ -157,7 +157,7 @@ static bool load_tenant(struct ingester *ing, struct start *st, struct slice ten
     struct head *h = head_load(tenant, dir, ing->hash_seed, st->manifest, &ing->totals, &why);
     if (h) {
         tenants_add(&ing->tenants, h);
-        return true;
+        return local_blocks_publish_named(ing->blocks, tenant, h->cuts.names, h->cuts.n_names, err);
     }
     if (why.code != ERR_NOT_FOUND && why.code != ERR_CORRUPT) {
         *err = why;
@@ -337,7 +337,8 @@ static void start_threads(struct ingester *ing)
 {
     int a = pthread_create(&ing->consumer, NULL, consumer_main, ing);
     int b = a == 0 ? pthread_create(&ing->keeper, NULL, keeper_main, ing) : 0;
-    ASSERT(a == 0 && b == 0);
+    int c = b == 0 ? pthread_create(&ing->cutter, NULL, cutter_main, ing) : 0;
+    ASSERT(a == 0 && b == 0 && c == 0);
     ing->started = true;
 }
 
@@ -346,7 +347,7 @@ bool ingester_start(struct ingester *ing, struct err *err)
     int64_t begin = clock_mono_ms();
     struct start st = {0};
     int64_t position;
-    if (!ask_log(ing, &st, err) || !read_manifest(ing, &st, err) || !load_tenants(ing, &st, err))
+    if (!ask_log(ing, &st, err) || !read_manifest(ing, &st, err) || !load_tenants(ing, &st, err) || !local_blocks_load(ing->blocks, err))
         return false;
     ing->durable = st.manifest;
     if (!choose_position(ing, &st, &position, err))

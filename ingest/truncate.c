@@ -1,70 +1,78 @@
 /*
- * Truncation: samples older than a cutoff leave the head. A shard with any of them is built anew from its other series
- * and swapped in. The writer's mutex is held while building (some 150 ms at 125k series), so the consumer waits for
- * that one shard; readers go on with the old data, and those that are in the middle of a select keep it until they are
- * done.
+ * Truncation: the chunks that a cut has put into blocks leave the head. A shard with any of them is built anew from what is left and swapped in. The
+ * writer's mutex is held while building (some 150 ms at 125k series), so the consumer waits for that one shard; readers go on with the old data, and those
+ * that are in the middle of a select keep it, and the chunk files that it refers to, until they are done.
+ *
+ * A series without samples stays while its newest one is so new that the next may still be in order: what is in order does not depend on cuts.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
-#include "ingest/head_int.h"
+#include "ingest/cut_int.h"
 #include "ingest/ingest_metrics_int.h"
-
-/* Chunk files go when they are this much older than what series were trimmed to: an append that was under way may just
- * have named one. */
-#define FILE_MARGIN_MS (3600 * 1000LL)
+#include "ingest/query_int.h"
 
 struct rebuild {
     const struct shard_data *from;
     struct shard_data *to;
     uint32_t *symbols; /* of from -> of to; SYMBOL_NONE = not yet */
-    int64_t cutoff;
+    uint64_t mark;
+    int64_t cut;
+    int64_t keep_t; /* series with a newer sample stay */
     struct head *head;
+    struct chunk_files_used files;
+    int64_t min_t; /* of what is left */
     uint64_t removed_series;
     uint64_t removed_chunks;
+    uint64_t rebuilt;
 };
 
-static int64_t entry_max_t(const struct chunk_entry *e)
+/* What the cut leaves of a series. */
+struct left {
+    uint32_t n_chunks;
+    bool any; /* it stays */
+};
+
+static struct left what_is_left(const struct rebuild *r, uint32_t ref)
 {
-    return e->min_t + e->span_ms;
+    const struct series_cold *c = series_cold(r->from, ref);
+    const struct series_hot *hot = series_hot(r->from, ref);
+    const struct chunk_entry *e = series_chunks(r->from, c);
+    struct left left = {0, hot->chunk != 0 || c->ooo != 0 || hot->app.t >= r->keep_t};
+    for (uint32_t i = 0; i < c->n_chunks; i++)
+        left.n_chunks += !chunk_in_cut(&e[i], r->mark, r->cut);
+    left.any |= left.n_chunks > 0;
+    return left;
 }
 
-/* The newest sample, late ones included. */
-static int64_t series_max_t(const struct shard_data *d, uint32_t ref)
+/* Notes what a series that stays refers to. */
+static void note_left(struct rebuild *r, uint32_t ref)
 {
-    const struct series_cold *c = series_cold(d, ref);
-    int64_t t = series_hot(d, ref)->app.t;
-    const struct chunk_entry *e = series_chunks(d, c);
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        t = MAX(t, entry_max_t(&e[i]));
-    if (c->ooo) {
-        const struct ooo_block *b = slab_ptr(&d->slabs, c->ooo);
-        t = MAX(t, b->samples[b->n - 1].t);
+    const struct series_cold *c = series_cold(r->from, ref);
+    const struct chunk_entry *e = series_chunks(r->from, c);
+    enum chunk_encoding enc;
+    int64_t open_min;
+    for (uint32_t i = 0; i < c->n_chunks; i++) {
+        if (chunk_in_cut(&e[i], r->mark, r->cut))
+            continue;
+        chunk_files_use(&r->files, e[i].file);
+        r->min_t = MIN(r->min_t, e[i].min_t);
     }
-    return t;
+    if (series_open_chunk(r->from, ref, &enc, &open_min).n)
+        r->min_t = MIN(r->min_t, open_min);
+    if (c->ooo)
+        r->min_t = MIN(r->min_t, ((const struct ooo_block *)slab_ptr(&r->from->slabs, c->ooo))->samples[0].t);
 }
 
-static bool series_needs_work(const struct shard_data *d, uint32_t ref, int64_t cutoff)
-{
-    const struct series_cold *c = series_cold(d, ref);
-    const struct chunk_entry *e = series_chunks(d, c);
-    for (uint32_t i = 0; i < c->n_chunks; i++)
-        if (entry_max_t(&e[i]) < cutoff)
-            return true;
-    return series_hot(d, ref)->app.t < cutoff && series_max_t(d, ref) < cutoff;
-}
-
-static bool shard_needs_work(struct shard *s, int64_t cutoff)
+/* Under the writer's mutex. */
+static bool shard_needs_work(struct rebuild *r)
 {
     bool found = false;
-    uint32_t n = 1;
-    for (uint32_t from = 0; !found && from < n; from += 4096) {
-        pthread_rwlock_rdlock(&s->lock);
-        n = s->data->n_series;
-        for (uint32_t ref = from; !found && ref < MIN(n, from + 4096); ref++)
-            found = series_needs_work(s->data, ref, cutoff);
-        pthread_rwlock_unlock(&s->lock);
+    for (uint32_t ref = 0; ref < r->from->n_series; ref++) {
+        struct left left = what_is_left(r, ref);
+        found |= !left.any || left.n_chunks < series_cold(r->from, ref)->n_chunks;
+        note_left(r, ref);
     }
     return found;
 }
@@ -125,10 +133,10 @@ static void copy_series(struct rebuild *r, uint32_t ref)
     const struct series_cold *c = series_cold(r->from, ref);
     const struct chunk_entry *e = series_chunks(r->from, c);
     for (uint32_t i = 0; i < c->n_chunks; i++) {
-        if (entry_max_t(&e[i]) >= r->cutoff)
-            series_add_chunk(r->to, to_ref, e[i]);
-        else
+        if (chunk_in_cut(&e[i], r->mark, r->cut))
             r->removed_chunks++;
+        else
+            series_add_chunk(r->to, to_ref, e[i]);
     }
     if (c->ooo) {
         const struct ooo_block *b = slab_ptr(&r->from->slabs, c->ooo);
@@ -147,24 +155,38 @@ static void forget_series(struct rebuild *r, uint32_t ref)
             metric = symbol_text(r->from, labels[i]);
     metric_counts_add(&r->head->metrics_counts, metric, -1);
     r->removed_series++;
-    r->removed_chunks += series_cold(r->from, ref)->n_chunks + (series_hot(r->from, ref)->chunk != 0);
+    r->removed_chunks += series_cold(r->from, ref)->n_chunks;
+}
+
+/* Nothing is added to the old data any more, and the files of today are all that it refers to. */
+static struct chunk_pins *hold_files(struct chunk_store *cs)
+{
+    struct chunk_pins *pins = xmalloc(sizeof(*pins));
+    chunk_pins_init(pins, cs);
+    return pins;
 }
 
 static void rebuild_shard(struct head *h, struct shard *s, struct rebuild *r)
 {
     pthread_mutex_lock(&s->writer);
-    r->from = s->data;
+    struct shard_data *old = s->data;
+    r->from = old;
+    if (!shard_needs_work(r)) {
+        pthread_mutex_unlock(&s->writer);
+        return;
+    }
+    r->rebuilt++;
     r->to = shard_data_new(h->seed);
-    r->symbols = xmalloc(r->from->n_symbols * sizeof(*r->symbols));
-    memset(r->symbols, 0xFF, r->from->n_symbols * sizeof(*r->symbols));
-    for (uint32_t ref = 0; ref < r->from->n_series; ref++) {
-        if (series_max_t(r->from, ref) >= r->cutoff)
+    r->symbols = xmalloc(old->n_symbols * sizeof(*r->symbols));
+    memset(r->symbols, 0xFF, old->n_symbols * sizeof(*r->symbols));
+    for (uint32_t ref = 0; ref < old->n_series; ref++) {
+        if (what_is_left(r, ref).any)
             copy_series(r, ref);
         else
             forget_series(r, ref);
     }
     free(r->symbols);
-    struct shard_data *old = s->data;
+    atomic_store_explicit(&old->held, hold_files(h->chunks), memory_order_release);
     pthread_rwlock_wrlock(&s->lock);
     s->data = r->to;
     pthread_rwlock_unlock(&s->lock);
@@ -172,21 +194,31 @@ static void rebuild_shard(struct head *h, struct shard *s, struct rebuild *r)
     shard_data_unref(old);
 }
 
-uint64_t head_truncate(struct head *h, int64_t cutoff)
+/* Of a batch that is applied meanwhile young_min knows when it is done, and settle() lowers them in this order. */
+static void raise_min_t(struct head *h, const struct rebuild *r)
 {
-    if (cutoff <= atomic_load(&h->min_valid))
-        return 0;
-    atomic_store(&h->min_valid, cutoff);
-    struct rebuild r = {.cutoff = cutoff, .head = h};
-    uint64_t rebuilt = 0;
+    int64_t young = atomic_load(&h->young_min);
+    atomic_store(&h->min_t, MIN(r->min_t, young));
+    young = atomic_load(&h->young_min);
+    int64_t now = atomic_load(&h->min_t);
+    while (young < now && !atomic_compare_exchange_weak(&h->min_t, &now, young))
+        ;
+}
+
+static uint64_t rebuild_head(struct head *h, struct rebuild r, const struct cut_pace *pace)
+{
+    r.head = h;
+    r.min_t = INT64_MAX;
+    chunk_files_used_init(&r.files, h->chunks);
+    atomic_store(&h->young_min, INT64_MAX);
     for (uint32_t i = 0; i < h->n_shards; i++) {
-        if (!shard_needs_work(&h->shards[i], cutoff))
-            continue;
         rebuild_shard(h, &h->shards[i], &r);
-        rebuilt++;
+        cut_point(pace, "truncating");
     }
-    size_t dead_files = chunk_store_drop_before(h->chunks, cutoff - FILE_MARGIN_MS);
-    if (!rebuilt && !dead_files)
+    raise_min_t(h, &r);
+    size_t dead_files = chunk_store_drop(h->chunks, &r.files, r.mark);
+    chunk_files_used_release(&r.files);
+    if (!r.rebuilt && !dead_files)
         return 0;
     atomic_fetch_sub(&h->n_series, r.removed_series);
     atomic_fetch_sub(&h->totals->n_series, r.removed_series);
@@ -196,4 +228,16 @@ uint64_t head_truncate(struct head *h, int64_t cutoff)
     metric_inc(metric_single(ingest_metrics[INGESTER_TRUNCATIONS]));
     atomic_fetch_add_explicit(&h->changes, 1, memory_order_release);
     return r.removed_series;
+}
+
+uint64_t head_truncate(struct head *h, int64_t cut, uint64_t mark, const struct cut_pace *pace)
+{
+    int64_t keep_t = head_oldest_in_order(atomic_load_explicit(&h->settled_t, memory_order_acquire));
+    return rebuild_head(h, (struct rebuild){.cut = cut, .mark = mark, .keep_t = keep_t}, pace);
+}
+
+bool head_forget_series(struct head *h)
+{
+    rebuild_head(h, (struct rebuild){.cut = INT64_MIN, .keep_t = INT64_MAX}, NULL);
+    return atomic_load(&h->n_series) == 0;
 }

@@ -390,6 +390,17 @@ bool local_blocks_add(struct local_blocks *lb, struct slice tenant, const struct
     return ok;
 }
 
+void local_blocks_discard(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char path[4096];
+        struct err err;
+        block_path(lb, tenant, PENDING, &ulids[i], path, sizeof(path));
+        if (!folder_remove(path, &err))
+            LOG_WARN("a block that was given up stays until the next start", {"block", LOG_STR(path)}, {"err", LOG_ERR(&err)});
+    }
+}
+
 /* --- reading --- */
 
 static int by_begin(const void *a, const void *b)

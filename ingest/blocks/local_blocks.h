@@ -52,6 +52,8 @@ bool local_blocks_load(struct local_blocks *lb, struct err *err);
 bool local_blocks_pending_dir(struct local_blocks *lb, struct slice tenant, char *out, size_t cap, struct err *err);
 /* Opens pending/<ulid> of each and lists them all or none: from now on they are read. */
 bool local_blocks_add(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n, struct err *err);
+/* Removes blocks that were written and not added: the cut has failed. Logs what stays. */
+void local_blocks_discard(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n);
 /* A checkpoint that names them is durable. */
 bool local_blocks_publish(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n, struct err *err);
 

@@ -51,8 +51,8 @@ static bool send_chunks(struct stream *st, uint64_t batch)
     for (size_t from = 0; from < n; from += SERIES_LIST_BATCH) {
         size_t taken = MIN((size_t)SERIES_LIST_BATCH, n - from);
         arena_clear(&st->scratch);
-        if (!series_list_chunks(st->list, from, taken, &st->scratch, series))
-            return no_memory(st);
+        if (!series_list_chunks(st->list, from, taken, &st->scratch, series, &c->err))
+            return false;
         for (size_t i = 0; i < taken; i++) {
             /* Fewer series than were asked for are fine, messages of many megabytes are not. */
             if (in_message > 0 && (in_message >= batch || c->out.n >= CALL_MESSAGE_BYTES)) {

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "ingest/checkpoint_int.h"
+#include "ingest/cut_int.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/query_int.h"
 
@@ -261,7 +262,14 @@ int main(int argc, char **argv)
     b.n = b.n / 2;
     scrape(&b, scrapes, false);
     begin = clock_mono_ns();
-    head_truncate(b.head, cutoff);
+    uint64_t mark;
+    if (!head_seal(b.head, cutoff, NULL, &mark, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    pthread_mutex_lock(&b.head->cuts.lock);
+    head_truncate(b.head, cutoff, mark, NULL);
+    pthread_mutex_unlock(&b.head->cuts.lock);
     printf("truncate half away: %.1f ms\n", (double)(clock_mono_ns() - begin) / 1e6);
     head_free(b.head);
     nftw(dir, remove_visit, 16, FTW_DEPTH | FTW_PHYS);

@@ -292,7 +292,7 @@ Test(checkpoint, truncation_drops_old_series_and_chunks_and_nothing_else)
         rig_push(r, "a,x=2", T0 + i * 15000, i);
     rig_push(r, "late", T0 + 480 * 15000, 1);
     cr_expect_eq(r->counts.refused[REFUSAL_USER_LIMIT], 1);
-    cr_expect_eq(head_truncate(r->head, T0 + HOUR_MS), 1);
+    cr_expect_eq(rig_truncate(r, T0 + HOUR_MS), 1);
     const char *all = ASK_ALL(r);
     cr_expect_eq(strncmp(all, "a,x=2: 3600000=240 ", 19), 0, "%.40s", all);
     cr_expect(strstr(all, "7485000=499\n"));
@@ -316,7 +316,7 @@ Test(checkpoint, truncation_keeps_histograms_and_late_samples)
     fill(r);
     char *before = strdup(ASK_RANGE(r, T0 + HOUR_MS, T0 + 2 * HOUR_MS));
     rig_push(r, "dead", T0 + 200 * 15000, 1);
-    head_truncate(r->head, T0 + 220 * 15000);
+    rig_truncate(r, T0 + 220 * 15000);
     char *after = strdup(ASK_RANGE(r, T0 + HOUR_MS, T0 + 2 * HOUR_MS));
     cr_expect_str_eq(after, before);
     free(before);
@@ -345,7 +345,7 @@ Test(checkpoint, chunk_files_go_after_the_checkpoint_that_does_not_name_them)
     struct series_set *set = head_select(r->head, &ctx, &p, &err);
     cr_assert(set);
 
-    head_truncate(r->head, T0 + 6 * HOUR_MS);
+    rig_truncate(r, T0 + 6 * HOUR_MS);
     cr_expect_eq(access(path, F_OK), 0, "a restart would still need it");
     cr_assert(head_checkpoint(r->head, r->offset - 1, &bytes, &err));
     cr_expect_neq(access(path, F_OK), 0);

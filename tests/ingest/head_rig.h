@@ -12,6 +12,7 @@
 
 #include "base/dtoa.h"
 #include "ingest/checkpoint_int.h"
+#include "ingest/cut_int.h"
 #include "ingest/ingest.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/query_int.h"
@@ -349,6 +350,19 @@ static inline const char *rig_ask(struct rig *r, struct rig_ask ask)
                                   .max_t = INT64_MAX / 4})
 #define ASK_ALL(r) rig_ask((r), (struct rig_ask){.min_t = INT64_MIN / 4, .max_t = INT64_MAX / 4})
 #define ASK_RANGE(r, from, to) rig_ask((r), (struct rig_ask){.min_t = (from), .max_t = (to)})
+
+/* What a cut takes out of the head, without its blocks; how many series left. */
+static inline uint64_t rig_truncate(struct rig *r, int64_t cut)
+{
+    uint64_t mark;
+    struct err err;
+    if (!head_seal(r->head, cut, NULL, &mark, &err))
+        abort();
+    pthread_mutex_lock(&r->head->cuts.lock);
+    uint64_t removed = head_truncate(r->head, cut, mark, NULL);
+    pthread_mutex_unlock(&r->head->cuts.lock);
+    return removed;
+}
 
 /* Checkpoint, forget, load: what a restart does to a head. */
 static inline bool rig_restart(struct rig *r, struct err *err)

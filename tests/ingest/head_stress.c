@@ -136,7 +136,7 @@ static void *keep(void *arg)
             fail(err.text);
         int64_t cutoff = atomic_load(&written_until) - 200 * STEP_MS;
         if (round % 3 == 0 && cutoff > T0)
-            head_truncate(rig->head, cutoff);
+            rig_truncate(rig, cutoff);
     }
     return NULL;
 }

@@ -98,7 +98,7 @@ Test(series_list, it_has_the_series_and_chunks_of_a_select)
     struct err err;
     size_t n, total = 0;
     for (size_t from = 0; from < 600; from += 100)
-        cr_assert(series_list_chunks(l, from, 100, &arena, mine + from));
+        cr_assert(series_list_chunks(l, from, 100, &arena, mine + from, &err));
     struct queryable *q = ingester_queryable(w->ing);
     struct series_set *set = q->ops->select(q, &ctx, &all, &err);
     while (series_set_next(set, &ctx, batch, ARRAY_LEN(batch), &n, &err) && n) {
@@ -123,7 +123,7 @@ Test(series_list, chunks_can_be_had_without_the_labels)
     struct series series[10];
     struct series_list *l = list_of(&all, &sorted);
     series_list_drop_labels(l);
-    cr_assert(series_list_chunks(l, 590, 10, &arena, series));
+    cr_assert(series_list_chunks(l, 590, 10, &arena, series, NULL));
     cr_expect_eq(series[9].n_chunks, 1);
     series_list_free(l);
 }
