@@ -1,6 +1,6 @@
 #include "model/query_shard.h"
 
-#define XXH_STATIC_LINKING_ONLY /* a state on the stack */
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 static bool read_number(struct slice *s, uint64_t *ret)

@@ -55,10 +55,10 @@ enum cache_item {
 struct cache;
 
 /*
- * The cache that the flags name; *ret NULL, which all functions take, when the backend is "". flag_prefix: what the flags start with, for errors. name: label
- * of the metrics, "index-cache", "chunks-cache", "metadata-cache". ERR_CONFIG names the flag. No server is connected yet.
+ * The cache that the flags name; *ret NULL, which all functions take, when the backend is "". flag_prefix: what the flags start with, for errors. component and
+ * name: labels of the metrics, "store-gateway" and "index-cache", "chunks-cache" or "metadata-cache". ERR_CONFIG names the flag. No server is connected yet.
  */
-bool cache_open(const struct cache_config *cfg, const char *flag_prefix, const char *name, struct cache **ret, struct err *err);
+bool cache_open(const struct cache_config *cfg, const char *flag_prefix, const char *component, const char *name, struct cache **ret, struct err *err);
 void cache_close(struct cache *c); /* nobody else may be using it; NULL is fine */
 
 /* Called for each key that was found, in no order; the value lives during the call, which must not call the cache. */
