@@ -17,6 +17,7 @@ struct blocks_set {
     struct fetch f;
     bool named; /* all store-gateways have named their series */
     size_t given;
+    struct labels last; /* of what was given */
     struct arena lists; /* merged lists of chunks, of one call */
 };
 
@@ -347,6 +348,8 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
     if (!give_all(s, ret, max, &n, err))
         return false;
     s->given += n;
+    if (n)
+        s->last = ret[n - 1].labels;
     *ret_n = n;
     return true;
 }
@@ -359,13 +362,23 @@ static void set_release(struct series_set *base)
     free(s);
 }
 
+/* The last series that was given: those to come are above it. */
+static bool set_low_water(struct series_set *base, struct labels *ret)
+{
+    const struct blocks_set *s = set_of(base);
+    *ret = s->last;
+    return s->given > 0;
+}
+
 static const struct series_set_ops set_ops = {.next = set_next, .release = set_release};
+static const struct series_set_traits set_traits = {.low_water = set_low_water};
 
 struct series_set *blocks_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     struct blocks_set *s = calloc(1, sizeof(*s));
     ASSERT(s);
     s->base.ops = &set_ops;
+    s->base.traits = &set_traits;
     arena_init(&s->lists, ctx->arena->budget_bytes);
     if (fetch_init(&s->f, blocks_of(q), ctx, &series_ops, p, err) && fetch_start(&s->f, err))
         return &s->base;

@@ -111,6 +111,7 @@ struct listing {
     size_t n;
     size_t cap;
     size_t next; /* all before it are settled */
+    size_t sorted; /* so many at its beginning are known to be in the order of their labels */
 };
 
 bool listing_add(struct listing *l, struct arena *arena, struct listed item);
@@ -123,6 +124,8 @@ void listing_settle(struct listing *l);
  * have chunks kept are added to done[*n_done], which has room for all of from's. Both are unique.
  */
 void listing_replace(struct listing *from, struct listing *to, struct entry_table *t, struct entry **done, size_t *n_done);
+/* Is it in the order of labels from the next series on? Looks at each series once. */
+bool listing_is_sorted(struct listing *l);
 /* The next series that is not settled; NULL: all are. */
 struct listed *listing_next(struct listing *l);
 

@@ -14,7 +14,8 @@
 struct fetch_set {
     struct series_set base;
     struct fetch f;
-    bool named; /* all partitions have named their series */
+    bool named;   /* all partitions have named their series */
+    bool passing; /* of what the last call gave some chunks lie in the message being given */
     size_t given;
     /* Series that are complete without any message: where the walk over the answers stands, and those that became so later. */
     size_t part_at, item_at;
@@ -384,6 +385,7 @@ static bool give_message(struct fetch_set *s, struct series *ret, size_t max, si
         if (last && e->n_chunks == 0) {
             if (c->n)
                 set_give(s, e, c->chunks, c->n, &ret[(*n)++]);
+            s->passing |= c->n > 0;
             continue;
         }
         if (!entry_keep(e, arena, c->chunks, c->n, true))
@@ -402,6 +404,7 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
     size_t n = 0;
     bool end = false;
     s->f.ctx = ctx;
+    s->passing = false;
     *ret_n = 0;
     if (!s->named && (!fetch_finish(&s->f, ctx, err) || !settle_all(s, err)))
         return false;
@@ -430,7 +433,34 @@ static void set_release(struct series_set *base)
     free(s);
 }
 
+static bool set_chunks_stay(const struct series_set *base)
+{
+    return !CONTAINER_OF(base, const struct fetch_set, base)->passing;
+}
+
+/*
+ * The smallest of the series that are still owed, if those of each partition come in the order of their labels. A series of several partitions is given with the last of them, so
+ * it is not below what that one owes. Series that are complete without a message come in any order: while there are some nothing is known.
+ */
+static bool set_low_water(struct series_set *base, struct labels *ret)
+{
+    struct fetch_set *s = set_of(base);
+    struct fetch *f = &s->f;
+    if (!s->named || s->part_at < f->n_parts || s->done_at < s->n_done)
+        return false;
+    for (size_t i = 0; i < f->n_parts; i++) {
+        struct attempt *a = f->parts[i].answered;
+        if (!a->has_all && listing_next(&a->listing) && !listing_is_sorted(&a->listing))
+            return false;
+    }
+    struct part *p = next_part(f);
+    if (p)
+        *ret = listing_next(&p->answered->listing)->entry->known.labels;
+    return p;
+}
+
 static const struct series_set_ops set_ops = {set_next, set_release};
+static const struct series_set_traits set_traits = {set_chunks_stay, set_low_water};
 
 /* A call to one partition of this process that has no other owner is that ingester's own. */
 static struct series_set *pass_on(const struct fetch *f, struct ctx *ctx, const struct select_params *p, bool *ret_done, struct err *err)
@@ -461,6 +491,7 @@ struct series_set *ingesters_select(struct queryable *q, struct ctx *ctx, const 
     struct fetch_set *s = calloc(1, sizeof(*s));
     ASSERT(s);
     s->base.ops = &set_ops;
+    s->base.traits = &set_traits;
     bool done = false;
     struct series_set *other = NULL;
     metric_inc(METRIC_WITH(ingesters_metrics[INGESTERS_M_STORAGE], ENGINE_LABEL, SL("ingester")));

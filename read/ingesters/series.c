@@ -102,6 +102,15 @@ void listing_replace(struct listing *from, struct listing *to, struct entry_tabl
     }
 }
 
+bool listing_is_sorted(struct listing *l)
+{
+    if (l->sorted < l->next + 1)
+        l->sorted = l->next + 1;
+    while (l->sorted < l->n && labels_cmp(l->items[l->sorted - 1].entry->known.labels, l->items[l->sorted].entry->known.labels) < 0)
+        l->sorted++;
+    return l->sorted >= l->n;
+}
+
 struct listed *listing_next(struct listing *l)
 {
     while (l->next < l->n && l->items[l->next].state == LISTED_SETTLED)
