@@ -74,8 +74,9 @@ bool plan_must_wait(const struct compactor_config *cfg, const struct compaction_
 
 /*
  * Blocks whose samples another block has as well: all of its sources are among the other's, with the same labels and resolution and within its times. Of two
- * that are equal in this the older one stays. Marks them in ret_superseded[n].
+ * that are equal in this the older one stays. ret_by[n]: which block it is, itself not superseded; PLAN_NOT_SUPERSEDED where there is none.
  */
-bool plan_superseded(const struct plan_block *blocks, size_t n, bool *ret_superseded, struct err *err);
+#define PLAN_NOT_SUPERSEDED SIZE_MAX
+bool plan_superseded(const struct plan_block *blocks, size_t n, size_t *ret_by, struct err *err);
 /* -compactor.max-lookback: the block was made longer ago. */
 bool plan_is_too_old(const struct limits *l, const struct plan_block *b, int64_t now_ms);
