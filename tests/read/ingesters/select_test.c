@@ -566,3 +566,68 @@ Test(ingesters, a_limit_ends_the_answer)
     cr_expect(got->ok && got->n == 70);
     free(got);
 }
+
+/* --- what merging wants to know ------------------------------------------------------------------------------------------------------------------- */
+
+/* Reads all, and holds the set to what it says of what is to come. Returns how often it said something; -1: it was wrong. */
+static int check_low_water(size_t max)
+{
+    const struct select_params p = {.max_t = 1000000, .matchers = &rig.matcher, .n_matchers = 1};
+    struct series batch[64];
+    struct series_set *set = rig.q->ops->select(rig.q, &rig.ctx, &p, &rig.err);
+    struct labels low;
+    size_t n = 1;
+    int told = 0, series = 0;
+    bool known = false;
+    cr_assert(set && set->traits);
+    cr_expect(!set->traits->low_water(set, &low), "nothing is known before the first call");
+    while (n && told >= 0 && series_set_next(set, &rig.ctx, batch, max, &n, &rig.err)) {
+        series += (int)n;
+        for (size_t i = 0; i < n && known; i++)
+            told = labels_cmp(batch[i].labels, low) < 0 ? -1 : told;
+        if (told >= 0 && (known = set->traits->low_water(set, &low)))
+            told++;
+    }
+    cr_expect(told < 0 || series == 1000, "%d: %s", series, rig.err.text);
+    series_set_release(set);
+    return told;
+}
+
+Test(ingesters, sorted_partitions_say_how_far_they_are)
+{
+    for (int i = 0; i < 3; i++) {
+        rig_add(&rig, "a", i, i * 250, 500)->batch = 7 + 5 * (size_t)i;
+        rig_add(&rig, "b", i, i * 250, 500)->batch = 30;
+    }
+    rig.zone = "a";
+    rig_start(&rig);
+    for (size_t max = 1; max < 64; max += 20) {
+        cr_expect_gt(check_low_water(max), 10);
+        atomic_store(&rig.fakes[2].break_after, 12);
+        cr_expect_gt(check_low_water(max), 10, "also when one is taken over");
+        atomic_store(&rig.fakes[2].break_after, -1);
+    }
+}
+
+Test(ingesters, partitions_that_are_not_sorted_say_nothing)
+{
+    rig_add(&rig, "a", 0, 0, 600)->batch = 10;
+    struct fake *f = rig_add(&rig, "a", 1, 400, 600);
+    f->backwards = true;
+    f->batch = 10;
+    rig_start(&rig);
+    cr_expect_geq(check_low_water(20), 0, "or what is true");
+}
+
+Test(ingesters, chunks_of_messages_do_not_stay)
+{
+    struct series batch[10];
+    size_t n;
+    const struct select_params p = {.max_t = 1000000, .matchers = &rig.matcher, .n_matchers = 1};
+    rig_add(&rig, "a", 0, 0, 20);
+    rig_start(&rig);
+    struct series_set *set = rig.q->ops->select(rig.q, &rig.ctx, &p, &rig.err);
+    cr_expect(series_set_next(set, &rig.ctx, batch, 10, &n, &rig.err) && n == 10);
+    cr_expect(!set->traits->chunks_stay(set));
+    series_set_release(set);
+}
