@@ -26,13 +26,12 @@ void gateway_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
 void gate_init(struct gate *g, const char *name, int64_t max, int64_t timeout_ms)
 {
     struct slice label = slice_of(name);
-    *g = (struct gate){.max = max, .timeout_ms = timeout_ms};
+    *g = (struct gate){.max = max, .timeout_ms = timeout_ms, .name = name};
     pthread_mutex_init(&g->lock, NULL);
     gateway_cond_init(&g->freed);
     metric_set(METRIC_WITH(gateway_metrics[GATEWAY_GATE_MAX], GATEWAY_COMPONENT, label), (double)max);
     g->in_flight = METRIC_WITH(gateway_metrics[GATEWAY_GATE_IN_FLIGHT], GATEWAY_COMPONENT, label);
     g->seconds_admitted = METRIC_WITH(gateway_metrics[GATEWAY_GATE_SECONDS], GATEWAY_COMPONENT, label, SL("permitted"));
-    g->seconds_refused = METRIC_WITH(gateway_metrics[GATEWAY_GATE_SECONDS], GATEWAY_COMPONENT, label, SL("rejected_other"));
 }
 
 void gate_release(struct gate *g)
@@ -54,17 +53,32 @@ static bool wait_for_place(struct gate *g, const struct ctx *ctx, int64_t since_
     return true;
 }
 
+static void observe_refusal(const struct gate *g, const struct err *why, double seconds)
+{
+    struct slice outcome = why->code == ERR_CANCELED  ? SL("rejected_canceled")
+                           : why->code == ERR_TIMEOUT ? SL("rejected_deadline_exceeded")
+                                                      : SL("rejected_other");
+    metric_observe(METRIC_WITH(gateway_metrics[GATEWAY_GATE_SECONDS], GATEWAY_COMPONENT, slice_of(g->name), outcome), seconds);
+}
+
 bool gate_enter(struct gate *g, const struct ctx *ctx, struct err *err)
 {
     int64_t since_ms = clock_mono_ms();
+    struct err why = ERR_NONE;
     pthread_mutex_lock(&g->lock);
-    bool ok = wait_for_place(g, ctx, since_ms, err);
+    bool ok = wait_for_place(g, ctx, since_ms, &why);
     g->n += ok;
     pthread_mutex_unlock(&g->lock);
-    metric_observe(ok ? g->seconds_admitted : g->seconds_refused, (double)(clock_mono_ms() - since_ms) / 1000);
-    if (ok)
-        metric_add(g->in_flight, 1);
-    return ok;
+    double seconds = (double)(clock_mono_ms() - since_ms) / 1000;
+    if (!ok) {
+        observe_refusal(g, &why, seconds);
+        if (err)
+            *err = why;
+        return false;
+    }
+    metric_observe(g->seconds_admitted, seconds);
+    metric_add(g->in_flight, 1);
+    return true;
 }
 
 void gate_leave(struct gate *g)

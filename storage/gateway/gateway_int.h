@@ -28,7 +28,8 @@ void gateway_cond_init(pthread_cond_t *cond);
 struct gate {
     int64_t max;        /* 0: no limit */
     int64_t timeout_ms; /* 0: as long as the deadline allows */
-    struct metric *in_flight, *seconds_admitted, *seconds_refused;
+    const char *name;
+    struct metric *in_flight, *seconds_admitted;
     pthread_mutex_t lock;
     pthread_cond_t freed;
     int64_t n; /* within; under the lock */

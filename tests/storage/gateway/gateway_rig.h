@@ -16,9 +16,9 @@
 #include "storage/bucket/bucket.h"
 #include "storage/gateway/gateway.h"
 
-#define RIG_NODES 4u
+#define GW_NODES 4u
 
-static const struct flag_def rig_bucket_flags[] = {
+static const struct flag_def gw_bucket_flags[] = {
 #define OBJSTORE_FLAG "blocks-storage."
 #define OBJSTORE_YAML "blocks_storage."
 #define FLAG(...) FLAG_ROW(objstore_config, __VA_ARGS__)
@@ -26,7 +26,7 @@ static const struct flag_def rig_bucket_flags[] = {
 #undef FLAG
 };
 
-struct rig_node {
+struct gw_node {
     struct gateway_config cfg;
     struct gateway_ring_config ring;
     struct store *store;
@@ -34,7 +34,7 @@ struct rig_node {
     char id[32], addr[32], dir[128];
 };
 
-struct rig {
+struct gw_rig {
     char dir[64], bucket_dir[128], local[128];
     struct flag_set *flags;
     struct objstore_config bucket_cfg;
@@ -46,13 +46,13 @@ struct rig {
     struct objstore *bucket;
     struct kv *memory;
     struct kv_stores stores;
-    struct rig_node nodes[RIG_NODES];
+    struct gw_node nodes[GW_NODES];
     struct arena arena;
     struct ctx ctx;
 };
 
-static inline void rig_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static inline void rig_shell(const char *format, ...)
+static inline void gw_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static inline void gw_shell(const char *format, ...)
 {
     char command[1024];
     va_list ap;
@@ -62,18 +62,18 @@ static inline void rig_shell(const char *format, ...)
     CLAIM(system(command) == 0, "%s", command);
 }
 
-static inline void rig_new(struct rig *r)
+static inline void gw_new(struct gw_rig *r)
 {
     struct err err = ERR_NONE;
     char dir[] = "/tmp/gateway-test-XXXXXX";
     CLAIM(mkdtemp(dir), "mkdtemp");
-    *r = (struct rig){0};
+    *r = (struct gw_rig){0};
     strcpy(r->dir, dir);
     snprintf(r->bucket_dir, sizeof(r->bucket_dir), "%s/bucket", dir);
     snprintf(r->local, sizeof(r->local), "%s/local", dir);
-    rig_shell("mkdir %s %s", r->bucket_dir, r->local);
+    gw_shell("mkdir %s %s", r->bucket_dir, r->local);
     r->flags = flag_set_new();
-    flag_set_add(r->flags, "Blocks", rig_bucket_flags, ARRAY_LEN(rig_bucket_flags), &r->bucket_cfg);
+    flag_set_add(r->flags, "Blocks", gw_bucket_flags, ARRAY_LEN(gw_bucket_flags), &r->bucket_cfg);
     flag_set_add(r->flags, "Store", store_flags, store_flags_n, &r->store_cfg);
     flag_set_add(r->flags, "Gateway", gateway_flags, gateway_flags_n, &r->cfg);
     flag_set_add(r->flags, "Ring", gateway_sharding_flags, gateway_sharding_flags_n, &r->ring.sharding);
@@ -95,9 +95,9 @@ static inline void rig_new(struct rig *r)
 /* --- nodes --- */
 
 /* Made, not started. */
-static inline struct rig_node *rig_node(struct rig *r, size_t i)
+static inline struct gw_node *gw_node(struct gw_rig *r, size_t i)
 {
-    struct rig_node *n = &r->nodes[i];
+    struct gw_node *n = &r->nodes[i];
     struct err err = ERR_NONE;
     char dir[sizeof(r->dir)];
     strcpy(dir, r->dir);
@@ -115,7 +115,7 @@ static inline struct rig_node *rig_node(struct rig *r, size_t i)
     return n;
 }
 
-static inline void rig_wait_ready(struct rig_node *n)
+static inline void gw_wait_ready(struct gw_node *n)
 {
     struct err err = ERR_NONE;
     for (int i = 0; i < 1000 && !gateway_ready(n->gateway, &err); i++)
@@ -123,49 +123,49 @@ static inline void rig_wait_ready(struct rig_node *n)
     CLAIM(gateway_ready(n->gateway, &err), "%s: %s", n->id, err.text);
 }
 
-static inline struct gateway *rig_start(struct rig *r, size_t i)
+static inline struct gateway *gw_start(struct gw_rig *r, size_t i)
 {
     struct err err = ERR_NONE;
-    struct rig_node *n = rig_node(r, i);
+    struct gw_node *n = gw_node(r, i);
     CLAIM(gateway_start(n->gateway, &err), "%s", err.text);
-    rig_wait_ready(n);
+    gw_wait_ready(n);
     return n->gateway;
 }
 
-static inline void rig_stop(struct rig *r, size_t i)
+static inline void gw_stop(struct gw_rig *r, size_t i)
 {
-    struct rig_node *n = &r->nodes[i];
+    struct gw_node *n = &r->nodes[i];
     if (!n->gateway)
         return;
     gateway_leave(n->gateway);
     gateway_stop(n->gateway);
     gateway_free(n->gateway);
     store_free(n->store);
-    *n = (struct rig_node){0};
+    *n = (struct gw_node){0};
 }
 
-static inline void rig_free(struct rig *r)
+static inline void gw_free(struct gw_rig *r)
 {
-    for (size_t i = 0; i < RIG_NODES; i++)
-        rig_stop(r, i);
+    for (size_t i = 0; i < GW_NODES; i++)
+        gw_stop(r, i);
     objstore_free(r->bucket);
     kv_free(r->memory);
     flag_set_free(r->flags);
     arena_release(&r->arena);
-    rig_shell("rm -rf %s", r->dir);
+    gw_shell("rm -rf %s", r->dir);
 }
 
 /* --- blocks --- */
 
 /* One series: "a=1,b=2", and a chunk of n samples from t on. */
-struct rig_series {
+struct gw_series {
     const char *labels;
     int64_t t, step;
     size_t n;
     double v;
 };
 
-static inline struct labels rig_labels(struct rig *r, const char *text)
+static inline struct labels gw_labels(struct gw_rig *r, const char *text)
 {
     struct label *items = ARENA_ARRAY(&r->arena, struct label, 16);
     size_t n = 0;
@@ -177,7 +177,7 @@ static inline struct labels rig_labels(struct rig *r, const char *text)
     return (struct labels){items, n};
 }
 
-static inline struct series_chunk rig_chunk(struct rig *r, const struct rig_series *s)
+static inline struct series_chunk gw_chunk(struct gw_rig *r, const struct gw_series *s)
 {
     struct xor_appender a;
     uint8_t *bytes = arena_zalloc(&r->arena, s->n * XOR_SAMPLE_MAX_BYTES + 64);
@@ -187,13 +187,13 @@ static inline struct series_chunk rig_chunk(struct rig *r, const struct rig_seri
     return (struct series_chunk){s->t, s->t + (int64_t)(s->n - 1) * s->step, CHUNK_XOR, slice_make(bytes, xor_size(&a))};
 }
 
-static inline int rig_cmp_slices(const void *a, const void *b)
+static inline int gw_cmp_slices(const void *a, const void *b)
 {
     return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
 }
 
 /* In the bucket, not in the index. Series are in order. */
-static inline struct ulid rig_block(struct rig *r, const char *tenant, const struct rig_series *list, size_t n, int64_t min_t, int64_t max_t)
+static inline struct ulid gw_block(struct gw_rig *r, const char *tenant, const struct gw_series *list, size_t n, int64_t min_t, int64_t max_t)
 {
     struct err err = ERR_NONE;
     struct labels *labels = ARENA_ARRAY(&r->arena, struct labels, n);
@@ -202,13 +202,13 @@ static inline struct ulid rig_block(struct rig *r, const char *tenant, const str
     struct ulid *id = ARENA_NEW(&r->arena, struct ulid);
     *id = ulid_new(max_t);
     for (size_t i = 0; i < n; i++) {
-        labels[i] = rig_labels(r, list[i].labels);
+        labels[i] = gw_labels(r, list[i].labels);
         for (size_t k = 0; k < labels[i].n; k++) {
             symbols[n_symbols++] = labels[i].items[k].name;
             symbols[n_symbols++] = labels[i].items[k].value;
         }
     }
-    qsort(symbols, n_symbols, sizeof(*symbols), rig_cmp_slices);
+    qsort(symbols, n_symbols, sizeof(*symbols), gw_cmp_slices);
     for (size_t i = 0; i < n_symbols; i++)
         if (i == 0 || !slice_eq(symbols[kept - 1], symbols[i]))
             symbols[kept++] = symbols[i];
@@ -216,7 +216,7 @@ static inline struct ulid rig_block(struct rig *r, const char *tenant, const str
     struct block_writer *w = block_writer_new(r->local, &meta, symbols, kept, &err);
     CLAIM(w, "%s", err.text);
     for (size_t i = 0; i < n; i++) {
-        struct series_chunk c = rig_chunk(r, &list[i]);
+        struct series_chunk c = gw_chunk(r, &list[i]);
         CLAIM(block_writer_add(w, &labels[i], &c, 1, &err), "%s", err.text);
     }
     CLAIM(block_writer_finish(w, &r->arena, NULL, &err), "%s", err.text);
@@ -227,7 +227,7 @@ static inline struct ulid rig_block(struct rig *r, const char *tenant, const str
 }
 
 /* The index says what is in the bucket. */
-static inline void rig_index(struct rig *r, const char *tenant)
+static inline void gw_index(struct gw_rig *r, const char *tenant)
 {
     struct err err = ERR_NONE;
     struct bucket_index index;
@@ -235,7 +235,7 @@ static inline void rig_index(struct rig *r, const char *tenant)
     CLAIM(bucket_index_write(r->bucket, &r->ctx, slice_of(tenant), &index, &err), "%s", err.text);
 }
 
-static inline void rig_mark(struct rig *r, const char *tenant, const struct ulid *id, int64_t age_s)
+static inline void gw_mark(struct gw_rig *r, const char *tenant, const struct ulid *id, int64_t age_s)
 {
     struct err err = ERR_NONE;
     const struct block_mark mark = {.block = *id, .time_s = clock_wall_ms() / 1000 - age_s};
@@ -244,10 +244,10 @@ static inline void rig_mark(struct rig *r, const char *tenant, const struct ulid
 
 /* --- asking --- */
 
-#define RIG_ALL ((struct block_hints){.all = true})
+#define GW_ALL ((struct block_hints){.all = true})
 
 /* All that a select gives, as text: a line a series, {labels} and min-max of each chunk. NULL: it failed, err says how. */
-static inline char *rig_select(struct rig *r, struct gateway *g, const char *tenant, const struct select_params *p, const struct block_hints *blocks,
+static inline char *gw_select(struct gw_rig *r, struct gateway *g, const char *tenant, const struct select_params *p, const struct block_hints *blocks,
                                struct gateway_found *ret_found, size_t batch, struct err *err)
 {
     struct buf out = {0};
@@ -272,18 +272,18 @@ static inline char *rig_select(struct rig *r, struct gateway *g, const char *ten
 }
 
 /* All of a tenant in one metric. */
-static inline char *rig_everything(struct rig *r, struct gateway *g, const char *tenant, struct gateway_found *ret_found, struct err *err)
+static inline char *gw_everything(struct gw_rig *r, struct gateway *g, const char *tenant, struct gateway_found *ret_found, struct err *err)
 {
     struct matcher m;
     CLAIM(matcher_init(&m, MATCH_NEQ, SL("__name__"), SL(""), NULL), "matcher");
     const struct select_params p = {.min_t = INT64_MIN, .max_t = INT64_MAX, .matchers = &m, .n_matchers = 1};
-    char *text = rig_select(r, g, tenant, &p, &RIG_ALL, ret_found, 7, err);
+    char *text = gw_select(r, g, tenant, &p, &GW_ALL, ret_found, 7, err);
     matcher_release(&m);
     return text;
 }
 
 /* How many blocks of the tenant the gateway has. */
-static inline size_t rig_count(struct rig *r, struct gateway *g, const char *tenant)
+static inline size_t gw_count(struct gw_rig *r, struct gateway *g, const char *tenant)
 {
     struct gateway_found found = {0};
     const struct slice *names;
@@ -291,11 +291,11 @@ static inline size_t rig_count(struct rig *r, struct gateway *g, const char *ten
     struct err err = ERR_NONE;
     r->ctx.tenant = slice_of(tenant);
     const struct select_params p = {.min_t = INT64_MIN, .max_t = INT64_MAX, .no_chunks = true};
-    CLAIM(gateway_label_names(g, &r->ctx, &p, &RIG_ALL, &found, &names, &n, &err), "%s", err.text);
+    CLAIM(gateway_label_names(g, &r->ctx, &p, &GW_ALL, &found, &names, &n, &err), "%s", err.text);
     return found.n;
 }
 
-static inline bool rig_has(const struct gateway_found *f, const struct ulid *id)
+static inline bool gw_has(const struct gateway_found *f, const struct ulid *id)
 {
     for (size_t i = 0; i < f->n; i++)
         if (strcmp(f->blocks[i].text, id->text) == 0)

@@ -11,22 +11,22 @@
 
 #define CAPTURES TEST_SHARED_DIR "/mimir/grpc/"
 
-static struct rig rig;
+static struct gw_rig rig;
 static struct rpc_rig rpc;
 
 /* A copy: shared files are not to be touched. */
 static void setup(void)
 {
-    rig_new(&rig);
-    rig_shell("cp -r %s/mimir/blocks/compacted/. %s/ && chmod -R u+w %s", TEST_SHARED_DIR, rig.bucket_dir, rig.bucket_dir);
+    gw_new(&rig);
+    gw_shell("cp -r %s/mimir/blocks/compacted/. %s/ && chmod -R u+w %s", TEST_SHARED_DIR, rig.bucket_dir, rig.bucket_dir);
     rig.cfg.ignore_deletion_marks_delay = INT64_C(1) << 40; /* its were fresh, and did not count yet */
-    rpc_rig_new(&rpc, rig_start(&rig, 0));
+    rpc_rig_new(&rpc, gw_start(&rig, 0));
 }
 
 static void teardown(void)
 {
     rpc_rig_free(&rpc);
-    rig_free(&rig);
+    gw_free(&rig);
 }
 
 static struct slice capture(const char *name)

@@ -7,31 +7,31 @@
 #define H INT64_C(3600000)
 #define BLOCKS 24u
 
-static struct rig rig;
+static struct gw_rig rig;
 static struct ulid ids[BLOCKS];
 
 static void setup(void)
 {
-    rig_new(&rig);
+    gw_new(&rig);
     rig.cfg.sync_interval = 200;
 }
 
 static void teardown(void)
 {
-    rig_free(&rig);
+    gw_free(&rig);
 }
 
 static struct ulid one_block(const char *tenant, int64_t begin_h)
 {
-    const struct rig_series s = {"__name__=m", begin_h * H, 1000, 10, 1};
-    return rig_block(&rig, tenant, &s, 1, begin_h * H, (begin_h + 2) * H);
+    const struct gw_series s = {"__name__=m", begin_h * H, 1000, 10, 1};
+    return gw_block(&rig, tenant, &s, 1, begin_h * H, (begin_h + 2) * H);
 }
 
 static void many_blocks(void)
 {
     for (size_t i = 0; i < BLOCKS; i++)
         ids[i] = one_block("t", 2 * (int64_t)i);
-    rig_index(&rig, "t");
+    gw_index(&rig, "t");
 }
 
 static struct gateway *node(size_t i)
@@ -46,7 +46,7 @@ static void wait_for_total(size_t nodes, const char *tenant, size_t want)
     for (int tries = 0; tries < 1000; tries++) {
         total = 0;
         for (size_t i = 0; i < nodes; i++)
-            total += node(i) ? rig_count(&rig, node(i), tenant) : 0;
+            total += node(i) ? gw_count(&rig, node(i), tenant) : 0;
         if (total == want)
             return;
         usleep(20000);
@@ -64,7 +64,7 @@ static void expect_replicas(size_t nodes, size_t want)
         for (size_t i = 0; i < nodes; i++) {
             struct gateway_found found;
             struct err err = ERR_NONE;
-            const char *text = node(i) ? rig_select(&rig, node(i), "t", &p, &asked, &found, 3, &err) : "";
+            const char *text = node(i) ? gw_select(&rig, node(i), "t", &p, &asked, &found, 3, &err) : "";
             cr_assert(text, "%s", err.text);
             cr_expect_eq(strlen(text) > 0, node(i) && found.n == 1);
             replicas += strlen(text) > 0;
@@ -78,18 +78,18 @@ Test(gateway_sync, spreads_blocks_over_the_ring, .init = setup, .fini = teardown
     many_blocks();
     rig.ring.sharding.replication_factor = 2;
     for (size_t i = 0; i < 3; i++)
-        rig_start(&rig, i);
+        gw_start(&rig, i);
     wait_for_total(3, "t", 2 * BLOCKS);
     expect_replicas(3, 2);
     for (size_t i = 0; i < 3; i++)
-        cr_expect(rig_count(&rig, node(i), "t") < BLOCKS);
+        cr_expect(gw_count(&rig, node(i), "t") < BLOCKS);
 }
 
 Test(gateway_sync, has_every_block_on_every_node_of_a_small_ring, .init = setup, .fini = teardown)
 {
     many_blocks();
     for (size_t i = 0; i < 2; i++)
-        rig_start(&rig, i);
+        gw_start(&rig, i);
     expect_replicas(2, 2);
 }
 
@@ -97,15 +97,15 @@ Test(gateway_sync, hands_blocks_over_when_nodes_come_and_go, .init = setup, .fin
 {
     many_blocks();
     rig.ring.sharding.replication_factor = 1;
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "t"), BLOCKS);
-    rig_start(&rig, 1);
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "t"), BLOCKS);
+    gw_start(&rig, 1);
     wait_for_total(2, "t", BLOCKS);
     expect_replicas(2, 1);
-    cr_expect(rig_count(&rig, node(1), "t") > 0);
-    rig_stop(&rig, 0);
+    cr_expect(gw_count(&rig, node(1), "t") > 0);
+    gw_stop(&rig, 0);
     wait_for_total(2, "t", BLOCKS);
-    cr_expect_eq(rig_count(&rig, node(1), "t"), BLOCKS);
+    cr_expect_eq(gw_count(&rig, node(1), "t"), BLOCKS);
 }
 
 /* The newcomer is JOINING until its blocks are known: so long the others have them, too. */
@@ -114,16 +114,16 @@ Test(gateway_sync, at_every_moment_somebody_has_each_block, .init = setup, .fini
     struct err err = ERR_NONE;
     many_blocks();
     rig.ring.sharding.replication_factor = 1;
-    rig_start(&rig, 0);
-    struct rig_node *late = rig_node(&rig, 1);
+    gw_start(&rig, 0);
+    struct gw_node *late = gw_node(&rig, 1);
     cr_assert(gateway_start(late->gateway, &err), "%s", err.text);
     for (int i = 0; i < 50; i++) {
-        size_t mine = rig_count(&rig, node(0), "t");
+        size_t mine = gw_count(&rig, node(0), "t");
         bool ready = gateway_ready(late->gateway, NULL);
         cr_assert(mine == BLOCKS || ready, "%zu blocks while nobody else serves", mine);
         usleep(5000);
     }
-    rig_wait_ready(late);
+    gw_wait_ready(late);
     wait_for_total(2, "t", BLOCKS);
 }
 
@@ -133,28 +133,28 @@ Test(gateway_sync, keeps_a_tenant_within_its_shard, .init = setup, .fini = teard
     many_blocks();
     rig.limits.store_gateway_tenant_shard_size = 2;
     for (size_t i = 0; i < 4; i++)
-        rig_start(&rig, i);
+        gw_start(&rig, i);
     wait_for_total(4, "t", 2 * BLOCKS);
     for (size_t i = 0; i < 4; i++)
-        with += rig_count(&rig, node(i), "t") > 0;
+        with += gw_count(&rig, node(i), "t") > 0;
     cr_expect_eq(with, 2);
 }
 
 Test(gateway_sync, finds_new_blocks_and_lets_marked_ones_go, .init = setup, .fini = teardown)
 {
     ids[0] = one_block("t", 0);
-    rig_index(&rig, "t");
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "t"), 1);
+    gw_index(&rig, "t");
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "t"), 1);
     ids[1] = one_block("t", 2);
-    rig_index(&rig, "t");
+    gw_index(&rig, "t");
     wait_for_total(1, "t", 2);
-    rig_mark(&rig, "t", &ids[0], 1800); /* of half an hour ago: that is not yet to be looked at */
+    gw_mark(&rig, "t", &ids[0], 1800); /* of half an hour ago: that is not yet to be looked at */
     ids[2] = one_block("t", 4);
-    rig_index(&rig, "t");
+    gw_index(&rig, "t");
     wait_for_total(1, "t", 3);
-    rig_mark(&rig, "t", &ids[1], 3700);
-    rig_index(&rig, "t");
+    gw_mark(&rig, "t", &ids[1], 3700);
+    gw_index(&rig, "t");
     wait_for_total(1, "t", 2);
 }
 
@@ -163,9 +163,9 @@ Test(gateway_sync, leaves_young_blocks_to_the_ingesters, .init = setup, .fini = 
     int64_t now_h = clock_wall_ms() / H;
     one_block("t", now_h - 3);
     one_block("t", now_h - 13);
-    rig_index(&rig, "t");
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "t"), 1);
+    gw_index(&rig, "t");
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "t"), 1);
 }
 
 Test(gateway_sync, serves_the_tenants_that_it_shall, .init = setup, .fini = teardown)
@@ -173,14 +173,14 @@ Test(gateway_sync, serves_the_tenants_that_it_shall, .init = setup, .fini = tear
     static const char *tenants[] = {"a", "b", "c"}, *enabled[] = {"a", "b"}, *disabled[] = {"b"};
     for (size_t i = 0; i < 3; i++) {
         one_block(tenants[i], 0);
-        rig_index(&rig, tenants[i]);
+        gw_index(&rig, tenants[i]);
     }
     rig.cfg.enabled_tenants = (struct flag_list){enabled, 2};
     rig.cfg.disabled_tenants = (struct flag_list){disabled, 1};
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "a"), 1);
-    cr_expect_eq(rig_count(&rig, node(0), "b"), 0);
-    cr_expect_eq(rig_count(&rig, node(0), "c"), 0);
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "a"), 1);
+    cr_expect_eq(gw_count(&rig, node(0), "b"), 0);
+    cr_expect_eq(gw_count(&rig, node(0), "c"), 0);
 }
 
 Test(gateway_sync, keeps_blocks_while_their_index_cannot_be_read, .init = setup, .fini = teardown)
@@ -188,16 +188,16 @@ Test(gateway_sync, keeps_blocks_while_their_index_cannot_be_read, .init = setup,
     one_block("t", 0);
     one_block("other", 0);
     one_block("unindexed", 0);
-    rig_index(&rig, "t");
-    rig_index(&rig, "other");
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "unindexed"), 0); /* no index: no blocks yet */
-    rig_shell("cp %s/t/bucket-index.json.gz %s/saved && echo no gzip > %s/t/bucket-index.json.gz", rig.bucket_dir, rig.dir, rig.bucket_dir);
+    gw_index(&rig, "t");
+    gw_index(&rig, "other");
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "unindexed"), 0); /* no index: no blocks yet */
+    gw_shell("cp %s/t/bucket-index.json.gz %s/saved && echo no gzip > %s/t/bucket-index.json.gz", rig.bucket_dir, rig.dir, rig.bucket_dir);
     one_block("other", 2);
-    rig_index(&rig, "other");
+    gw_index(&rig, "other");
     wait_for_total(1, "other", 2); /* so it has looked since */
-    cr_expect_eq(rig_count(&rig, node(0), "t"), 1);
-    rig_shell("rm %s/t/bucket-index.json.gz", rig.bucket_dir); /* a tenant that was deleted */
+    cr_expect_eq(gw_count(&rig, node(0), "t"), 1);
+    gw_shell("rm %s/t/bucket-index.json.gz", rig.bucket_dir); /* a tenant that was deleted */
     wait_for_total(1, "t", 0);
 }
 
@@ -205,11 +205,11 @@ Test(gateway_sync, becomes_ready_although_one_tenants_index_is_damaged, .init = 
 {
     one_block("t", 0);
     one_block("other", 0);
-    rig_index(&rig, "t");
-    rig_index(&rig, "other");
-    rig_shell("echo no gzip > %s/t/bucket-index.json.gz", rig.bucket_dir);
-    rig_start(&rig, 0);
-    cr_expect_eq(rig_count(&rig, node(0), "other"), 1);
+    gw_index(&rig, "t");
+    gw_index(&rig, "other");
+    gw_shell("echo no gzip > %s/t/bucket-index.json.gz", rig.bucket_dir);
+    gw_start(&rig, 0);
+    cr_expect_eq(gw_count(&rig, node(0), "other"), 1);
 }
 
 /* tenant/folder/file, the last ones perhaps empty */
@@ -224,17 +224,17 @@ Test(gateway_sync, makes_index_headers_ahead_and_clears_away_those_of_others, .i
 {
     struct ulid foreign = ulid_new(5);
     ids[0] = one_block("t", 0);
-    rig_index(&rig, "t");
-    rig_shell("mkdir -p %s/sync-0/gone/%s %s/sync-0/t/keep", rig.dir, foreign.text, rig.dir);
-    rig_shell("touch %s/sync-0/gone/%s/index-header %s/sync-0/t/keep/index-header", rig.dir, foreign.text, rig.dir);
-    rig_start(&rig, 0);
+    gw_index(&rig, "t");
+    gw_shell("mkdir -p %s/sync-0/gone/%s %s/sync-0/t/keep", rig.dir, foreign.text, rig.dir);
+    gw_shell("touch %s/sync-0/gone/%s/index-header %s/sync-0/t/keep/index-header", rig.dir, foreign.text, rig.dir);
+    gw_start(&rig, 0);
     for (int i = 0; i < 500 && !exists("t", ids[0].text, "index-header"); i++)
         usleep(10000);
     cr_expect(exists("t", ids[0].text, "index-header"), "nobody has asked, and it is there");
     cr_expect(!exists("gone", "", ""));
     cr_expect(exists("t", "keep", "index-header"), "what is no block's is none of ours");
-    rig_mark(&rig, "t", &ids[0], 7200);
-    rig_index(&rig, "t");
+    gw_mark(&rig, "t", &ids[0], 7200);
+    gw_index(&rig, "t");
     for (int i = 0; i < 500 && exists("t", ids[0].text, ""); i++)
         usleep(10000);
     cr_expect(!exists("t", ids[0].text, ""));
@@ -246,9 +246,9 @@ Test(gateway_sync, unmaps_what_nobody_asks_for, .init = setup, .fini = teardown)
     struct err err = ERR_NONE;
     many_blocks();
     rig.cfg.lazy_loading_idle_timeout = 50;
-    rig_start(&rig, 0);
+    gw_start(&rig, 0);
     for (int i = 0; i < 5; i++) {
-        const char *text = rig_everything(&rig, node(0), "t", &found, &err);
+        const char *text = gw_everything(&rig, node(0), "t", &found, &err);
         cr_assert(text, "%s", err.text);
         cr_expect_eq(found.n, BLOCKS);
         usleep(250000);
@@ -268,8 +268,8 @@ Test(gateway_sync, maps_all_at_once_where_that_is_wanted, .init = setup, .fini =
     struct err err = ERR_NONE;
     many_blocks();
     rig.cfg.lazy_loading_enabled = false;
-    rig_start(&rig, 0);
-    cr_expect(rig_everything(&rig, node(0), "t", &found, &err), "%s", err.text);
+    gw_start(&rig, 0);
+    cr_expect(gw_everything(&rig, node(0), "t", &found, &err), "%s", err.text);
     cr_expect_eq(found.n, BLOCKS);
 }
 
@@ -286,7 +286,7 @@ Test(gateway_sync, alone_needs_nobody, .init = setup, .fini = teardown)
     for (int i = 0; i < 500 && !gateway_ready(g, NULL); i++)
         usleep(10000);
     cr_expect_str_eq(gateway_id(g), "store-gateway");
-    cr_expect(rig_everything(&rig, g, "t", &found, &err), "%s", err.text);
+    cr_expect(gw_everything(&rig, g, "t", &found, &err), "%s", err.text);
     cr_expect_eq(found.n, BLOCKS);
     gateway_stop(g);
     gateway_free(g);
