@@ -25,6 +25,7 @@
 #define DELETING "deleting"
 /* Of a block whose meta.json cannot be read nothing is known but when it was made: samples may be so much newer than that. */
 #define UNKNOWN_AHEAD_MS (3600 * 1000LL)
+#define META_READ_BYTES (64u << 10) /* an ingester's own are about 1 KiB */
 
 struct local_block {
     struct local_blocks *lb;
@@ -162,6 +163,28 @@ static void set_damaged(struct local_block *b, const struct err *why)
               {"block", LOG_STR(b->ulid.text)}, {"err", LOG_STR(why->text)});
 }
 
+/* The times of a block that cannot be opened, when at least its meta.json can be read. */
+static void read_times(const char *path, struct local_block *b)
+{
+    char name[4096 + 16];
+    struct arena arena;
+    struct block_meta m;
+    snprintf(name, sizeof(name), "%s/meta.json", path);
+    FILE *f = fopen(name, "re");
+    char *text = must_calloc(1, META_READ_BYTES);
+    size_t n = f ? fread(text, 1, META_READ_BYTES, f) : 0;
+    arena_init(&arena, 0);
+    if (n && block_meta_decode(slice_make(text, n), &arena, &m, NULL)) {
+        b->min_t = m.min_t;
+        b->max_t = m.max_t;
+        b->out_of_order = block_meta_is_out_of_order(&m);
+    }
+    arena_release(&arena);
+    free(text);
+    if (f)
+        fclose(f);
+}
+
 /* A block in a folder, not listed yet; `any`: one that is damaged, too. NULL: an error. */
 static struct local_block *open_block(struct local_blocks *lb, struct tenant_blocks *t, const char *path, const struct ulid *ulid, bool any,
                                       struct err *err)
@@ -181,6 +204,7 @@ static struct local_block *open_block(struct local_blocks *lb, struct tenant_blo
     atomic_init(&b->refs, 1);
     if (!reader) {
         b->max_t = ulid_time_ms(ulid) + UNKNOWN_AHEAD_MS;
+        read_times(path, b);
         set_damaged(b, &why);
         return b;
     }
