@@ -59,6 +59,8 @@ const struct block_meta *block_meta_of(const struct block *b);
  * overlap are a fault here, though every reader copes with them.
  */
 bool block_verify(struct block *b, struct err *err);
+/* The same, broken off when ctx ends. */
+bool block_verify_within(struct block *b, const struct ctx *ctx, struct err *err);
 
 /*
  * Series by ascending labels, with the chunks that touch [min_t, max_t]; a series_set as of any store (storage/queryable.h). Bytes point into the

@@ -10,13 +10,21 @@
 #include "storage/block/block_int.h"
 #include "storage/block/bytes.h"
 
+#define CHECK_EVERY 1024 /* series, or lists of postings, between two looks at the deadline */
+
 struct checking {
     struct block *b;
+    const struct ctx *ctx; /* NULL: it takes as long as it takes */
     struct arena arena; /* of the list or the chunk at hand */
     struct index_series series, before;
     struct block_stats stats;
     uint64_t n_labels; /* of all series */
 };
+
+static bool may_go_on(const struct checking *k, size_t i, struct err *err)
+{
+    return !k->ctx || i % CHECK_EVERY || ctx_check(k->ctx, err);
+}
 
 static bool check_chunk(struct checking *k, const struct index_chunk *c, struct err *err)
 {
@@ -75,7 +83,7 @@ static bool check_all_series(struct checking *k, struct err *err)
     arena_init(&arena, 0);
     bool good = index_postings_read(&k->b->index, k->b->index.all_postings, &arena, &all, err);
     for (size_t i = 0; good && i < all.n; i++)
-        good = check_series(k, all.refs[i], i == 0, err);
+        good = may_go_on(k, i, err) && check_series(k, all.refs[i], i == 0, err);
     arena_release(&arena);
     return good;
 }
@@ -112,7 +120,7 @@ static bool check_postings(struct checking *k, struct err *err)
     uint64_t n_total = 0;
     for (size_t i = 0; i < ix->n_names; i++)
         for (uint32_t e = 0; e < ix->names[i].n; e++)
-            if (!check_list(k, ix->names[i].name, ix->names[i].first + e, &n_total, err))
+            if (!may_go_on(k, e, err) || !check_list(k, ix->names[i].name, ix->names[i].first + e, &n_total, err))
                 return false;
     return n_total == k->n_labels || index_corrupt(ix, ix->postings_from, "postings that do not name every series with its labels", err);
 }
@@ -136,7 +144,12 @@ static bool check_stats(const struct checking *k, struct err *err)
 
 bool block_verify(struct block *b, struct err *err)
 {
-    struct checking k = {.b = b};
+    return block_verify_within(b, NULL, err);
+}
+
+bool block_verify_within(struct block *b, const struct ctx *ctx, struct err *err)
+{
+    struct checking k = {.b = b, .ctx = ctx};
     arena_init(&k.arena, 0);
     bool good = check_all_series(&k, err) && check_postings(&k, err) && check_stats(&k, err);
     index_series_release(&k.series);

@@ -28,6 +28,7 @@
 #include "net/http.h"
 #include "ring/config.h"
 #include "ring/ring.h"
+#include "storage/bucket/bucket.h"
 #include "storage/objstore/objstore.h"
 
 /* --- configuration ---------------------------------------------------------------------------------------------------------- */
@@ -103,6 +104,9 @@ bool compactor_run(struct compactor *c, const struct ctx *ctx, struct err *err);
 /* GET /compactor/tenants and /compactor/tenant/{tenant}/planned_jobs; arg: the compactor. /compactor/ring is a struct ring_page of app's. */
 extern const struct http_route compactor_routes[];
 extern const size_t compactor_routes_n;
+
+/* How many jobs a bucket index shows, for the cleaner's metric. arg: the compactor. Any thread. */
+bool compactor_estimate_jobs(void *arg, struct slice tenant, const struct bucket_index *index, size_t *ret_split, size_t *ret_merge, struct err *err);
 
 /* --- counted here for all who mark ------------------------------------------------------------------------------------------ */
 

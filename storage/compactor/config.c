@@ -17,8 +17,9 @@ bool compactor_ranges(const struct compactor_config *cfg, int64_t ret[COMPACTOR_
     if (l->n == 0 || l->n > COMPACTOR_RANGES_MAX)
         return err_set(err, ERR_CONFIG, "-compactor.block-ranges must have 1 to %d durations", COMPACTOR_RANGES_MAX);
     for (size_t i = 0; i < l->n; i++) {
-        if (!duration_parse(slice_of(l->items[i]), &ret[i], err))
-            return err_prefix(err, "-compactor.block-ranges: ");
+        struct err why = ERR_NONE;
+        if (!duration_parse(slice_of(l->items[i]), &ret[i], &why))
+            return err_set(err, ERR_CONFIG, "-compactor.block-ranges: %s", why.text);
         if (ret[i] <= 0)
             return err_set(err, ERR_CONFIG, "-compactor.block-ranges: %s is no time range", l->items[i]);
         if (i && (ret[i] <= ret[i - 1] || ret[i] % ret[i - 1]))

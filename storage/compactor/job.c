@@ -125,7 +125,9 @@ static bool set_aside(struct job *j, size_t i, const char *reason, const struct 
 {
     bool is_new = false;
     const struct ulid *id = &j->plan->blocks[i]->id;
-    struct block_mark mark = {.block = *id, .time_s = clock_wall_ms() / 1000, .reason = slice_of(reason), .details = slice_of(why->text)};
+    /* Without the way to the folder here, which tells others nothing. */
+    const char *text = strstr(why->text, id->text);
+    struct block_mark mark = {.block = *id, .time_s = clock_wall_ms() / 1000, .reason = slice_of(reason), .details = slice_of(text ? text : why->text)};
     if (!bucket_mark_block(j->c->bucket, j->ctx, j->tenant, BLOCK_MARK_NO_COMPACT, &mark, &is_new, err))
         return false;
     j->aside[i] = true;
@@ -221,7 +223,7 @@ static bool verify_result(void *arg, size_t i, struct err *err)
     int n = asprintf(&path, "%s/%s", j->out, j->result.blocks[i].ulid.text);
     ASSERT(n > 0);
     struct block *b = ctx_check(j->ctx, err) ? block_open(path, err) : NULL;
-    bool good = b && block_verify(b, err);
+    bool good = b && block_verify_within(b, j->ctx, err);
     block_close(b);
     free(path);
     return good;
@@ -369,7 +371,7 @@ static enum job_end work(struct job *j, struct err *err)
     if (!verify_results(j, err))
         return JOB_FAILED;
     close_sources(j);
-    if (!parallel_run(j->result.n_blocks, n_threads, upload_result, j, err) || !parallel_run(n, 1, mark_source, j, err))
+    if (!tree_remove(j->in, err) || !parallel_run(j->result.n_blocks, n_threads, upload_result, j, err) || !parallel_run(n, 1, mark_source, j, err))
         return JOB_FAILED;
     return JOB_DONE;
 }
@@ -402,10 +404,12 @@ static void tell(const struct job *j, enum job_end end, int64_t ms, const struct
 enum job_end job_run(struct compactor *c, const struct ctx *ctx, struct slice tenant, const struct compaction_job *job, const struct tenant_blocks *all,
                      bool *ret_aside, struct err *err)
 {
-    int64_t start = clock_mono_ms();
+    int64_t start = clock_mono_ms(), now_ms = clock_wall_ms();
     struct job j = {.c = c, .ctx = ctx, .tenant = tenant, .plan = job, .all = all, .aside = ret_aside};
     metric_inc(metric_single(compactor_metrics[COMPACTOR_M_GROUPS_STARTED]));
     metric_observe(METRIC_WITH(compactor_metrics[COMPACTOR_M_JOB_BLOCKS], slice_of(compaction_stage_name(job->stage))), (double)job->n_blocks);
+    for (size_t i = 0; i < job->n_blocks; i++)
+        metric_observe(metric_single(compactor_metrics[COMPACTOR_M_MAX_TIME_DELTA]), (double)(now_ms - job->blocks[i]->max_t) / 1e3);
     enum job_end end = work(&j, err);
     clear_away(&j);
     tell(&j, end, clock_mono_ms() - start, err);

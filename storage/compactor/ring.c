@@ -4,6 +4,7 @@
  * A tenant belongs to all compactors of its shuffle shard, a job of it to the one of them that owns the key's hash (FNV-1a), the cleaning to the one that owns
  * the tenant's. Where the owner is no longer ACTIVE the next one takes over; where it has died, when its entry is forgotten.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,13 +35,14 @@ const struct flag_def compactor_member_flags[] = {
 };
 const size_t compactor_member_flags_n = ARRAY_LEN(compactor_member_flags);
 
-/* Immutable after new, but for the lifecycler, which the owner's thread takes away. */
+/* Immutable after new, but for what says otherwise. */
 struct compactor_ring {
     const struct compactor_config *cfg;   /* not owned */
     const struct limits_provider *limits; /* not owned */
     struct kv *writer;                    /* the same store under the two names of its metrics */
     struct kv *reader;
-    struct lifecycler *lifecycler; /* NULL: has left */
+    struct lifecycler *lifecycler; /* the owner's; NULL: has left */
+    atomic_bool left;              /* writer: leave; readers any */
     struct ring *ring;
     char id[256];
 };
@@ -126,6 +128,7 @@ void compactor_ring_leave(struct compactor_ring *r)
     struct err err = ERR_NONE;
     if (!r || !r->lifecycler)
         return;
+    atomic_store(&r->left, true);
     if (!lifecycler_stop(r->lifecycler, &err))
         LOG_WARN("the compactor's entry stays in the ring", {"err", LOG_ERR(&err)});
     lifecycler_free(r->lifecycler);
@@ -228,7 +231,7 @@ static uint32_t fnv1a32(uint32_t h, struct slice s)
 /* NULL: the tenant is none of this compactor's. */
 static struct ring_snapshot *shard_of(struct compactor_ring *r, struct slice tenant)
 {
-    if (!r->lifecycler || !compactor_tenant_allowed(r->cfg, tenant))
+    if (atomic_load(&r->left) || !compactor_tenant_allowed(r->cfg, tenant))
         return NULL;
     struct ring_snapshot *all = ring_current(r->ring);
     struct ring_snapshot *shard = ring_snapshot_shuffle(all, tenant, (size_t)limits_of(r->limits, tenant)->compactor_tenant_shard_size);
