@@ -21,7 +21,7 @@
  * check downloads the whole block into the data dir and reads it (block_verify): disk for it must be there.
  *
  * Threads: UPLOAD_WORKERS for calls, a bounded queue before them (503 when it is full), one thread for each check that runs
- * (-compactor.max-block-upload-validation-concurrency), one that keeps their validation.json fresh. No lock is held across I/O.
+ * (-compactor.max-block-upload-validation-concurrency), and one beside it that keeps its validation.json fresh. No lock is held across I/O.
  */
 #pragma once
 
@@ -41,6 +41,7 @@
 /* The state of an upload, in the block's folder. */
 #define UPLOAD_META_FILE "uploading-meta.json"
 #define UPLOAD_VALIDATION_FILE "validation.json"
+#define UPLOAD_DIR "upload" /* below the data dir */
 
 /* Everything must outlive the room. */
 struct upload_parts {
@@ -48,6 +49,7 @@ struct upload_parts {
     const struct limits_provider *limits;
     struct objstore *bucket; /* as component "compactor" */
     const char *default_dir; /* of -compactor.data-dir when that is empty */
+    int64_t heartbeat_ms;    /* how often a running check says so; 0: every minute */
 };
 
 struct upload;
