@@ -1,7 +1,7 @@
 /* The loop and its jobs over a bucket: every sample stays, each once, whatever fails or ends. */
 #include "tests/storage/compactor/compactor_util.h"
 
-static void run(struct rig *r)
+static void run(struct site *r)
 {
     struct err err = ERR_NONE;
     struct ctx ctx = {0};
@@ -15,13 +15,13 @@ static void same_samples(const struct bucket_facts *got, const struct bucket_fac
 
 Test(compactor, makes_few_blocks_of_many, .init = begin, .fini = teardown)
 {
-    struct rig r;
-    rig_open(&r);
+    struct site r;
+    site_open(&r);
     for (int range = 0; range < 4; range++)
         for (int replica = 0; replica < 3; replica++)
             put_block(&r, TENANT, range, replica);
     struct bucket_facts before = look(&r, TENANT);
-    rig_start(&r);
+    site_start(&r);
     run(&r);
     struct bucket_facts after = look(&r, TENANT);
     same_samples(&after, &before, "merged");
@@ -30,13 +30,13 @@ Test(compactor, makes_few_blocks_of_many, .init = begin, .fini = teardown)
     run(&r);
     after = look(&r, TENANT);
     cr_expect(after.n_blocks == 1 && after.max_level == 3, "there was nothing more to do");
-    rig_close(&r);
+    site_close(&r);
 }
 
 Test(compactor, splits_by_series_where_the_tenant_is_to_be_split, .init = begin, .fini = teardown)
 {
-    struct rig r;
-    rig_open(&r);
+    struct site r;
+    site_open(&r);
     r.limits.compactor_split_and_merge_shards = 4;
     r.limits.compactor_split_groups = 2;
     r.cfg.compaction_concurrency = 2;
@@ -44,50 +44,50 @@ Test(compactor, splits_by_series_where_the_tenant_is_to_be_split, .init = begin,
         for (int replica = 0; replica < 3; replica++)
             put_block(&r, TENANT, range, replica);
     struct bucket_facts before = look(&r, TENANT);
-    rig_start(&r);
+    site_start(&r);
     run(&r);
     struct bucket_facts after = look(&r, TENANT);
     same_samples(&after, &before, "split");
     cr_expect(after.n_blocks == 4 && after.n_again == 0, "%zu blocks, %zu samples twice", after.n_blocks, after.n_again);
-    rig_close(&r);
+    site_close(&r);
 }
 
 Test(compactor, leaves_tenants_alone_that_are_not_its_own_or_to_be_deleted, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     struct ctx ctx = test_ctx();
     const char *disabled = "tenant-b";
-    rig_open(&r);
+    site_open(&r);
     static const char *const tenants[] = {"tenant-a", "tenant-b", "tenant-c"};
     for (size_t i = 0; i < 3; i++)
         for (int replica = 0; replica < 2; replica++)
             put_block(&r, slice_of(tenants[i]), 0, replica);
     r.cfg.disabled_tenants = (struct flag_list){&disabled, 1};
     cr_assert(bucket_write_tenant_mark(r.store, &ctx, SL("tenant-c"), &(struct tenant_mark){.deletion_time_s = 1}, NULL));
-    rig_start(&r);
+    site_start(&r);
     run(&r);
     cr_expect_eq(look(&r, SL("tenant-a")).n_blocks, 1);
     cr_expect_eq(look(&r, SL("tenant-b")).n_blocks, 2);
     cr_expect_eq(look(&r, SL("tenant-c")).n_blocks, 2);
-    rig_close(&r);
+    site_close(&r);
 }
 
 Test(compactor, waits_for_blocks_that_came_just_now, .init = begin, .fini = teardown)
 {
-    struct rig r;
-    rig_open(&r);
+    struct site r;
+    site_open(&r);
     r.cfg.first_level_compaction_wait_period = 25 * 60000;
     put_block(&r, TENANT, 0, 0);
     put_block(&r, TENANT, 0, 1);
-    rig_start(&r);
+    site_start(&r);
     run(&r);
     cr_expect_eq(look(&r, TENANT).n_blocks, 2);
-    rig_close(&r);
+    site_close(&r);
 }
 
 /* --- bad blocks ------------------------------------------------------------------------------------------------------------------------------ */
 
-static const char *object(struct rig *r, const struct ulid *id, const char *file)
+static const char *object(struct site *r, const struct ulid *id, const char *file)
 {
     (void)r;
     return arena_printf(&arena, "%s/bucket/%.*s/%s/%s", folder, SL_FMT(TENANT), id->text, file);
@@ -104,7 +104,7 @@ static void flip(const char *path, size_t at)
 
 enum damage { CHUNK_FLIPPED, INDEX_FLIPPED, CHUNKS_MISSING, CHUNKS_SHORT, DAMAGES };
 
-static void spoil(struct rig *r, const struct ulid *id, enum damage how)
+static void spoil(struct site *r, const struct ulid *id, enum damage how)
 {
     const char *chunks = object(r, id, "chunks/000001"), *index = object(r, id, "index");
     switch (how) {
@@ -119,19 +119,19 @@ static void spoil(struct rig *r, const struct ulid *id, enum damage how)
 Test(compactor, sets_a_bad_block_aside_and_goes_on_with_the_others)
 {
     for (enum damage how = 0; how < DAMAGES; how++) {
-        struct rig r;
+        struct site r;
         struct ctx ctx;
         struct block_mark mark;
         begin();
         ctx = test_ctx();
-        rig_open(&r);
+        site_open(&r);
         put_block(&r, TENANT, 0, 0);
         struct ulid bad = put_block(&r, TENANT, 0, 1);
         put_block(&r, TENANT, 0, 2);
         put_block(&r, TENANT, 1, 0);
         put_block(&r, TENANT, 1, 1);
         spoil(&r, &bad, how);
-        rig_start(&r);
+        site_start(&r);
         run(&r);
         cr_assert(bucket_read_mark(r.store, &ctx, TENANT, &bad, BLOCK_MARK_NO_COMPACT, &arena, &mark, NULL), "damage %d", (int)how);
         cr_expect(slice_eq(mark.reason, SL(NO_COMPACT_CRITICAL)) && mark.details.n > 20, "%.*s: %.*s", SL_FMT(mark.reason), SL_FMT(mark.details));
@@ -140,7 +140,7 @@ Test(compactor, sets_a_bad_block_aside_and_goes_on_with_the_others)
         cr_assert(bucket_delete_block(r.store, &ctx, TENANT, &bad, NULL));
         struct bucket_facts after = look(&r, TENANT);
         cr_expect(after.n_blocks == 1 && after.max_level == 3, "damage %d: %zu blocks of level %u", (int)how, after.n_blocks, after.max_level);
-        rig_close(&r);
+        site_close(&r);
         teardown();
     }
 }
@@ -152,15 +152,15 @@ static int run_apart(uint32_t shards, int die_before, int die_after)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        struct rig r;
+        struct site r;
         struct err err = ERR_NONE;
         struct ctx ctx = {0};
-        rig_open(&r);
+        site_open(&r);
         r.limits.compactor_split_and_merge_shards = shards;
         r.cfg.block_sync_concurrency = 1; /* the same order each time */
         r.faulty.die_before = die_before;
         r.faulty.die_after = die_after;
-        rig_start(&r);
+        site_start(&r);
         _exit(compactor_run(r.compactor, &ctx, &err) ? 0 : 1);
     }
     int status;
@@ -170,20 +170,20 @@ static int run_apart(uint32_t shards, int die_before, int die_after)
 
 static void fill(void)
 {
-    struct rig r;
-    rig_open(&r);
+    struct site r;
+    site_open(&r);
     for (int replica = 0; replica < 2; replica++)
         for (int range = 0; range < 2; range++)
             put_block(&r, TENANT, range, replica);
-    rig_close(&r);
+    site_close(&r);
 }
 
 static struct bucket_facts look_apart(void)
 {
-    struct rig r;
-    rig_open(&r);
+    struct site r;
+    site_open(&r);
     struct bucket_facts facts = look(&r, TENANT);
-    rig_close(&r);
+    site_close(&r);
     return facts;
 }
 
@@ -219,33 +219,33 @@ Test(compactor, killed_while_it_splits_loses_nothing_and_doubles_nothing)
 
 Test(compactor, clears_away_what_a_killed_process_left, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     struct err err = ERR_NONE;
-    rig_open(&r);
+    site_open(&r);
     const char *left = path_of(folder, "data/compact/tenant-a/0@1-merge--0-1/in");
     cr_assert_eq(system(arena_printf(&arena, "mkdir -p '%s' && touch '%s/x' '%s/data/mine'", left, left, folder)), 0);
-    rig_start(&r);
+    site_start(&r);
     cr_assert(compactor_start(r.compactor, &err), "%s", err.text);
     cr_expect(access(path_of(left, "x"), F_OK) != 0);
     cr_expect(access(path_of(folder, "data/mine"), F_OK) == 0, "what is not the compactor's stays");
-    rig_close(&r);
+    site_close(&r);
 }
 
 /* --- the bucket fails ------------------------------------------------------------------------------------------------------------------------------- */
 
 Test(compactor, goes_on_until_it_is_done_when_one_of_ten_operations_fails, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     struct err err = ERR_NONE;
     struct ctx ctx = {0};
-    rig_open(&r);
+    site_open(&r);
     r.limits.compactor_split_and_merge_shards = 2;
     r.cfg.block_sync_concurrency = r.cfg.meta_sync_concurrency = 1; /* one thread asks the generator of faults */
     for (int replica = 0; replica < 2; replica++)
         put_block(&r, TENANT, 0, replica);
     struct bucket_facts before = look(&r, TENANT);
     r.faulty.fail_percent = 10;
-    rig_start(&r);
+    site_start(&r);
     bool good = false;
     for (int i = 0; i < 500 && !good; i++)
         good = compactor_run(r.compactor, &ctx, &err);
@@ -253,22 +253,22 @@ Test(compactor, goes_on_until_it_is_done_when_one_of_ten_operations_fails, .init
     struct bucket_facts after = look(&r, TENANT);
     same_samples(&after, &before, "after faults");
     cr_expect(after.n_blocks == 2 && after.n_again == 0 && n_no_compact(&r, TENANT) == 0, "%zu blocks", after.n_blocks);
-    rig_close(&r);
+    site_close(&r);
 }
 
 Test(compactor, stops_within_moments_in_the_midst_of_a_job, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     struct err err = ERR_NONE;
-    rig_open(&r);
+    site_open(&r);
     put_block(&r, TENANT, 0, 0);
     put_block(&r, TENANT, 0, 1);
     r.faulty.slow_ms = 60000;
-    rig_start(&r);
+    site_start(&r);
     cr_assert(compactor_start(r.compactor, &err), "%s", err.text);
     nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
     int64_t start = clock_mono_ms();
     compactor_stop(r.compactor);
     cr_expect(clock_mono_ms() - start < 3000);
-    rig_close(&r);
+    site_close(&r);
 }

@@ -106,7 +106,7 @@ static const struct flag_def test_store_flags[] = {
 #undef FLAG
 };
 
-struct rig {
+struct site {
     struct flag_set *flags;
     struct objstore_config store_cfg;
     struct compactor_config cfg;
@@ -122,7 +122,7 @@ struct rig {
 };
 
 /* All defaults, without pauses. The bucket is <folder>/bucket. */
-static inline void rig_open(struct rig *r)
+static inline void site_open(struct site *r)
 {
     struct err err = ERR_NONE;
     memset(r, 0, sizeof(*r));
@@ -140,7 +140,7 @@ static inline void rig_open(struct rig *r)
     r->faulty = (struct faulty){.base.ops = &faulty_ops, .inner = r->store, .rnd = {1}};
 }
 
-static inline void rig_start(struct rig *r)
+static inline void site_start(struct site *r)
 {
     struct err err = ERR_NONE;
     r->memory = kv_inmemory_new(16);
@@ -153,7 +153,7 @@ static inline void rig_start(struct rig *r)
     r->compactor->retry_ms = 1;
 }
 
-static inline void rig_close(struct rig *r)
+static inline void site_close(struct site *r)
 {
     compactor_free(r->compactor);
     compactor_ring_free(r->ring);
@@ -164,7 +164,7 @@ static inline void rig_close(struct rig *r)
 
 /* --- blocks in the bucket ---------------------------------------------------------------------------------------------------------------- */
 
-static inline struct ulid put_series(struct rig *r, struct slice tenant, const struct series *series, size_t n, struct block_meta meta)
+static inline struct ulid put_series(struct site *r, struct slice tenant, const struct series *series, size_t n, struct block_meta meta)
 {
     struct err err = ERR_NONE;
     struct ctx ctx = test_ctx();
@@ -176,7 +176,7 @@ static inline struct ulid put_series(struct rig *r, struct slice tenant, const s
 }
 
 /* A block of a replica: ten series over one range of two hours; replicas have most samples in common. */
-static inline struct ulid put_block(struct rig *r, struct slice tenant, int range, int replica)
+static inline struct ulid put_block(struct site *r, struct slice tenant, int range, int replica)
 {
     struct series s[10];
     int64_t from = T0 + range * RANGE;
@@ -239,7 +239,7 @@ static inline size_t hash_samples(const char *dir, uint64_t *hashes)
 }
 
 /* Removes what is marked, as the cleaner does, and looks at all the rest. */
-static inline struct bucket_facts look(struct rig *r, struct slice tenant)
+static inline struct bucket_facts look(struct site *r, struct slice tenant)
 {
     struct err err = ERR_NONE;
     struct ctx ctx = test_ctx();
@@ -279,7 +279,7 @@ static inline struct bucket_facts look(struct rig *r, struct slice tenant)
     return facts;
 }
 
-static inline size_t n_no_compact(struct rig *r, struct slice tenant)
+static inline size_t n_no_compact(struct site *r, struct slice tenant)
 {
     struct ctx ctx = test_ctx();
     const struct ulid *ids;

@@ -4,7 +4,7 @@
 #define N 3
 
 struct member {
-    struct rig rig;
+    struct site site;
     struct compactor_ring *ring;
     char id[32];
 };
@@ -13,12 +13,12 @@ static void join(struct member *m, struct kv *memory, int i)
 {
     struct err err = ERR_NONE;
     struct kv_stores stores = {.inmemory = memory};
-    rig_open(&m->rig);
+    site_open(&m->site);
     snprintf(m->id, sizeof(m->id), "compactor-%d", i);
-    m->rig.kv_cfg.store = "inmemory";
-    m->rig.member_cfg.instance_id = m->id;
-    m->rig.member_cfg.instance_addr = "127.0.0.1";
-    m->ring = compactor_ring_new(&m->rig.cfg, &m->rig.kv_cfg, &m->rig.member_cfg, &m->rig.provider, &stores, (uint16_t)(9095 + i), false, &err);
+    m->site.kv_cfg.store = "inmemory";
+    m->site.member_cfg.instance_id = m->id;
+    m->site.member_cfg.instance_addr = "127.0.0.1";
+    m->ring = compactor_ring_new(&m->site.cfg, &m->site.kv_cfg, &m->site.member_cfg, &m->site.provider, &stores, (uint16_t)(9095 + i), false, &err);
     cr_assert(m->ring, "%s", err.text);
     cr_assert(compactor_ring_wait(m->ring, &(struct ctx){0}, &err), "%s", err.text);
 }
@@ -26,8 +26,8 @@ static void join(struct member *m, struct kv *memory, int i)
 static void leave(struct member *m)
 {
     compactor_ring_free(m->ring);
-    objstore_free(m->rig.store);
-    flag_set_free(m->rig.flags);
+    objstore_free(m->site.store);
+    flag_set_free(m->site.flags);
 }
 
 /* Watches are told by threads of the store's: until all see all. */
@@ -83,7 +83,7 @@ Test(compactor_ring, a_tenant_with_a_shard_size_is_that_many_members, .init = be
     struct kv *memory = kv_inmemory_new(16);
     for (int i = 0; i < N; i++) {
         join(&ms[i], memory, i);
-        ms[i].rig.limits.compactor_tenant_shard_size = 1;
+        ms[i].site.limits.compactor_tenant_shard_size = 1;
     }
     settle(ms, N, memory);
     for (int t = 0; t < 50; t++) {
@@ -104,16 +104,16 @@ Test(compactor_ring, a_tenant_with_a_shard_size_is_that_many_members, .init = be
 
 Test(compactor_ring, tenants_that_are_not_allowed_are_nobodys, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     static const char *tenant = "tenant-a", *other = "tenant-b";
-    rig_open(&r);
+    site_open(&r);
     r.cfg.enabled_tenants = (struct flag_list){&other, 1};
-    rig_start(&r);
+    site_start(&r);
     cr_expect(!compactor_ring_owns_tenant(r.ring, slice_of(tenant)) && !compactor_ring_owns_cleaning(r.ring, slice_of(tenant)));
     cr_expect(compactor_ring_owns_tenant(r.ring, slice_of(other)));
     r.cfg.disabled_tenants = (struct flag_list){&other, 1};
     cr_expect(!compactor_ring_owns_tenant(r.ring, slice_of(other)));
-    rig_close(&r);
+    site_close(&r);
 }
 
 /* --- configuration ------------------------------------------------------------------------------------------------------------------------- */
@@ -140,11 +140,11 @@ Test(compactor_config, ranges_divide_each_other, .init = begin, .fini = teardown
 
 Test(compactor_config, an_order_that_is_none_is_refused, .init = begin, .fini = teardown)
 {
-    struct rig r;
+    struct site r;
     struct err err = ERR_NONE;
-    rig_open(&r);
-    rig_start(&r);
+    site_open(&r);
+    site_start(&r);
     r.cfg.compaction_jobs_order = "by-name";
     cr_expect(!compactor_new(&r.cfg, r.ring, &r.provider, r.store, folder, &err) && err.code == ERR_CONFIG);
-    rig_close(&r);
+    site_close(&r);
 }
