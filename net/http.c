@@ -155,6 +155,11 @@ static double queued(void *pool)
     return (double)pool_queued(pool);
 }
 
+static double queued_queries(void *pool)
+{
+    return (double)fair_pool_queued(pool);
+}
+
 static struct metric *queued_series(const char *name)
 {
     return METRIC_WITH(http_metrics[HTTP_M_POOL_QUEUED], slice_of(name));
@@ -215,12 +220,12 @@ bool http_server_start(struct http_server *s, struct err *err)
     s->conn_limit = sane_conn_limit(s->cfg->http_conn_limit, s->tls != NULL);
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
-    s->query_pool = pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
+    s->query_pool = fair_pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
     for (size_t i = 0; i < s->n_entries && !s->spool_pool; i++)
         if (s->entries[i].route->flags & HTTP_SPOOL)
             s->spool_pool = pool_new("http-spool", SPOOL_WORKERS, HTTP_MAX_SPOOLS, 0);
     metric_set_callback(queued_series("write"), queued, s->write_pool);
-    metric_set_callback(queued_series("query"), queued, s->query_pool);
+    metric_set_callback(queued_series("query"), queued_queries, s->query_pool);
     if (http_conn_start_io(s, err) && http_tls_start(s, err) && http_watch_start(s, err))
         return true;
     http_server_stop(s, 0);
@@ -282,6 +287,7 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     metric_set_callback(queued_series("write"), NULL, NULL);
     metric_set_callback(queued_series("query"), NULL, NULL);
     pool_stop(s->write_pool);
-    pool_stop(s->query_pool);
-    s->write_pool = s->query_pool = NULL;
+    fair_pool_stop(s->query_pool);
+    s->write_pool = NULL;
+    s->query_pool = NULL;
 }

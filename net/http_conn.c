@@ -417,7 +417,8 @@ static enum MHD_Result dispatch(struct http_request *req)
     pthread_mutex_unlock(&req->lock);
     if (where == HTTP_POOL_INLINE)
         run_handler(req, NULL);
-    else if (!pool_submit(where == HTTP_POOL_WRITE ? s->write_pool : s->query_pool, run_handler, req))
+    else if (where == HTTP_POOL_WRITE ? !pool_submit(s->write_pool, run_handler, req)
+                                      : !fair_pool_submit(s->query_pool, req->ctx.tenant, run_handler, req))
         http_refuse(req, HTTP_REFUSED_QUEUE_FULL);
     return park(req);
 }

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/assert.h"
 #include "base/metrics.h"
+#include "base/fair_pool.h"
 #include "base/pool.h"
 #include "net/http.h"
 #include "net/tls.h"
@@ -157,7 +158,7 @@ struct http_server {
     struct MHD_Daemon *io[HTTP_MAX_IO_THREADS];
     struct MHD_Response *empty; /* status without body and headers; shared by all threads */
     struct pool *write_pool;
-    struct pool *query_pool;
+    struct fair_pool *query_pool; /* tenants take turns */
     struct pool *spool_pool;  /* NULL: no route wants it */
     atomic_size_t n_spools;
     uint16_t port;

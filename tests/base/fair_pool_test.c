@@ -1,0 +1,225 @@
+/* The pool that owners share: turns, the bound of one owner, long jobs that go behind, the end. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fair_pool.h"
+
+/* Jobs that note their order, and wait for a gate where they are told to. */
+struct order {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    bool open;
+    char text[4096];
+    size_t n;
+    atomic_int running, most;
+};
+
+struct job {
+    struct order *order;
+    char letter;
+    bool waits;
+};
+
+static void note(void *arg, struct arena *arena)
+{
+    struct job *j = arg;
+    struct order *o = j->order;
+    cr_assert_not_null(arena_alloc(arena, 100));
+    int running = atomic_fetch_add(&o->running, 1) + 1, most = atomic_load(&o->most);
+    while (running > most && !atomic_compare_exchange_weak(&o->most, &most, running))
+        ;
+    pthread_mutex_lock(&o->lock);
+    while (j->waits && !o->open)
+        pthread_cond_wait(&o->opened, &o->lock);
+    o->text[o->n++] = j->letter;
+    pthread_mutex_unlock(&o->lock);
+    atomic_fetch_sub(&o->running, 1);
+}
+
+static void order_init(struct order *o)
+{
+    *o = (struct order){.open = false};
+    pthread_mutex_init(&o->lock, NULL);
+    pthread_cond_init(&o->opened, NULL);
+}
+
+static void open_gate(struct order *o)
+{
+    pthread_mutex_lock(&o->lock);
+    o->open = true;
+    pthread_cond_broadcast(&o->opened);
+    pthread_mutex_unlock(&o->lock);
+}
+
+static void pause_ms(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+/* Waits until so many are done. */
+static bool wait_for(struct order *o, size_t n)
+{
+    size_t done = 0;
+    for (int i = 0; i < 10000 && done < n; i++) {
+        pthread_mutex_lock(&o->lock);
+        done = o->n;
+        pthread_mutex_unlock(&o->lock);
+        pause_ms(1);
+    }
+    return done >= n;
+}
+
+Test(fair_pool, owners_take_turns)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 1, 64, 0);
+    struct job gate = {&o, '.', true}, a = {&o, 'a', false}, b = {&o, 'b', false}, c = {&o, 'c', false};
+    cr_assert(fair_pool_submit(p, SL("gate"), note, &gate));
+    while (fair_pool_queued(p))
+        pause_ms(1);
+    for (int i = 0; i < 6; i++)
+        cr_assert(fair_pool_submit(p, SL("a"), note, &a));
+    for (int i = 0; i < 2; i++)
+        cr_assert(fair_pool_submit(p, SL("b"), note, &b));
+    cr_assert(fair_pool_submit(p, SL(""), note, &c));
+    open_gate(&o);
+    fair_pool_stop(p);
+    cr_assert_str_eq(o.text, ".abcabaaaa");
+}
+
+Test(fair_pool, long_jobs_go_behind_and_leave_their_workers_to_others)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 3, 64, 0);
+    struct job heavy = {&o, 'h', true}, light = {&o, 'l', false};
+    for (int i = 0; i < 20; i++)
+        cr_assert(fair_pool_submit(p, SL("heavy"), note, &heavy));
+    for (int i = 0; i < 10000 && fair_pool_behind(p) < 3; i++)
+        pause_ms(1);
+    cr_assert_eq(fair_pool_behind(p), 3);
+    cr_assert(fair_pool_submit(p, SL("light"), note, &light));
+    cr_assert(wait_for(&o, 1), "the light job has run beside the heavy ones");
+    cr_assert_eq(o.text[0], 'l');
+    cr_assert_leq(atomic_load(&o.most), 4, "three of one owner, and one");
+    cr_assert_eq(fair_pool_queued(p), 17);
+    open_gate(&o);
+    fair_pool_stop(p);
+    cr_assert_eq(o.n, 21);
+}
+
+Test(fair_pool, so_many_are_behind_and_no_more)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
+    struct job heavy = {&o, 'h', true};
+    static const char *const owners[] = {"a", "b", "c", "d", "e"};
+    for (int i = 0; i < 10; i++)
+        cr_assert(fair_pool_submit(p, slice_of(owners[i / 2]), note, &heavy));
+    pause_ms(20 * FAIR_POOL_LONG_MS);
+    cr_assert_eq(fair_pool_behind(p), 2 * FAIR_POOL_BEHIND);
+    cr_assert_eq(atomic_load(&o.running), 2 * FAIR_POOL_BEHIND + 2);
+    open_gate(&o);
+    fair_pool_stop(p);
+    cr_assert_eq(o.n, 10);
+}
+
+static void burn(void *arg, struct arena *arena)
+{
+    struct timespec from, now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
+    do
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    while ((now.tv_sec - from.tv_sec) * 1000 + (now.tv_nsec - from.tv_nsec) / 1000000 < FAIR_POOL_MUCH_MS / 2);
+    note(arg, arena);
+}
+
+static atomic_int nice_values[2];
+
+static void note_nice(void *arg, struct arena *arena)
+{
+    errno = 0;
+    atomic_store(&nice_values[((struct job *)arg)->letter == 'h'], getpriority(PRIO_PROCESS, (id_t)gettid()));
+    note(arg, arena);
+}
+
+Test(fair_pool, who_has_used_much_works_behind)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
+    struct job heavy = {&o, 'h', false}, light = {&o, 'l', false};
+    for (int i = 0; i < 6; i++)
+        cr_assert(fair_pool_submit(p, SL("heavy"), burn, &heavy));
+    cr_assert(wait_for(&o, 6));
+    cr_assert(fair_pool_submit(p, SL("heavy"), note_nice, &heavy));
+    cr_assert(fair_pool_submit(p, SL("light"), note_nice, &light));
+    cr_assert(wait_for(&o, 8));
+    int mine = getpriority(PRIO_PROCESS, (id_t)gettid());
+    cr_assert_eq(atomic_load(&nice_values[0]), mine);
+    cr_assert_eq(atomic_load(&nice_values[1]), FAIR_POOL_NICE > mine ? FAIR_POOL_NICE : mine);
+    fair_pool_stop(p);
+}
+
+Test(fair_pool, a_full_queue_says_no)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 1, 4, 0);
+    struct job gate = {&o, '.', true};
+    cr_assert(fair_pool_submit(p, SL("a"), note, &gate));
+    while (fair_pool_queued(p))
+        pause_ms(1);
+    for (int i = 0; i < 4; i++)
+        cr_assert(fair_pool_submit(p, SL("a"), note, &gate));
+    cr_assert_not(fair_pool_submit(p, SL("b"), note, &gate));
+    open_gate(&o);
+    fair_pool_stop(p);
+    cr_assert_eq(o.n, 5);
+}
+
+struct many {
+    struct fair_pool *pool;
+    struct job job;
+    int taken;
+};
+
+static void *submit_many(void *arg)
+{
+    struct many *m = arg;
+    for (int i = 0; i < 1000; i++) {
+        char owner[2] = {(char)('a' + i % 7), 0};
+        m->taken += fair_pool_submit(m->pool, slice_of(owner), note, &m->job);
+    }
+    return NULL;
+}
+
+Test(fair_pool, stop_runs_what_was_taken_from_many_threads)
+{
+    struct order o;
+    order_init(&o);
+    struct fair_pool *p = fair_pool_new("test", 4, 32, 0);
+    struct many many[4];
+    pthread_t threads[4];
+    size_t taken = 0;
+    for (int i = 0; i < 4; i++) {
+        many[i] = (struct many){.pool = p, .job = {&o, 'x', false}};
+        pthread_create(&threads[i], NULL, submit_many, &many[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        taken += (size_t)many[i].taken;
+    }
+    fair_pool_stop(p);
+    cr_assert_eq(o.n, taken);
+    cr_assert_geq(taken, 32);
+    fair_pool_stop(NULL);
+}
