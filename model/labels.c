@@ -33,18 +33,42 @@ int labels_cmp(struct labels a, struct labels b)
     return (a.n > b.n) - (a.n < b.n);
 }
 
-uint64_t labels_hash(struct labels l)
+#define HASH_WHOLE_BYTES 512
+
+/* FF occurs in no UTF-8 text, so that a pair cannot be mistaken for another split of the same bytes. */
+static uint64_t hash_in_pieces(struct labels l)
 {
     XXH3_state_t state;
     XXH3_64bits_reset(&state);
     for (size_t i = 0; i < l.n; i++) {
-        /* FF occurs in no UTF-8 text, so that a pair cannot be mistaken for another split of the same bytes. */
         XXH3_64bits_update(&state, l.items[i].name.p, l.items[i].name.n);
         XXH3_64bits_update(&state, "\xff", 1);
         XXH3_64bits_update(&state, l.items[i].value.p, l.items[i].value.n);
         XXH3_64bits_update(&state, "\xff", 1);
     }
     return XXH3_64bits_digest(&state);
+}
+
+static size_t put_piece(char *out, struct slice s)
+{
+    if (s.n)
+        memcpy(out, s.p, s.n);
+    out[s.n] = '\xff';
+    return s.n + 1;
+}
+
+/* What is short is copied together first: that is some times cheaper than feeding forty pieces, and gives the same hash. */
+uint64_t labels_hash(struct labels l)
+{
+    char bytes[HASH_WHOLE_BYTES];
+    size_t n = 0;
+    for (size_t i = 0; i < l.n; i++) {
+        if (n + l.items[i].name.n + l.items[i].value.n + 2 > sizeof(bytes))
+            return hash_in_pieces(l);
+        n += put_piece(bytes + n, l.items[i].name);
+        n += put_piece(bytes + n, l.items[i].value);
+    }
+    return XXH3_64bits(bytes, n);
 }
 
 struct series_hash series_hash_of(struct slice canonical, uint64_t seed)

@@ -9,6 +9,10 @@
  *     of the other, with copies of their chunks.
  *   - any other order is right as well, but more may wait: copies are counted against the query's memory.
  *
+ * Why not a merge of two sorted lists: a head has its series in the order of their making, and sorting 100,000 label sets costs more than hashing them, and would cost it for every query.
+ * Cost (tests/bench/merged.c, release build): 1.5 us of the query's thread and 130 bytes of arena a series of ten labels that both have; decoding its chunks takes some ten times as
+ * long. When one side turns out to have nothing, the other's series pass through for a nanosecond.
+ *
  * A batch of one side is read to its end before its next one is fetched, and none is fetched in a call that has given something: so chunks pass through without a copy.
  */
 #include <stdlib.h>

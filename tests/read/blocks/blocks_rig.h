@@ -21,7 +21,9 @@
 #define FAKES_MAX 6
 #define FAKE_BLOCKS_MAX 16
 #define FAKE_SAMPLES 4
+#ifndef FAKE_SERIES_MAX
 #define FAKE_SERIES_MAX 2000
+#endif
 
 /* Series m{s="0007"}, first .. first + n - 1, every `stride`th; samples at t0 .. t0 + 3 s with values s * 1000 + k. */
 struct fake_block {
