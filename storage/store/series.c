@@ -182,8 +182,8 @@ static bool take_shard(struct store_select *s, struct arena *scratch, const stru
 struct store_select *store_select_new(struct store_block *b, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     struct store_select *s = calloc(1, sizeof(*s));
-    const struct matcher *const *ms;
-    size_t n;
+    const struct matcher *const *ms = NULL;
+    size_t n = 0;
     ASSERT(s);
     s->b = store_block_ref(b);
     s->params = *p;

@@ -83,7 +83,7 @@ struct series_set *store_block_select(struct store_block *b, struct ctx *ctx, co
         return NULL;
     struct set *s = calloc(1, sizeof(*s));
     ASSERT(s);
-    *s = (struct set){.base = {&set_ops}, .select = select, .stats = ret_stats, .no_chunks = p->no_chunks};
+    *s = (struct set){.base.ops = &set_ops, .select = select, .stats = ret_stats, .no_chunks = p->no_chunks};
     s->labels = calloc(SERIES_MAX, sizeof(*s->labels));
     s->ready = calloc(SERIES_MAX, sizeof(*s->ready));
     ASSERT(s->labels && s->ready);
