@@ -256,6 +256,33 @@ Test(compactor, goes_on_until_it_is_done_when_one_of_ten_operations_fails, .init
     site_close(&r);
 }
 
+/* Blocks arrive and marked ones are removed between the runs, and two of three listings are old. */
+Test(compactor, keeps_every_sample_when_listings_are_old, .init = begin, .fini = teardown)
+{
+    struct site r;
+    struct ctx ctx = {0};
+    struct bucket_facts before, after;
+    site_open(&r);
+    r.limits.compactor_split_and_merge_shards = 2;
+    for (int range = 0; range < 4; range++)
+        for (int replica = 0; replica < 2; replica++)
+            put_block(&r, TENANT, range, replica);
+    before = look(&r, TENANT);
+    site_start(&r);
+    r.faulty.stale_percent = 66;
+    for (int i = 0; i < 20; i++) {
+        compactor_run(r.compactor, &ctx, NULL); /* fails where a listing shows what is gone */
+        after = look(&r, TENANT);               /* and removes what is marked */
+        same_samples(&after, &before, arena_printf(&arena, "run %d", i));
+    }
+    r.faulty.stale_percent = 0;
+    run(&r);
+    after = look(&r, TENANT);
+    same_samples(&after, &before, "at the end");
+    cr_expect(after.n_blocks == 2 && after.n_again == 0 && n_no_compact(&r, TENANT) == 0, "%zu blocks, %zu samples twice", after.n_blocks, after.n_again);
+    site_close(&r);
+}
+
 Test(compactor, stops_within_moments_in_the_midst_of_a_job, .init = begin, .fini = teardown)
 {
     struct site r;

@@ -37,7 +37,22 @@ struct faulty {
     int die_after;
     int fail_percent;     /* of all operations */
     int slow_ms;          /* each operation, or until ctx ends */
+    int stale_percent;    /* of all listings: what the same one said the time before */
+    struct listing *listings;
+    size_t n_listings;
     struct rnd rnd;       /* one thread's */
+};
+
+struct listed {
+    char *name;
+    bool is_prefix;
+    struct objstore_attributes attributes;
+};
+
+struct listing {
+    char *prefix; /* owned, as all of it */
+    struct listed *items;
+    size_t n;
 };
 
 static inline bool faulty_goes(struct objstore *s, const struct ctx *ctx, bool change, struct err *err)
@@ -84,9 +99,47 @@ static inline bool faulty_remove(struct objstore *s, const struct ctx *ctx, stru
 {
     return faulty_goes(s, ctx, true, err) && faulty_done(s, objstore_remove(INNER, ctx, name, err));
 }
+static inline void listing_clear(struct listing *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        free(l->items[i].name);
+    free(l->items);
+    l->items = NULL;
+    l->n = 0;
+}
+static inline bool listing_add(void *arg, struct slice name, bool is_prefix, const struct objstore_attributes *attributes)
+{
+    struct listing *l = arg;
+    l->items = realloc(l->items, (l->n + 1) * sizeof(*l->items));
+    l->items[l->n++] = (struct listed){slice_strdup(name), is_prefix, attributes ? *attributes : (struct objstore_attributes){0}};
+    return true;
+}
+static inline struct listing *listing_of(struct faulty *f, struct slice prefix)
+{
+    for (size_t i = 0; i < f->n_listings; i++)
+        if (slice_eq(slice_of(f->listings[i].prefix), prefix))
+            return &f->listings[i];
+    f->listings = realloc(f->listings, (f->n_listings + 1) * sizeof(*f->listings));
+    f->listings[f->n_listings] = (struct listing){.prefix = slice_strdup(prefix)};
+    return &f->listings[f->n_listings++];
+}
 static inline bool faulty_list(struct objstore *s, const struct ctx *ctx, struct slice prefix, bool delimited, objstore_list_fn *fn, void *arg, struct err *err)
 {
-    return faulty_goes(s, ctx, false, err) && objstore_list(INNER, ctx, prefix, delimited, fn, arg, err);
+    struct faulty *f = CONTAINER_OF(s, struct faulty, base);
+    if (!faulty_goes(s, ctx, false, err))
+        return false;
+    if (!f->stale_percent)
+        return objstore_list(INNER, ctx, prefix, delimited, fn, arg, err);
+    struct listing *l = listing_of(f, prefix);
+    if (l->n == 0 || rnd_below(&f->rnd, 100) >= (uint64_t)f->stale_percent) {
+        listing_clear(l);
+        if (!objstore_list(INNER, ctx, prefix, delimited, listing_add, l, err))
+            return false;
+    }
+    for (size_t i = 0; i < l->n; i++)
+        if (!fn(arg, slice_of(l->items[i].name), l->items[i].is_prefix, &l->items[i].attributes))
+            break;
+    return true;
 }
 #undef INNER
 static inline void faulty_free(struct objstore *s)
@@ -160,6 +213,11 @@ static inline void site_close(struct site *r)
     kv_free(r->memory);
     objstore_free(r->store);
     flag_set_free(r->flags);
+    for (size_t i = 0; i < r->faulty.n_listings; i++) {
+        listing_clear(&r->faulty.listings[i]);
+        free(r->faulty.listings[i].prefix);
+    }
+    free(r->faulty.listings);
 }
 
 /* --- blocks in the bucket ---------------------------------------------------------------------------------------------------------------- */
