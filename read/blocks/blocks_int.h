@@ -58,9 +58,9 @@ struct block {
 struct fetch;
 
 /* The blocks of the bucket index that the params touch, into f->blocks. False: the arena is used up. */
-bool plan_blocks(struct fetch *f, const struct select_params *p);
+bool blocks_plan(struct fetch *f, const struct select_params *p);
 /* A store-gateway that was not yet asked for the block, or one that could not be reached. NULL: nobody is left; *why says so. */
-const struct ring_instance *plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why);
+const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why);
 
 /* --- fetch.c: asking ----------------------------------------------------------------------------------------------------------------- */
 
@@ -147,20 +147,20 @@ struct fetch {
 };
 
 /* Plans; ERR_OK with no blocks is an empty answer. To be released, also when it fails. */
-bool fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err);
-void fetch_release(struct fetch *f);
-/* Sends the first requests. Does not wait; store-gateways of this process are asked by fetch_finish. */
-bool fetch_start(struct fetch *f, struct err *err);
+bool blocks_fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err);
+void blocks_fetch_release(struct fetch *f);
+/* Sends the first requests. Does not wait; store-gateways of this process are asked by blocks_fetch_finish. */
+bool blocks_fetch_start(struct fetch *f, struct err *err);
 /* Waits until all blocks are answered, or may be missing. */
-bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
+bool blocks_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
 /*
  * The answer of `a` breaks off, for this reason: other replicas answer for its blocks, and a is freed. Their attempts pass over what a has given. False: the
  * call fails with err; a is freed with the rest.
  */
-bool fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err);
+bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err);
 /* How long a took goes into the metrics, once. */
-void attempt_count(const struct fetch *f, struct attempt *a, int code);
-void attempt_count_bytes(const struct attempt *a, size_t n);
+void blocks_attempt_count(const struct fetch *f, struct attempt *a, int code);
+void blocks_attempt_count_bytes(const struct attempt *a, size_t n);
 
 /* --- select.c, labels.c ---------------------------------------------------------------------------------------------------------------- */
 

@@ -20,7 +20,7 @@
 
 /* --- attempts ------------------------------------------------------------------------------------------------------------------------------ */
 
-void attempt_count(const struct fetch *f, struct attempt *a, int code)
+void blocks_attempt_count(const struct fetch *f, struct attempt *a, int code)
 {
     if (a->counted || !a->stream)
         return;
@@ -29,7 +29,7 @@ void attempt_count(const struct fetch *f, struct attempt *a, int code)
                    (double)(clock_mono_ns() - a->began_ns) / 1e9);
 }
 
-void attempt_count_bytes(const struct attempt *a, size_t n)
+void blocks_attempt_count_bytes(const struct attempt *a, size_t n)
 {
     metric_add(METRIC_WITH(blocks_metrics[BLOCKS_M_BYTES], slice_of(a->gateway->zone)), (double)n);
 }
@@ -50,7 +50,7 @@ static int final_code(struct attempt *a)
 static void attempt_free(struct fetch *f, struct attempt *a)
 {
     if (a->stream && !a->counted)
-        attempt_count(f, a, final_code(a));
+        blocks_attempt_count(f, a, final_code(a));
     rpc_stream_close(a->stream);
     if (a->peer)
         peers_put(&f->q->peers, a->peer);
@@ -174,7 +174,7 @@ static struct attempt *distribute(struct fetch *f)
         if (b->state != BLOCK_OPEN)
             continue;
         bool renew, again = b->tries > 0;
-        const struct ring_instance *gateway = plan_replica(f, b, &renew, &f->why);
+        const struct ring_instance *gateway = blocks_plan_replica(f, b, &renew, &f->why);
         if (!gateway) {
             b->state = b->dispensable ? BLOCK_LEFT_OUT : BLOCK_MISSING;
             f->n_missing += !b->dispensable;
@@ -298,13 +298,13 @@ static enum fetch_step read_answer(struct fetch *f, struct attempt *a, struct er
     struct rpc_status st = RPC_STATUS_NONE;
     enum fetch_step step = FETCH_FAILED;
     if (rpc_stream_next(a->stream, &msg, &st) == RPC_NEXT_MESSAGE) {
-        attempt_count_bytes(a, msg.n);
+        blocks_attempt_count_bytes(a, msg.n);
         arena_clear(&f->scratch);
         step = f->ops->message(f, a, &msg, why);
         buf_release(&msg);
         return step;
     }
-    attempt_count(f, a, st.code);
+    blocks_attempt_count(f, a, st.code);
     if (st.code == RPC_OK)
         step = f->ops->end(f, a, why);
     else
@@ -378,7 +378,7 @@ static void count_call(struct fetch *f)
     metric_observe(metric_single(blocks_metrics[BLOCKS_M_REFETCHES]), (double)f->n_refetches);
 }
 
-bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
+bool blocks_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
 {
     f->ctx = ctx;
     if (f->n_blocks == 0)
@@ -443,10 +443,10 @@ static bool names_all(struct fetch *f, const struct attempt *old, const struct a
     return true;
 }
 
-bool fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err)
+bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err)
 {
     struct labels last;
-    attempt_count(f, a, RPC_UNKNOWN);
+    blocks_attempt_count(f, a, RPC_UNKNOWN);
     if (!attempt_failed(f, a, why, err))
         return false;
     metric_inc(metric_single(blocks_metrics[BLOCKS_M_TAKEN_OVER]));
@@ -507,7 +507,7 @@ static void take_ring(struct fetch *f)
     ring_snapshot_free(all);
 }
 
-bool fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err)
+bool blocks_fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err)
 {
     *f = (struct fetch){.q = q, .ops = ops, .ctx = ctx, .params = *p, .names = {.entry_bytes = sizeof(struct name)}};
     f->rpc_ctx = (struct ctx){.tenant = ctx->tenant, .deadline_ms = ctx->deadline_ms, .canceled = ctx->canceled};
@@ -517,14 +517,14 @@ bool fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const struct
     f->index = index_cache_get(q->indexes, ctx, ctx->tenant, &why);
     if (!f->index)
         return why.code == ERR_NOT_FOUND || err_set(err, why.code, "%s", why.text);
-    if (!plan_blocks(f, p) || !put_matchers(f, p) || !put_metadata(f))
+    if (!blocks_plan(f, p) || !put_matchers(f, p) || !put_metadata(f))
         return query_over_memory(ctx, err);
     if (f->n_blocks)
         take_ring(f);
     return true;
 }
 
-bool fetch_start(struct fetch *f, struct err *err)
+bool blocks_fetch_start(struct fetch *f, struct err *err)
 {
     return f->n_blocks == 0 || send_open(f, err);
 }
@@ -538,7 +538,7 @@ static void free_all(struct fetch *f, struct attempt *list)
     }
 }
 
-void fetch_release(struct fetch *f)
+void blocks_fetch_release(struct fetch *f)
 {
     free_all(f, f->running);
     free_all(f, f->answered);

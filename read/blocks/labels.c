@@ -85,12 +85,12 @@ static bool strings_call(struct queryable *q, struct ctx *ctx, const struct fetc
     struct fetch f;
     size_t n = 0;
     struct slice *all = NULL;
-    bool ok = fetch_init(&f, blocks_of(q), ctx, ops, p, err);
+    bool ok = blocks_fetch_init(&f, blocks_of(q), ctx, ops, p, err);
     f.label_name = name;
-    ok = ok && fetch_start(&f, err) && fetch_finish(&f, ctx, err);
+    ok = ok && blocks_fetch_start(&f, err) && blocks_fetch_finish(&f, ctx, err);
     if (ok && !(all = join(&f, &n)))
         query_over_memory(ctx, err);
-    fetch_release(&f);
+    blocks_fetch_release(&f);
     if (!all)
         return false;
     n = strings_sort_unique(all, n);

@@ -64,7 +64,7 @@ static bool shares_series(const struct query_shard *query, const struct index_bl
     return query->index % x == block.index % x;
 }
 
-bool plan_blocks(struct fetch *f, const struct select_params *p)
+bool blocks_plan(struct fetch *f, const struct select_params *p)
 {
     const struct bucket_index *index = index_snapshot_index(f->index);
     struct arena *arena = f->ctx->arena;
@@ -128,7 +128,7 @@ static const struct ring_instance *best_of(struct fetch *f, const struct block *
     return best;
 }
 
-const struct ring_instance *plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why)
+const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why)
 {
     struct replication_set set;
     const struct ring_instance *in = NULL;

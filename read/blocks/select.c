@@ -163,10 +163,10 @@ static bool read_message(const struct fetch *f, struct attempt *a, struct err *w
     struct rpc_status st = RPC_STATUS_NONE;
     close_message(a);
     if (rpc_stream_next(a->stream, &a->msg, &st) == RPC_NEXT_MESSAGE) {
-        attempt_count_bytes(a, a->msg.n);
+        blocks_attempt_count_bytes(a, a->msg.n);
         return open_message(a, why);
     }
-    attempt_count(f, a, st.code);
+    blocks_attempt_count(f, a, st.code);
     if (st.code == RPC_OK)
         err_set(why, ERR_INTERNAL, "the answer ended before the chunks of all series had come");
     else
@@ -309,7 +309,7 @@ static bool read_on(struct blocks_set *s, struct attempt *a, struct err *err)
         return false;
     if (a->window ? load_local(&s->f, a, &why) : load(&s->f, a, &why))
         return true;
-    return fetch_take_over(&s->f, a, &why, err);
+    return blocks_fetch_take_over(&s->f, a, &why, err);
 }
 
 static bool give_all(struct blocks_set *s, struct series *ret, size_t max, size_t *n, struct err *err)
@@ -339,7 +339,7 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
     size_t n = 0;
     *ret_n = 0;
     s->f.ctx = ctx;
-    if (!s->named && !fetch_finish(&s->f, ctx, err))
+    if (!s->named && !blocks_fetch_finish(&s->f, ctx, err))
         return false;
     s->named = true;
     if (s->f.params.limit)
@@ -357,7 +357,7 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
 static void set_release(struct series_set *base)
 {
     struct blocks_set *s = set_of(base);
-    fetch_release(&s->f);
+    blocks_fetch_release(&s->f);
     arena_release(&s->lists);
     free(s);
 }
@@ -380,7 +380,7 @@ struct series_set *blocks_select(struct queryable *q, struct ctx *ctx, const str
     s->base.ops = &set_ops;
     s->base.traits = &set_traits;
     arena_init(&s->lists, ctx->arena->budget_bytes);
-    if (fetch_init(&s->f, blocks_of(q), ctx, &series_ops, p, err) && fetch_start(&s->f, err))
+    if (blocks_fetch_init(&s->f, blocks_of(q), ctx, &series_ops, p, err) && blocks_fetch_start(&s->f, err))
         return &s->base;
     set_release(&s->base);
     return NULL;

@@ -331,7 +331,7 @@ static void drop_left_out(struct fetch *f)
     f->n_parts = n;
 }
 
-bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
+bool ingesters_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
 {
     f->ctx = ctx;
     bool ok = ctx_check(ctx, err) && finish(f, err);
@@ -343,7 +343,7 @@ bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err)
 
 /* --- after the answer: a stream that goes on -------------------------------------------------------------------------------------------- */
 
-enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err *why, struct attempt **ret_old, struct err *err)
+enum fetch_next ingesters_fetch_replace(struct fetch *f, struct part *p, const struct err *why, struct attempt **ret_old, struct err *err)
 {
     struct attempt *old = p->answered;
     *ret_old = NULL;
@@ -375,7 +375,7 @@ static enum fetch_next next_of_answered(struct fetch *f, struct part *p, struct 
         err_of_status(&st, &why);
     rpc_status_release(&st);
     if (!ok)
-        return fetch_replace(f, p, &why, ret_old, err);
+        return ingesters_fetch_replace(f, p, &why, ret_old, err);
     free_running(f, p);
     return FETCH_NEXT_END;
 }
@@ -444,7 +444,7 @@ static bool make_room(struct fetch *f, struct ctx *ctx)
     return f->live && f->streams;
 }
 
-bool fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err)
+bool ingesters_fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err)
 {
     *f = (struct fetch){.q = q, .ops = ops, .ctx = ctx, .began_ns = clock_mono_ns()};
     if (p)
@@ -461,7 +461,7 @@ bool fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const str
     return ok;
 }
 
-void fetch_start(struct fetch *f)
+void ingesters_fetch_start(struct fetch *f)
 {
     for (size_t i = 0; i < f->n_parts; i++) {
         struct part *p = &f->parts[i];
@@ -470,7 +470,7 @@ void fetch_start(struct fetch *f)
     }
 }
 
-void fetch_release(struct fetch *f)
+void ingesters_fetch_release(struct fetch *f)
 {
     for (size_t i = 0; i < f->n_parts; i++) {
         free_running(f, &f->parts[i]);

@@ -193,13 +193,13 @@ struct fetch {
     struct attempt *dead; /* local ones that failed half-way: the table may point into their sets */
 };
 
-/* Plans; f->request is the caller's to fill before fetch_start. To be released, also when it fails. */
-bool fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err);
-void fetch_release(struct fetch *f);
+/* Plans; f->request is the caller's to fill before ingesters_fetch_start. To be released, also when it fails. */
+bool ingesters_fetch_init(struct fetch *f, struct ingesters *q, struct ctx *ctx, const struct fetch_ops *ops, const struct select_params *p, struct err *err);
+void ingesters_fetch_release(struct fetch *f);
 /* Sends the first requests to other processes. Does not wait. */
-void fetch_start(struct fetch *f);
+void ingesters_fetch_start(struct fetch *f);
 /* Waits until every partition is answered. */
-bool fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
+bool ingesters_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
 
 /* The next message of an answered attempt; other owners are asked when it breaks off, or says nothing for too long. */
 enum fetch_next {
@@ -210,7 +210,7 @@ enum fetch_next {
 };
 enum fetch_next fetch_next(struct fetch *f, struct part *p, struct buf *ret_msg, struct attempt **ret_old, struct err *err);
 /* The answered attempt is no good, as why says: FETCH_NEXT_OTHER or FETCH_NEXT_FAILED as above. */
-enum fetch_next fetch_replace(struct fetch *f, struct part *p, const struct err *why, struct attempt **ret_old, struct err *err);
+enum fetch_next ingesters_fetch_replace(struct fetch *f, struct part *p, const struct err *why, struct attempt **ret_old, struct err *err);
 
 /* --- attempt.c ------------------------------------------------------------------------------------------------------------------ */
 

@@ -79,11 +79,11 @@ static void *run(struct fetch *f, struct ctx *ctx, bool ok, size_t size, size_t 
     void *all = NULL;
     ok = ok && (!f->request.failed || err_set(err, ERR_NO_MEMORY, "out of memory"));
     if (ok) {
-        fetch_start(f);
-        if (fetch_finish(f, ctx, err) && !(all = join(f, size, ret_n)))
+        ingesters_fetch_start(f);
+        if (ingesters_fetch_finish(f, ctx, err) && !(all = join(f, size, ret_n)))
             query_over_memory(ctx, err);
     }
-    fetch_release(f);
+    ingesters_fetch_release(f);
     return all;
 }
 
@@ -143,7 +143,7 @@ static bool strings_call(struct queryable *q, struct ctx *ctx, const struct fetc
 {
     struct fetch f;
     struct ingester_request r = {.label_name = name, .limit = p->limit > INT64_MAX ? INT64_MAX : (int64_t)p->limit};
-    bool ok = fetch_init(&f, ingesters_of(q), ctx, ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
+    bool ok = ingesters_fetch_init(&f, ingesters_of(q), ctx, ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
     f.label_name = name;
     if (ok && ops == &values_ops)
         label_values_request_put(&r, &f.request);
@@ -208,7 +208,7 @@ static int compare_metadata(const void *a, const void *b)
 bool ingesters_metadata(struct queryable *q, struct ctx *ctx, const struct metric_metadata **ret, size_t *ret_n, struct err *err)
 {
     struct fetch f;
-    bool ok = fetch_init(&f, ingesters_of(q), ctx, &metadata_ops, NULL, err);
+    bool ok = ingesters_fetch_init(&f, ingesters_of(q), ctx, &metadata_ops, NULL, err);
     if (ok)
         metadata_request_put(&(struct metadata_request){.limit = -1, .limit_per_metric = -1, .metric = SL("")}, &f.request);
     size_t n = 0;
@@ -289,7 +289,7 @@ bool ingesters_exemplars(struct queryable *q, struct ctx *ctx, const struct sele
 {
     struct fetch f;
     struct ingester_request r = {0};
-    bool ok = fetch_init(&f, ingesters_of(q), ctx, &exemplars_ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
+    bool ok = ingesters_fetch_init(&f, ingesters_of(q), ctx, &exemplars_ops, p, err) && (request_matchers(ctx, p, &r) || query_over_memory(ctx, err));
     if (ok)
         exemplar_request_put(&r, &f.request);
     size_t n = 0, k = 0;

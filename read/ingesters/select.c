@@ -272,7 +272,7 @@ static bool take_other(struct fetch_set *s, struct part *p, struct attempt *old,
 static bool broken(struct fetch_set *s, struct part *p, const struct err *why, struct err *err)
 {
     struct attempt *old;
-    return fetch_replace(&s->f, p, why, &old, err) == FETCH_NEXT_OTHER && take_other(s, p, old, err);
+    return ingesters_fetch_replace(&s->f, p, why, &old, err) == FETCH_NEXT_OTHER && take_other(s, p, old, err);
 }
 
 /* The stream is over; whatever was promised and did not come is missing. */
@@ -406,7 +406,7 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
     s->f.ctx = ctx;
     s->passing = false;
     *ret_n = 0;
-    if (!s->named && (!fetch_finish(&s->f, ctx, err) || !settle_all(s, err)))
+    if (!s->named && (!ingesters_fetch_finish(&s->f, ctx, err) || !settle_all(s, err)))
         return false;
     s->named = true;
     if (s->f.params.limit)
@@ -429,7 +429,7 @@ static void set_release(struct series_set *base)
 {
     struct fetch_set *s = set_of(base);
     close_message(s);
-    fetch_release(&s->f);
+    ingesters_fetch_release(&s->f);
     free(s);
 }
 
@@ -495,13 +495,13 @@ struct series_set *ingesters_select(struct queryable *q, struct ctx *ctx, const 
     bool done = false;
     struct series_set *other = NULL;
     metric_inc(METRIC_WITH(ingesters_metrics[INGESTERS_M_STORAGE], ENGINE_LABEL, SL("ingester")));
-    bool ok = fetch_init(&s->f, ingesters_of(q), ctx, p->no_chunks ? &metrics_ops : &stream_ops, p, err);
+    bool ok = ingesters_fetch_init(&s->f, ingesters_of(q), ctx, p->no_chunks ? &metrics_ops : &stream_ops, p, err);
     if (ok)
         other = pass_on(&s->f, ctx, p, &done, err);
     if (!ok || done || !put_request(&s->f, ctx, p, err)) {
         set_release(&s->base);
         return other;
     }
-    fetch_start(&s->f);
+    ingesters_fetch_start(&s->f);
     return &s->base;
 }
