@@ -162,39 +162,52 @@ static int64_t given_up_after_ms(struct tenant_turn *t)
     return 0;
 }
 
-/* True: it is to be removed now. Else it is marked, perhaps, and is removed in the next round. */
-static bool judge_partial(struct tenant_turn *t, const struct ulid *block, int64_t give_up_ms)
+/* PARTIAL_IS_NOTHING: it has no object; the listing that named it was late. */
+enum verdict { PARTIAL_STAYS, PARTIAL_GOES, PARTIAL_IS_NOTHING };
+
+static enum verdict judge_partial(struct tenant_turn *t, const struct ulid *block, int64_t give_up_ms)
 {
     struct block_mark mark;
     struct err err = ERR_NONE;
     int64_t last_ms = last_change_ms(t, block);
     if (last_ms == INT64_MAX)
-        return false;
+        return PARTIAL_STAYS;
     bool is_old = give_up_ms > 0 && last_ms <= t->now_s * 1000 - give_up_ms;
     if (bucket_read_mark(t->c->parts.bucket, t->ctx, t->tenant, block, BLOCK_MARK_DELETION, &t->arena, &mark, &err))
-        return (is_old || last_ms <= mark.time_s * 1000) && !has_meta(t, block);
-    /* Without any object there is no such block: the listing that named it was late. */
-    if (err.code == ERR_NOT_FOUND && last_ms > 0 && is_old && !has_meta(t, block))
-        mark_given_up(t, block, last_ms);
-    else if (err.code != ERR_NOT_FOUND)
+        return (is_old || last_ms <= mark.time_s * 1000) && !has_meta(t, block) ? PARTIAL_GOES : PARTIAL_STAYS;
+    if (err.code != ERR_NOT_FOUND)
         LOG_WARN("the mark of a partial block could not be read", {"user", LOG_SLICE(t->tenant)}, {"err", LOG_ERR(&err)});
-    return false;
+    else if (last_ms == 0)
+        return PARTIAL_IS_NOTHING;
+    else if (is_old && !has_meta(t, block))
+        mark_given_up(t, block, last_ms); /* and removed in the next round */
+    return PARTIAL_STAYS;
 }
 
 void cleaner_remove_partial(struct tenant_turn *t)
 {
     struct ulid *blocks = ARENA_ARRAY(&t->arena, struct ulid, t->found.n_partial + 1);
+    struct ulid_set nothing = {ARENA_ARRAY(&t->arena, struct ulid, t->found.n_partial + 1), 0};
     size_t n = 0;
-    if (!blocks || t->found.n_partial == 0)
+    if (!blocks || !nothing.ids || t->found.n_partial == 0)
         return;
     int64_t give_up_ms = given_up_after_ms(t);
     for (size_t i = 0; i < t->found.n_partial && ctx_check(t->ctx, NULL); i++) {
         const struct partial_block *p = &t->found.partial[i];
         /* Only what has no meta.json at all: one that is damaged may be repaired. */
-        if (p->mark.n == 0 && p->why.code == ERR_NOT_FOUND && judge_partial(t, &p->id, give_up_ms))
+        if (p->mark.n || p->why.code != ERR_NOT_FOUND)
+            continue;
+        enum verdict verdict = judge_partial(t, &p->id, give_up_ms);
+        if (verdict == PARTIAL_GOES)
             blocks[n++] = p->id;
+        if (verdict == PARTIAL_IS_NOTHING)
+            nothing.ids[nothing.n++] = p->id;
     }
     remove_and_forget(t, blocks, n);
+    if (nothing.n) {
+        ulid_set_sort(&nothing);
+        (void)forget(t, &nothing);
+    }
 }
 
 /* --- folders -------------------------------------------------------------------------------------------------------------- */

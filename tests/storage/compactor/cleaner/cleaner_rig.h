@@ -176,7 +176,7 @@ static inline void put_at(struct clean_rig *c, const char *name, const char *byt
 static inline struct ulid nth_block(unsigned n)
 {
     char text[ULID_TEXT_LEN + 1];
-    snprintf(text, sizeof(text), "01M7Y7WR36RNAK3M75M%07u", n);
+    snprintf(text, sizeof(text), "01M7Y7WR36RNAK3M75M%07u", n % 10000000);
     return ulid_from(text);
 }
 

@@ -244,6 +244,15 @@ Test(cleaner, a_damaged_meta_json_is_left_alone)
     cr_expect(metrics_hold("cortex_bucket_blocks_partials_count{user=\"a\"} 1\n"));
 }
 
+Test(cleaner, an_empty_folder_is_no_block)
+{
+    put_block(&c, "a", 1);
+    shell("mkdir -p %s/a/%s/chunks %s/empty/markers", c.bucket.bucket, nth_block(2).text, c.bucket.bucket);
+    clean_round(&c);
+    cr_expect(metrics_hold("cortex_bucket_blocks_partials_count{user=\"a\"} 0\n"));
+    cr_expect_not(has(&c, name_of("a", 2, "deletion-mark.json")));
+}
+
 /* --- faults ------------------------------------------------------------------------------------------------------------------ */
 
 Test(cleaner, a_late_listing_takes_nothing_away)
