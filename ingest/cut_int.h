@@ -61,7 +61,7 @@ bool head_save(struct head *h, struct local_blocks *lb, int64_t consumed, struct
 /* The first step; *ret_mark is the mark. */
 bool head_seal(struct head *h, int64_t cut, struct cut_pace *pace, uint64_t *ret_mark, struct err *err);
 /* Chunks of X leave the head, and series that have nothing left; the number of those. Under cuts.lock. */
-uint64_t head_truncate(struct head *h, int64_t cut, uint64_t mark, const struct cut_pace *pace);
+uint64_t head_truncate(struct head *h, int64_t cut, uint64_t mark, struct cut_pace *pace);
 
 /* Series without samples leave, however new; true when none is left. */
 bool head_forget_series(struct head *h);

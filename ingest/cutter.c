@@ -43,7 +43,7 @@ static bool cut_head(struct ingester *ing, struct head *h, int64_t cut, struct c
     if (!ok) {
         if (err->code != ERR_CANCELED) {
             metric_inc(metric_single(ingest_metrics[INGESTER_COMPACTIONS_FAILED]));
-            LOG_ERROR("a head could not be cut into blocks; its samples stay where they are", {"tenant", LOG_SLICE(h->tenant)}, {"err", LOG_ERR(err)});
+            LOG_ERROR("a head could not be cut into blocks, or not be saved then; no sample is lost", {"tenant", LOG_SLICE(h->tenant)}, {"err", LOG_ERR(err)});
         }
         return false;
     }

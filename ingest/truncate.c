@@ -205,7 +205,7 @@ static void raise_min_t(struct head *h, const struct rebuild *r)
         ;
 }
 
-static uint64_t rebuild_head(struct head *h, struct rebuild r, const struct cut_pace *pace)
+static uint64_t rebuild_head(struct head *h, struct rebuild r, struct cut_pace *pace)
 {
     r.head = h;
     r.min_t = INT64_MAX;
@@ -214,6 +214,7 @@ static uint64_t rebuild_head(struct head *h, struct rebuild r, const struct cut_
     for (uint32_t i = 0; i < h->n_shards; i++) {
         rebuild_shard(h, &h->shards[i], &r);
         cut_point(pace, "truncating");
+        (void)cut_rest(pace, NULL); /* what has begun is done to its end */
     }
     raise_min_t(h, &r);
     size_t dead_files = chunk_store_drop(h->chunks, &r.files, r.mark);
@@ -230,7 +231,7 @@ static uint64_t rebuild_head(struct head *h, struct rebuild r, const struct cut_
     return r.removed_series;
 }
 
-uint64_t head_truncate(struct head *h, int64_t cut, uint64_t mark, const struct cut_pace *pace)
+uint64_t head_truncate(struct head *h, int64_t cut, uint64_t mark, struct cut_pace *pace)
 {
     int64_t keep_t = head_oldest_in_order(atomic_load_explicit(&h->settled_t, memory_order_acquire));
     return rebuild_head(h, (struct rebuild){.cut = cut, .mark = mark, .keep_t = keep_t}, pace);

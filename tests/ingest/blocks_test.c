@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include "base/clock.h"
+#include "ingest/series_list.h"
 #include "tests/ingest/ingester_rig.h"
 
 static void sleep_ms(int64_t ms)
@@ -95,6 +96,80 @@ Test(blocks, are_part_of_every_answer)
     cr_expect_eq(n_blocks(w, "t"), 3);
     cr_expect_str_eq(world_ask(w, "unknown"), "");
     free(before);
+    world_free(w);
+}
+
+static void expect_list(struct world *w, const struct series_filter *f, struct select_params p, const char *expect)
+{
+    struct arena arena;
+    struct err err = ERR_NONE;
+    struct series_list *l;
+    struct buf text;
+    struct series s[8];
+    arena_init(&arena, 0);
+    buf_init(&text, 0);
+    struct ctx ctx = {.tenant = SL("t"), .arena = &arena};
+    cr_assert(ingester_list_series(w->ing, &ctx, &p, f, &l, &err), "%s", err.text);
+    size_t n = series_list_len(l);
+    cr_assert(n <= ARRAY_LEN(s));
+    cr_assert(p.no_chunks || series_list_chunks(l, 0, n, &arena, s, &err), "%s", err.text);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t n_chunks;
+        cr_assert(series_list_labels(l, i, &arena, &s[i].labels, &n_chunks));
+        cr_expect(n_chunks > 0);
+        rig_print_labels(s[i].labels, &text);
+        if (!p.no_chunks)
+            buf_printf(&text, ":%zu", s[i].n_chunks);
+        buf_putc(&text, ' ');
+    }
+    cr_expect_str_eq(buf_cstr(&text), expect);
+    series_list_free(l);
+    buf_release(&text);
+    arena_release(&arena);
+}
+
+Test(blocks, are_listed_with_the_head_in_order_within_limits_and_shards)
+{
+    static const struct series_filter sorted = {.sorted = true};
+    static const struct series_filter any;
+    struct world *w = world_new();
+    world_start(w);
+    for (int i = 0; i < 3; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "old,i=%d", i);
+        world_push(w, "t", name, T0, 1);
+        world_push(w, "t", "both", T0 + i, 1);
+    }
+    free(ask(w, "t"));
+    flush(w);
+    world_push(w, "t", "both", T0 + HOUR_MS, 1);
+    world_push(w, "t", "new", T0 + HOUR_MS, 1);
+    free(ask(w, "t"));
+    struct select_params p = {.min_t = T0, .max_t = T0 + 2 * HOUR_MS};
+    expect_list(w, &sorted, p, "both:2 new:1 old,i=0:1 old,i=1:1 old,i=2:1 ");
+    p.limit = 3;
+    expect_list(w, &any, p, "both:2 new:1 old,i=0:1 ");
+    p.no_chunks = true;
+    expect_list(w, &sorted, p, "both new old,i=0 ");
+    p = (struct select_params){.min_t = T0 + HOUR_MS, .max_t = T0 + 2 * HOUR_MS};
+    expect_list(w, &sorted, p, "both:1 new:1 ");
+    p.min_t = T0;
+    size_t together = 0;
+    for (uint64_t i = 0; i < 3; i++) {
+        struct series_filter part = {.sorted = true, .shard_count = 3, .shard_index = i};
+        struct arena arena;
+        arena_init(&arena, 0);
+        struct ctx ctx = {.tenant = SL("t"), .arena = &arena};
+        struct series_list *l;
+        cr_assert(ingester_list_series(w->ing, &ctx, &p, &part, &l, NULL));
+        together += series_list_len(l);
+        cr_expect_lt(series_list_len(l), 5);
+        series_list_free(l);
+        arena_release(&arena);
+    }
+    cr_expect_eq(together, 5);
+    const struct series_filter active = {.active_since_s = 1};
+    expect_list(w, &active, (struct select_params){.min_t = T0, .max_t = T0 + 2 * HOUR_MS, .no_chunks = true}, "both new ");
     world_free(w);
 }
 
@@ -260,6 +335,13 @@ Test(blocks, are_all_that_is_left_of_an_idle_tenant)
 
 /* --- kill -9 --- */
 
+/* Twelve, or as many as BRUNN_KILL_ROUNDS says. */
+static int kill_rounds(void)
+{
+    const char *rounds = getenv("BRUNN_KILL_ROUNDS");
+    return rounds ? atoi(rounds) : 12;
+}
+
 /* Sample k of the series is at k minutes; late ones stand beside. Never returns. */
 static void push_for_ever(struct world *w)
 {
@@ -301,12 +383,12 @@ static void expect_each_once(struct world *w, int64_t n)
     free(all);
 }
 
-Test(blocks, are_exactly_what_was_acknowledged_after_kills_at_any_time, .timeout = 120)
+Test(blocks, are_exactly_what_was_acknowledged_after_kills_at_any_time, .timeout = 1200)
 {
     struct world *w = world_new();
     unsigned seed = 7;
     w->limit_values.out_of_order_time_window = 3 * HOUR_MS;
-    for (int round = 0; round < 12; round++) {
+    for (int round = 0; round < kill_rounds(); round++) {
         pid_t pid = fork();
         if (pid == 0)
             push_for_ever(w);

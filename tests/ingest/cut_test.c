@@ -6,6 +6,10 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "ingest/files_int.h"
 #include "tests/ingest/cut_rig.h"
 
 /* --- what a block is --- */
@@ -284,6 +288,55 @@ Test(cut, a_cut_that_is_stopped_leaves_nothing_behind)
     cut_expect_each_once(w, "stopped");
     cr_assert(cut_all_steps(w, T0 + 2 * HOUR_MS));
     cut_expect_each_once(w, "in the end");
+    cut_world_free(w);
+}
+
+/* --- checkpoints --- */
+
+/* Makes the section of cuts one that nobody knows: so a file of an earlier version looks. */
+static void hide_section(const char *path)
+{
+    char *bytes;
+    size_t n;
+    struct ckpt_footer f;
+    cr_assert(file_read(path, SIZE_MAX / 2, &bytes, &n, NULL));
+    memcpy(&f, bytes + n - sizeof(f), sizeof(f));
+    struct ckpt_section *table = malloc(f.n_sections * sizeof(*table));
+    memcpy(table, bytes + f.table_off, f.n_sections * sizeof(*table));
+    int hidden = 0;
+    for (uint32_t i = 0; i < f.n_sections; i++)
+        if (table[i].kind == CKPT_CUT) {
+            table[i].kind = 1000;
+            hidden++;
+        }
+    cr_assert_eq(hidden, 1);
+    f.table_sum = XXH3_64bits(table, f.n_sections * sizeof(*table));
+    memcpy(bytes + f.table_off, table, f.n_sections * sizeof(*table));
+    memcpy(bytes + n - sizeof(f), &f, sizeof(f));
+    FILE *out = fopen(path, "w");
+    cr_assert_eq(fwrite(bytes, 1, n, out), n);
+    fclose(out);
+    free(table);
+    free(bytes);
+}
+
+Test(cut, a_checkpoint_from_before_there_were_cuts_is_read)
+{
+    struct cut_world *w = cut_world_new(2);
+    struct err err = ERR_NONE;
+    uint64_t bytes;
+    char path[128];
+    cut_fill(w);
+    cr_assert(head_checkpoint(w->rig->head, w->rig->offset - 1, &bytes, &err));
+    snprintf(path, sizeof(path), "%s/tenants/t/head.ckpt", w->rig->dir);
+    hide_section(path);
+    cr_assert(cut_reload(w));
+    cr_expect_eq(w->rig->head->cuts.until, INT64_MIN);
+    cut_expect_each_once(w, "from an old file");
+    cr_assert(cut_all_steps(w, T0 + 2 * HOUR_MS));
+    cr_assert(cut_restart(w));
+    cr_expect_eq(w->rig->head->cuts.until, T0 + 2 * HOUR_MS);
+    cut_expect_each_once(w, "cut");
     cut_world_free(w);
 }
 
