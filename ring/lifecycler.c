@@ -12,11 +12,13 @@
 #include "ring/beat.h"
 #include "ring/desc_int.h"
 #include "ring/ring_metrics_int.h"
+#include "ring/tokens_file.h"
 
 struct lifecycler {
     struct kv *kv;
     struct lifecycler_env env;
     char *key, *id, *addr, *zone; /* owned; immutable */
+    char *tokens_file;            /* owned; NULL: none; immutable */
     size_t n_tokens;              /* wanted; immutable */
     int64_t forget_after_ms;
     struct beat beat;
@@ -31,6 +33,7 @@ struct lifecycler {
     int64_t registered_s; /* 0: not yet */
     uint32_t *tokens;     /* n_known of them, as last written */
     size_t n_known;
+    bool tokens_changed; /* since they were last written to the file */
 };
 
 static int64_t system_now_ms(void *arg)
@@ -74,6 +77,7 @@ struct lifecycler *lifecycler_new(struct kv *kv, const struct lifecycler_config 
     l->id = slice_strdup(slice_of(config->id));
     l->addr = slice_strdup(slice_of(config->addr));
     l->zone = slice_strdup(slice_of(config->zone));
+    l->tokens_file = config->tokens_file && config->tokens_file[0] ? slice_strdup(slice_of(config->tokens_file)) : NULL;
     l->n_tokens = config->n_tokens;
     l->forget_after_ms = config->forget_after_ms;
     l->unregister_on_stop = config->unregister_on_stop;
@@ -95,6 +99,7 @@ void lifecycler_free(struct lifecycler *l)
     free(l->id);
     free(l->addr);
     free(l->zone);
+    free(l->tokens_file);
     free(l->tokens);
     free(l);
 }
@@ -119,6 +124,7 @@ static void complete_tokens(struct lifecycler *l, const struct ring_desc *d, str
         if (in->n_tokens)
             memcpy(l->tokens, in->tokens, in->n_tokens * sizeof(*l->tokens));
         l->n_known = in->n_tokens;
+        l->tokens_changed = true;
     }
 }
 
@@ -191,11 +197,54 @@ static void measure(struct lifecycler *l)
     metric_set(l->read_only_now, read_only);
 }
 
+/* What fails here costs tokens of a later start, no more. */
+static void keep_tokens(struct lifecycler *l)
+{
+    struct err err = ERR_NONE;
+    uint32_t *tokens = NULL;
+    pthread_mutex_lock(&l->lock);
+    size_t n = l->tokens_changed ? l->n_known : 0;
+    if (n) {
+        tokens = malloc(n * sizeof(*tokens));
+        ASSERT(tokens);
+        memcpy(tokens, l->tokens, n * sizeof(*tokens));
+    }
+    l->tokens_changed = false;
+    pthread_mutex_unlock(&l->lock);
+    if (n && !tokens_file_write(l->tokens_file, tokens, n, &err))
+        LOG_WARN("the tokens could not be kept in their file", {"err", LOG_ERR(&err)});
+    free(tokens);
+}
+
+/* Before the first write, when it is not known that the ring has any: add_entry takes those that nobody else has by now. */
+static void bring_tokens(struct lifecycler *l)
+{
+    struct err err = ERR_NONE;
+    uint32_t *tokens;
+    size_t n;
+    if (!tokens_file_read(l->tokens_file, &tokens, &n, &err)) {
+        if (err.code != ERR_NOT_FOUND)
+            LOG_WARN("the tokens are not taken from their file, new ones are made", {"err", LOG_ERR(&err)});
+        return;
+    }
+    pthread_mutex_lock(&l->lock);
+    if (l->n_known == 0) {
+        free(l->tokens);
+        l->tokens = tokens;
+        l->n_known = MIN(n, l->n_tokens);
+        tokens = NULL;
+    }
+    pthread_mutex_unlock(&l->lock);
+    free(tokens);
+}
+
 bool lifecycler_heartbeat(struct lifecycler *l, struct err *err)
 {
     bool ok = kv_cas(l->kv, slice_of(l->key), &ring_desc_codec, write_entry, l, err);
     if (ok && l->heartbeats)
         measure(l);
+    if (ok && l->tokens_file)
+        keep_tokens(l);
     return ok;
 }
 
@@ -208,6 +257,8 @@ bool lifecycler_register(struct lifecycler *l, enum ring_state state, struct err
     if (before)
         adopt(l, before);
     ring_desc_free(before);
+    if (l->tokens_file)
+        bring_tokens(l);
     pthread_mutex_lock(&l->lock);
     l->state = state;
     pthread_mutex_unlock(&l->lock);

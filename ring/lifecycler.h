@@ -38,6 +38,8 @@ struct lifecycler_config {
     int64_t heartbeat_period_ms; /* > 0 */
     int64_t forget_after_ms;     /* whoever has not beaten for so long is removed by our heartbeat; 0: nobody is */
     bool unregister_on_stop;     /* else the entry stays, LEAVING, with its tokens */
+    /* Where the tokens are kept too, so that they survive when the ring does not or the entry has left it; those of an entry that is in the ring are newer. NULL or "": nowhere. */
+    const char *tokens_file;
 };
 
 struct lifecycler;

@@ -86,6 +86,7 @@ static bool join_ring(struct gateway *g, const struct kv_stores *stores, struct 
         .heartbeat_period_ms = g->ring_cfg->member.heartbeat_period,
         .forget_after_ms = ring->auto_forget_enabled ? ring->auto_forget_unhealthy_periods * timeout_ms : 0,
         .unregister_on_stop = ring->unregister_on_shutdown,
+        .tokens_file = ring->tokens_file_path,
     };
     struct gateway_ring_config own = *g->ring_cfg;
     if (g->alone)

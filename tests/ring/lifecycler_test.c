@@ -1,6 +1,8 @@
 /* The entry of one instance through its life, by a clock of the test's. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "ring/lifecycler.h"
@@ -195,5 +197,65 @@ Test(lifecycler, beats_in_its_thread_until_it_is_stopped)
     ring_desc_free(d);
     kv_unwatch(kv, watch);
     lifecycler_free(l);
+    kv_free(kv);
+}
+
+/* --- the file of tokens --- */
+
+static struct lifecycler *with_file(struct kv *kv, struct world *w, const char *path)
+{
+    struct lifecycler_config config = {.key = "ring", .id = "a", .addr = "127.0.0.1:9095", .zone = "", .n_tokens = 4, .heartbeat_period_ms = 1, .unregister_on_stop = true, .tokens_file = path};
+    struct lifecycler_env env = {.now_ms = world_now_ms, .random_u32 = world_random_u32, .arg = w};
+    return lifecycler_new(kv, &config, &env);
+}
+
+/* The tokens of the entry after a life of it. */
+static void live_once(struct kv *kv, struct world *w, const char *path, uint32_t ret[4])
+{
+    struct lifecycler *l = with_file(kv, w, path);
+    cr_assert(lifecycler_register(l, RING_JOINING, NULL));
+    struct ring_desc *d = read_ring(kv);
+    const struct ring_instance *in = ring_desc_find(d, SL("a"));
+    cr_assert_eq(in->n_tokens, 4);
+    memcpy(ret, in->tokens, 4 * sizeof(ret[0]));
+    ring_desc_free(d);
+    cr_assert(lifecycler_stop(l, NULL));
+    lifecycler_free(l);
+}
+
+static void put_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    fputs(text, f);
+    fclose(f);
+}
+
+Test(lifecycler, tokens_survive_in_their_file_when_the_entry_has_left)
+{
+    char path[] = "/tmp/brunn-tokens-XXXXXX";
+    struct world w = {.now_ms = 100000};
+    struct kv *kv = kv_inmemory_new(4);
+    uint32_t first[4], second[4];
+    close(mkstemp(path));
+    unlink(path);
+    live_once(kv, &w, path, first);
+    live_once(kv, &w, path, second);
+    cr_assert(memcmp(first, second, sizeof(first)) == 0);
+    /* What somebody else has taken meanwhile is theirs. */
+    struct lifecycler *other = new_lifecycler(kv, &(struct world){.now_ms = 100000, .next = first[0] * 2}, "b", false);
+    cr_assert(lifecycler_register(other, RING_ACTIVE, NULL));
+    live_once(kv, &w, path, second);
+    for (size_t i = 0; i < 4; i++)
+        cr_assert_neq(second[i], first[0]);
+    /* Files that say nothing are passed over, and made anew. */
+    static const char *const bad[] = {"", "{", "[1]", "{\"tokens\":[-1]}", "{\"tokens\":{\"a\":1}}"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        put_text(path, bad[i]);
+        live_once(kv, &w, path, first);
+        live_once(kv, &w, path, second);
+        cr_assert(memcmp(first, second, sizeof(first)) == 0, "case %zu", i);
+    }
+    unlink(path);
+    lifecycler_free(other);
     kv_free(kv);
 }
