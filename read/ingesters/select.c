@@ -494,7 +494,6 @@ struct series_set *ingesters_select(struct queryable *q, struct ctx *ctx, const 
     s->base.traits = &set_traits;
     bool done = false;
     struct series_set *other = NULL;
-    metric_inc(METRIC_WITH(ingesters_metrics[INGESTERS_M_STORAGE], ENGINE_LABEL, SL("ingester")));
     bool ok = ingesters_fetch_init(&s->f, ingesters_of(q), ctx, p->no_chunks ? &metrics_ops : &stream_ops, p, err);
     if (ok)
         other = pass_on(&s->f, ctx, p, &done, err);

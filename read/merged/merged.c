@@ -7,6 +7,11 @@
 #include "base/clock.h"
 #include "read/merged/merged_int.h"
 
+#define METRICS_ROOM merged
+#define METRICS_DEF "read/merged/merged_metrics.def"
+#define METRICS_DEFINE
+#include "base/metrics_table.h"
+
 const struct flag_def merged_flags[] = {
 #define FLAG(...) FLAG_ROW(merged_config, __VA_ARGS__)
 #include "read/merged/merged_flags.def"
@@ -16,7 +21,8 @@ const size_t merged_flags_n = ARRAY_LEN(merged_flags);
 
 struct merged {
     struct queryable base;
-    struct merged_parts parts; /* immutable */
+    struct merged_parts parts; /* immutable, as the rest */
+    struct metric *asked_recent, *asked_stored;
 };
 
 static const struct merged_parts *parts_of(struct queryable *q)
@@ -80,6 +86,11 @@ static struct series_set *merged_select(struct queryable *q, struct ctx *ctx, co
 {
     const struct merged_parts *parts = parts_of(q);
     struct sides s = sides_of(parts, ctx, p);
+    const struct merged *m = CONTAINER_OF(q, struct merged, base);
+    if (s.ask_recent)
+        metric_inc(m->asked_recent);
+    if (s.ask_stored)
+        metric_inc(m->asked_stored);
     if (!s.ask_stored)
         return parts->recent->ops->select(parts->recent, ctx, &s.recent, err);
     if (!s.ask_recent)
@@ -160,10 +171,13 @@ struct queryable *merged_queryable_new(const struct merged_parts *parts)
         .metadata = merged_metadata,
         .exemplars = merged_exemplars,
     };
+    merged_metrics_register();
     struct merged *q = calloc(1, sizeof(*q));
     ASSERT(q);
     q->base.ops = &ops;
     q->parts = *parts;
+    q->asked_recent = METRIC_WITH(merged_metrics[MERGED_M_STORAGE], SL("brunn"), SL("ingester"));
+    q->asked_stored = METRIC_WITH(merged_metrics[MERGED_M_STORAGE], SL("brunn"), SL("store-gateway"));
     return &q->base;
 }
 

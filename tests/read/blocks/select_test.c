@@ -427,6 +427,36 @@ Test(blocks, tls_without_its_files_is_refused_at_the_start)
     cr_expect(strstr(rig.err.text, "/nowhere/ca.pem"), "%s", rig.err.text);
 }
 
+Test(blocks, a_tenant_with_a_shard_size_has_gateways_of_its_own)
+{
+    some_blocks();
+    gateways(6);
+    rig.limits.store_gateway_tenant_shard_size = 2;
+    rig_start(&rig);
+    for (int i = 0; i < 20; i++)
+        EXPECT(ALL);
+    int n = 0;
+    for (size_t i = 0; i < 6; i++)
+        n += atomic_load(&rig.fakes[i].requests) > 0;
+    cr_expect_eq(n, 2);
+}
+
+Test(blocks, a_gateway_that_is_not_active_is_not_asked)
+{
+    some_blocks();
+    gateways(4);
+    rig.replication = 1;
+    rig.ring_doc->instances[1].state = RING_LEAVING;
+    rig.ring_doc->instances[2].state = RING_JOINING;
+    rig.ring_doc->instances[3].timestamp_s -= 3600;
+    rig_start(&rig);
+    for (int i = 0; i < 10; i++)
+        EXPECT(ALL);
+    cr_expect_gt(atomic_load(&rig.fakes[0].requests), 0);
+    for (size_t i = 1; i < 4; i++)
+        cr_expect_eq(atomic_load(&rig.fakes[i].requests), 0);
+}
+
 /* --- names and values ------------------------------------------------------------------------------------------------------------------------ */
 
 Test(blocks, label_values_of_all_blocks_sorted_and_once)
