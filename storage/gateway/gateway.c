@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 
 #include "base/logger.h"
 #include "storage/gateway/gateway_int.h"
+
+static const double gateway_buckets_discovery[] = {60, 300, 600, 900, 1200, 1800, 2700, 3600, 7200, INFINITY};
 
 #define METRICS_DEFINE_ONLY
 #define METRICS_ROOM gateway

@@ -201,6 +201,7 @@ struct request {
     /* merge.c */
     size_t *heap; /* parts with series ahead, the smallest labels first */
     size_t n_heap;
+    size_t *chosen; /* of request_some */
     uint64_t n_series, n_chunks; /* merged so far */
     uint64_t chunks_at;          /* the first merged series whose chunks have not been given */
     uint64_t chunks_until;       /* of the batch that is being made */
@@ -214,6 +215,8 @@ void request_leave_gate(struct request *r);
 void request_end(struct request *r);
 /* fn for all parts at once; false with the first error, the block named. */
 bool request_each(struct request *r, void (*fn)(void *request, size_t part), struct err *err);
+/* The same for the parts that need it. */
+bool request_some(struct request *r, bool (*needs)(const struct request *r, const struct part *p), void (*fn)(void *request, size_t part), struct err *err);
 
 /* Begins the selects. */
 bool merge_begin(struct request *r, struct err *err);

@@ -37,14 +37,17 @@ static void begin_part(void *request, size_t i)
     p->ended = p->n_ahead == 0;
 }
 
-/* Parts that have nothing more are left alone. */
+static bool is_half_empty(const struct request *r, const struct part *p)
+{
+    (void)r;
+    return !p->ended && p->n_ahead - p->ahead_at <= p->cap_ahead / 2;
+}
+
 static void fill_part(void *request, size_t i)
 {
     struct request *r = request;
     struct part *p = &r->parts[i];
     size_t left = p->n_ahead - p->ahead_at, n = 0;
-    if (p->ended || left > p->cap_ahead / 2)
-        return;
     if (left)
         memmove(p->ahead, p->ahead + p->ahead_at, left * sizeof(*p->ahead));
     p->ahead_at = 0;
@@ -89,7 +92,8 @@ static void sift_down(struct request *r, size_t at)
 bool merge_begin(struct request *r, struct err *err)
 {
     r->heap = ARENA_ARRAY(r->ctx->arena, size_t, r->n + 1);
-    if (!r->heap)
+    r->chosen = ARENA_ARRAY(r->ctx->arena, size_t, r->n + 1);
+    if (!r->heap || !r->chosen)
         return gateway_no_memory(err);
     if (!request_each(r, begin_part, err))
         return false;
@@ -105,7 +109,7 @@ bool merge_begin(struct request *r, struct err *err)
 static bool advance_top(struct request *r, struct err *err)
 {
     struct part *p = &r->parts[r->heap[0]];
-    if (++p->ahead_at == p->n_ahead && !request_each(r, fill_part, err))
+    if (++p->ahead_at == p->n_ahead && !request_some(r, is_half_empty, fill_part, err))
         return false;
     if (p->ahead_at == p->n_ahead)
         r->heap[0] = r->heap[--r->n_heap];
@@ -190,12 +194,15 @@ static bool is_dry(const struct part *p, uint64_t until)
     return p->chunks_at == p->n_chunks && p->members_at < p->n_members && p->members[p->members_at] < until;
 }
 
+static bool needs_chunks(const struct request *r, const struct part *p)
+{
+    return is_dry(p, r->chunks_until);
+}
+
 static void fill_chunks(void *request, size_t i)
 {
     struct request *r = request;
     struct part *p = &r->parts[i];
-    if (!is_dry(p, r->chunks_until))
-        return;
     p->chunks_at = 0;
     p->n_chunks = 0;
     size_t want = MIN(p->cap_chunks, p->n_members - p->members_at);
@@ -262,7 +269,7 @@ bool merge_chunks(struct request *r, struct series *ret, size_t max, size_t *ret
     r->chunks_until = MIN(r->n_series, r->chunks_at + max);
     if (r->chunks_at == r->chunks_until)
         return true;
-    if (!ctx_check(r->ctx, err) || !request_each(r, fill_chunks, err))
+    if (!ctx_check(r->ctx, err) || !request_some(r, needs_chunks, fill_chunks, err))
         return false;
     while (r->chunks_at < r->chunks_until) {
         if (!take_chunks(r, r->chunks_at, &ret[n], &dry, err))

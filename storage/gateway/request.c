@@ -121,11 +121,11 @@ static bool check_memory(const struct request *r, struct err *err)
     return budget == 0 || used <= budget || gateway_no_memory(err);
 }
 
-bool request_each(struct request *r, void (*fn)(void *request, size_t part), struct err *err)
+/* The first error; those that are a block's own name it. */
+static bool take_errors(const struct request *r, struct err *err)
 {
-    together(r->g->helpers, r->n, fn, r);
     for (size_t i = 0; i < r->n; i++) {
-        struct part *p = &r->parts[i];
+        const struct part *p = &r->parts[i];
         if (p->err.code == ERR_OK)
             continue;
         if (err)
@@ -135,6 +135,34 @@ bool request_each(struct request *r, void (*fn)(void *request, size_t part), str
         return false;
     }
     return check_memory(r, err);
+}
+
+bool request_each(struct request *r, void (*fn)(void *request, size_t part), struct err *err)
+{
+    together(r->g->helpers, r->n, fn, r);
+    return take_errors(r, err);
+}
+
+struct chosen {
+    struct request *r;
+    void (*fn)(void *request, size_t part);
+};
+
+static void do_chosen(void *arg, size_t i)
+{
+    const struct chosen *c = arg;
+    c->fn(c->r, c->r->chosen[i]);
+}
+
+bool request_some(struct request *r, bool (*needs)(const struct request *r, const struct part *p), void (*fn)(void *request, size_t part), struct err *err)
+{
+    struct chosen c = {r, fn};
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++)
+        if (needs(r, &r->parts[i]))
+            r->chosen[n++] = i;
+    together(r->g->helpers, n, do_chosen, &c);
+    return n == 0 || take_errors(r, err);
 }
 
 static void open_part(void *request, size_t i)

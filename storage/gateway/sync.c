@@ -35,6 +35,7 @@ struct look {
     pthread_mutex_t lock;
     size_t fates[FATES]; /* under the lock, as what follows */
     size_t n_failed, n_ours;
+    bool looks_for_new; /* not at the start, nor because others' blocks became ours */
 };
 
 static bool is_listed(const struct flag_list *list, struct slice tenant)
@@ -121,8 +122,11 @@ static void take_index(struct look *l, struct slice tenant, const struct ring_sn
     ASSERT(wanted);
     for (size_t i = 0; i < index->n_blocks; i++) {
         const struct index_block *b = &index->blocks[i];
-        enum fate fate = fate_of(l, shard, b, marked, n_marked, contains(here, n_here, &b->id));
+        bool is_here = contains(here, n_here, &b->id);
+        enum fate fate = fate_of(l, shard, b, marked, n_marked, is_here);
         fates[fate]++;
+        if (fate == FATE_LOADED && !is_here && l->looks_for_new)
+            metric_observe(gateway_metric(GATEWAY_DISCOVERY_SECONDS), (double)(l->owner.now_ms / 1000 - b->uploaded_at_s));
         if (fate == FATE_LOADED)
             wanted[n++] = (struct wanted_block){b->id, b->min_t, b->max_t};
     }
@@ -259,7 +263,7 @@ bool gateway_sync(struct gateway *g, const char *reason)
     struct arena arena;
     struct err err = ERR_NONE;
     size_t n_listed = 0;
-    struct look l = {.g = g};
+    struct look l = {.g = g, .looks_for_new = strcmp(reason, "periodic") == 0 || strcmp(reason, "asked-for") == 0};
     metric_inc(METRIC_WITH(gateway_metrics[GATEWAY_SYNCS], slice_of(reason)));
     arena_init(&arena, INDEX_ARENA_BYTES);
     struct ctx ctx = {.arena = &arena, .canceled = &g->stopping};

@@ -292,3 +292,15 @@ Test(gateway_sync, alone_needs_nobody, .init = setup, .fini = teardown)
     gateway_free(g);
     store_free(store);
 }
+
+/* A look at the bucket is one bucket index a tenant, however many blocks there are. */
+Test(gateway_sync, is_ready_within_a_second_with_200_blocks, .init = setup, .fini = teardown)
+{
+    for (int64_t i = 0; i < 200; i++)
+        one_block("t", 2 * i);
+    gw_index(&rig, "t");
+    int64_t since_ms = clock_mono_ms();
+    gw_start(&rig, 0);
+    cr_expect(clock_mono_ms() - since_ms < 1000, "%lld ms", (long long)(clock_mono_ms() - since_ms));
+    cr_expect_eq(gw_count(&rig, node(0), "t"), 200);
+}
