@@ -12,7 +12,7 @@
 #include "storage/compactor/merge_int.h"
 #include "storage/compactor/tree_int.h"
 
-#define CHECK_EVERY 1024 /* series between two looks at the deadline */
+#define CHECK_EVERY 128 /* series between two looks at the deadline */
 
 struct source {
     struct block *b;

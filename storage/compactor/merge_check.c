@@ -4,7 +4,7 @@
 
 #include "storage/compactor/merge_int.h"
 
-#define CHECK_EVERY 1024
+#define CHECK_EVERY 128
 
 struct check {
     struct block *b;

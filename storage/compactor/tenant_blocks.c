@@ -96,6 +96,7 @@ struct fetched {
     struct arena arena;             /* of what was read */
     struct plan_block block;
     bool there;
+    bool corrupt; /* its meta.json */
 };
 
 struct reading {
@@ -103,6 +104,7 @@ struct reading {
     const struct ctx *ctx;
     struct slice tenant;
     struct fetched *blocks;
+    size_t n_marked; /* for deletion: they are not among the blocks */
 };
 
 /* When the block of an ingester came; others do not wait. */
@@ -128,7 +130,8 @@ static bool fetch(void *arg, size_t i, struct err *err)
     bool good = bucket_read_meta(r->c->bucket, r->ctx, r->tenant, &f->id, &f->arena, &meta, &why) &&
                 (meta.level > 1 || read_upload_time(r, f, &uploaded_ms, &why));
     if (!good && (why.code == ERR_NOT_FOUND || why.code == ERR_CORRUPT)) {
-        if (why.code == ERR_CORRUPT)
+        f->corrupt = why.code == ERR_CORRUPT;
+        if (f->corrupt)
             LOG_WARN("a block with a meta.json that cannot be read is left alone", {"user", LOG_SLICE(r->tenant)}, {"block", LOG_STR(f->id.text)},
                      {"err", LOG_ERR(&why)});
         return true; /* partial: the cleaner's */
@@ -167,8 +170,10 @@ static bool list(struct reading *r, const struct tenant_blocks *old, struct aren
     if (!r->blocks)
         return no_memory(err);
     for (size_t i = 0; i < n; i++) {
-        if (is_among(deletions, n_deletions, &ids[i]))
+        if (is_among(deletions, n_deletions, &ids[i])) {
+            r->n_marked++;
             continue;
+        }
         struct fetched *f = &r->blocks[k++];
         f->id = ids[i];
         f->no_compact = is_among(no_compacts, n_no_compacts, &ids[i]);
@@ -197,6 +202,23 @@ static bool take_over(const struct reading *r, size_t n, struct tenant_blocks *t
     return true;
 }
 
+static void set_state(struct slice state, size_t n)
+{
+    metric_set(METRIC_WITH(compactor_metrics[COMPACTOR_M_META_BLOCKS], state), (double)n);
+}
+
+static void count_states(const struct reading *r, size_t n, const struct tenant_blocks *t)
+{
+    size_t corrupt = 0;
+    for (size_t i = 0; i < n; i++)
+        corrupt += r->blocks[i].corrupt;
+    set_state(SL("loaded"), t->n - t->n_no_compact);
+    set_state(SL("marked-for-no-compact"), t->n_no_compact);
+    set_state(SL("marked-for-deletion"), r->n_marked);
+    set_state(SL("corrupted-meta-json"), corrupt);
+    set_state(SL("no-meta-json"), n - t->n - corrupt);
+}
+
 static bool read_all(struct compactor *c, const struct ctx *ctx, const struct tenant_blocks *old, struct tenant_blocks *t, struct err *err)
 {
     struct reading r = {.c = c, .ctx = ctx, .tenant = slice_of(t->tenant)};
@@ -205,6 +227,8 @@ static bool read_all(struct compactor *c, const struct ctx *ctx, const struct te
     arena_init(&arena, 0);
     bool good = list(&r, old, &arena, &n, err) && parallel_run(n, (size_t)MAX(c->cfg->meta_sync_concurrency, 1), fetch, &r, err) &&
                 take_over(&r, n, t, err);
+    if (good)
+        count_states(&r, n, t);
     for (size_t i = 0; i < n; i++)
         arena_release(&r.blocks[i].arena);
     free(r.blocks);
