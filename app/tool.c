@@ -8,7 +8,7 @@
 #include "app/tools/tools.h"
 #include "base/assert.h"
 #include "base/metrics.h"
-#include "read/promql/ast.h"
+#include "read/promql/engine.h"
 
 static int report(bool ok, const struct err *err)
 {
@@ -49,6 +49,30 @@ static int tool_promql_format(int argc, char **argv)
     return report(n != NULL, &err);
 }
 
+/* promql explain EXPR: as for a range of an hour, a step a minute. */
+static int tool_promql_explain(int argc, char **argv)
+{
+    (void)argc;
+    const struct engine_config cfg = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000};
+    struct engine_query q = {.text = slice_of(argv[1]), .start_ms = 0, .end_ms = 3600000, .step_ms = 60000};
+    struct arena arena;
+    struct buf out;
+    struct err err = ERR_NONE;
+    arena_init(&arena, 0);
+    buf_init(&out, 0);
+    struct ctx ctx = {.arena = &arena};
+    struct node *n = promql_parse(q.text, NULL, &arena, &err);
+    q.expr = n;
+    bool ok = n && promql_resolve_durations(n, q.step_ms, q.end_ms - q.start_ms, &err) && engine_explain(&cfg, &ctx, &q, &out, &err);
+    if (ok)
+        fputs(buf_cstr(&out), stdout);
+    if (n)
+        promql_release(n);
+    buf_release(&out);
+    arena_release(&arena);
+    return report(ok, &err);
+}
+
 #define ANY_ARGS (-1)
 
 /* run gets the tool's last word as argv[0], and what follows. */
@@ -61,6 +85,7 @@ static const struct {
 } tools[] = {
     {{"reference", NULL}, "DIR", 1, tool_reference, "write the reference pages into DIR"},
     {{"promql", "format"}, "EXPR", 1, tool_promql_format, "print an expression as format_query does"},
+    {{"promql", "explain"}, "EXPR", 1, tool_promql_explain, "print how an expression would be evaluated over an hour"},
     {{"block", "ls"}, "DIR...", ANY_ARGS, tool_block, "list blocks; a DIR is a block or a folder of blocks"},
     {{"block", "verify"}, "DIR...", ANY_ARGS, tool_block, "read everything in blocks and check it"},
     {{"block", "dump"}, "[-match=SELECTOR] [-min-time=MS] [-max-time=MS] DIR...", ANY_ARGS, tool_block, "print the samples of blocks, as promtool tsdb dump does"},

@@ -208,7 +208,7 @@ static bool exec_matrix(struct env *env, const struct node *n, const struct grid
 {
     n = unwrap(n);
     if (n->kind == NODE_MATRIX_SELECTOR)
-        return exec_matrix_selector(env, n, r);
+        return is_nothing(unwrap(n->matrix.selector)) || exec_matrix_selector(env, n, r);
     struct grid inner;
     if (!subquery_grid(env, n, g, &inner))
         return false;
@@ -241,8 +241,12 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
     bool instant = q->step_ms == 0;
     struct grid g = {q->start_ms, instant ? 1 : q->step_ms, instant ? 1 : (size_t)((q->end_ms - q->start_ms) / q->step_ms) + 1};
     struct result r = {.env = env};
-    const struct node *n = q->expr;
+    const struct node *n = plan_simplify(q->expr, env->root);
     bool ok;
+    if (!n)
+        return env_memory_error(env);
+    if (!shares_find(env, n))
+        return false;
     ret->type = n->type;
     switch (n->type) {
     case VALUE_STRING:

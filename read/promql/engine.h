@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/ctx.h"
 #include "model/histogram.h"
 #include "model/labels.h"
@@ -76,6 +77,9 @@ struct engine_result {
 /* Everything in ret lives in ctx->arena. Errors: ERR_EXECUTION, ERR_TIMEOUT, ERR_CANCELED, ERR_MAX_* with Mimir's texts. */
 bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query,
                  struct engine_result *ret, struct err *err);
+
+/* The plan in words, one operator a line: what `brunn tool promql explain` prints. Nothing is read. */
+bool engine_explain(const struct engine_config *cfg, struct ctx *ctx, const struct engine_query *query, struct buf *out, struct err *err);
 
 /* 2^(i / 2^schema) for i below 2^schema, as histograms' bounds show it: Prometheus's last digits. 0 <= schema <= 8. */
 double bucket_fraction_bound(int32_t schema, int32_t i);

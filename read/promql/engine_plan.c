@@ -265,6 +265,19 @@ static struct op *plan_call(struct env *env, const struct node *n, const struct 
     }
 }
 
+static struct op *plan_aggregation(struct env *env, const struct node *n, const struct grid *g)
+{
+    switch (n->aggregate.op) {
+    case AGG_TOPK:
+    case AGG_BOTTOMK:
+    case AGG_LIMITK:
+    case AGG_LIMIT_RATIO:
+        return plan_aggregate_k(env, n, g);
+    default:
+        return plan_aggregate(env, n, g);
+    }
+}
+
 static struct op *plan_any(struct env *env, const struct node *n, const struct grid *g)
 {
     switch (n->kind) {
@@ -277,15 +290,7 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
             return plan_vector_scalar(env, n, g);
         return op_is_set(n->binary.op) ? plan_set_op(env, n, g) : plan_binary(env, n, g);
     case NODE_AGGREGATE:
-        switch (n->aggregate.op) {
-        case AGG_TOPK:
-        case AGG_BOTTOMK:
-        case AGG_LIMITK:
-        case AGG_LIMIT_RATIO:
-            return plan_aggregate_k(env, n, g);
-        default:
-            return plan_aggregate(env, n, g);
-        }
+        return plan_shared(env, n, g, plan_aggregation);
     case NODE_CALL:
         return plan_call(env, n, g);
     default:

@@ -291,7 +291,7 @@ static bool plan_source(struct range_op *r)
     const struct node *n = r->arg;
     if (n->kind == NODE_MATRIX_SELECTOR) {
         const struct node *sel = unwrap(n->matrix.selector);
-        r->selector = sel;
+        r->selector = is_nothing(sel) ? NULL : sel;
         r->anchored = sel->selector.anchored;
         r->smoothed = sel->selector.smoothed;
         r->stats = env->hist_stats && !env->hist_buckets;

@@ -48,7 +48,7 @@ struct range_op {
 
     const struct node *selector; /* either series of the store ... */
     struct reader reader;
-    struct op *child; /* ... or of a subquery; neither: no step of the subquery is in any window */
+    struct op *child; /* ... or of a subquery; neither: there is nothing in any window */
     struct batch *in;
     size_t in_i;
     int64_t *t;
@@ -96,6 +96,7 @@ struct partial_sum {
 };
 /* The same as sweep_floats for functions whose windows share work. False: this one, or this series, is not among them. */
 bool slide_floats(const struct sweep *s, struct column *out);
+bool function_slides(int fn);
 /* One window of floats through the function's kernel. */
 bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
 /*

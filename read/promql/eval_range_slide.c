@@ -274,6 +274,26 @@ static void slide_counts(const struct sweep *s, uint32_t *counts, struct column 
     });
 }
 
+bool function_slides(int fn)
+{
+    switch (fn) {
+    case PROMQL_FN_RATE:
+    case PROMQL_FN_INCREASE:
+    case PROMQL_FN_DELTA:
+    case PROMQL_FN_MIN_OVER_TIME:
+    case PROMQL_FN_MAX_OVER_TIME:
+    case PROMQL_FN_TS_OF_MIN_OVER_TIME:
+    case PROMQL_FN_TS_OF_MAX_OVER_TIME:
+    case PROMQL_FN_SUM_OVER_TIME:
+    case PROMQL_FN_AVG_OVER_TIME:
+    case PROMQL_FN_CHANGES:
+    case PROMQL_FN_RESETS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 bool slide_floats(const struct sweep *s, struct column *out)
 {
     if (s->start_t)

@@ -493,6 +493,8 @@ bool selector_is_unique(const struct node *n)
 struct op *plan_selector(struct env *env, const struct node *n, const struct grid *g, enum selected what)
 {
     const struct vector_selector *sel = &n->selector;
+    if (is_nothing(n))
+        return op_columns(env, g, (struct columns){0});
     struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), &select_ops, g);
     if (!s)
         return NULL;

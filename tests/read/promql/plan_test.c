@@ -1,0 +1,173 @@
+/* What the planner asks the store for: how often, and with how many matchers; and what it says of a query. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "read/promql/engine.h"
+
+/* A store without series that counts what it is asked. */
+struct fake {
+    struct queryable q;
+    size_t selects, matchers;
+};
+
+static bool fake_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    (void)s, (void)ctx, (void)ret, (void)max, (void)err;
+    *ret_n = 0;
+    return true;
+}
+
+static void fake_release(struct series_set *s)
+{
+    free(s);
+}
+
+static struct series_set *fake_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
+{
+    static const struct series_set_ops ops = {fake_next, fake_release};
+    struct fake *f = (struct fake *)q;
+    (void)ctx, (void)err;
+    f->selects++;
+    f->matchers += p->n_matchers;
+    struct series_set *s = calloc(1, sizeof(*s));
+    s->ops = &ops;
+    return s;
+}
+
+static const struct queryable_ops fake_ops = {.select = fake_select};
+static const struct engine_config config = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000, .max_samples = 1 << 20};
+
+static struct node *parse(const char *text, struct arena *a)
+{
+    struct err err = ERR_NONE;
+    struct node *n = promql_parse(slice_of(text), NULL, a, &err);
+    cr_assert(n, "%s: %s", text, err.text);
+    cr_assert(promql_resolve_durations(n, 15000, 600000, &err), "%s", err.text);
+    return n;
+}
+
+static struct fake run(const char *text)
+{
+    struct fake f = {.q = {&fake_ops}};
+    struct arena a;
+    struct err err = ERR_NONE;
+    arena_init(&a, 0);
+    struct ctx ctx = {.arena = &a};
+    struct engine_result res;
+    struct node *n = parse(text, &a);
+    struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = 0, .end_ms = 600000, .step_ms = 15000};
+    cr_assert(engine_exec(&config, &f.q, &ctx, &q, &res, &err), "%s: %s", text, err.text);
+    promql_release(n);
+    arena_release(&a);
+    return f;
+}
+
+Test(plan, equal_aggregations_are_read_once)
+{
+    static const struct {
+        const char *text;
+        size_t selects;
+    } cases[] = {
+        {"sum(a) / sum(a)", 1},
+        {"sum(a) / sum(b)", 2},
+        {"sum(rate(a[5m])) / (sum(rate(a[5m])) + sum(rate(b[5m])))", 2},
+        {"sum(a) + max(sum(a)) + abs(sum(a))", 1},
+        {"max(sum(a)) + max(sum(a))", 1},
+        {"sum(a) + sum(a offset 1m)", 2},
+        {"sum by (x) (a) + sum by (y) (a)", 2},
+        {"sum by (x) (a) + sum without (x) (a)", 2},
+        {"topk(1, a) + topk(2, a)", 2},
+        {"quantile(0.1, a) + quantile(0.1, a)", 1},
+        {"sum(a{x=\"1\"}) + sum(a{x=\"2\"}) + sum(a{x=~\"1\"})", 3},
+        {"sum(a{x=\"1\", x=\"1\"}) + sum(a{x=\"1\"})", 1},
+        {"sum(a) + max_over_time(sum(a)[5m:1m])", 2},
+        {"max_over_time(sum(a)[5m:1m]) + min_over_time(sum(a)[5m:1m])", 1},
+        {"max_over_time(sum(a)[5m:1m]) + min_over_time(sum(a)[6m:1m])", 2},
+        {"histogram_count(sum(a)) + sum(a)", 2},
+        {"a + a", 2},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        cr_expect_eq(run(cases[i].text).selects, cases[i].selects, "%s: %zu", cases[i].text, run(cases[i].text).selects);
+}
+
+Test(plan, what_selects_nothing_is_not_asked_for_nor_its_other_side)
+{
+    static const struct {
+        const char *text;
+        size_t selects;
+    } cases[] = {
+        {"a{x=\"1\", x=\"2\"}", 0},
+        {"a{x=\"1\", x!~\"1|2\"}", 0},
+        {"a{x=\"\", x=~\".+\"}", 0},
+        {"sum(b) * a{x=\"1\", x=\"2\"}", 0},
+        {"b and a{x=\"1\", x=\"2\"}", 0},
+        {"b unless a{x=\"1\", x=\"2\"}", 1},
+        {"a{x=\"1\", x=\"2\"} unless b", 0},
+        {"b or a{x=\"1\", x=\"2\"}", 1},
+        {"b + fill(0) a{x=\"1\", x=\"2\"}", 1},
+        {"rate(a{x=\"1\", x=\"2\"}[5m])", 0},
+        {"sum(-(a{x=\"1\", x=\"2\"})) > 3", 0},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        cr_expect_eq(run(cases[i].text).selects, cases[i].selects, "%s: %zu", cases[i].text, run(cases[i].text).selects);
+}
+
+Test(plan, matchers_that_say_nothing_more_are_not_handed_on)
+{
+    static const struct {
+        const char *text;
+        size_t matchers;
+    } cases[] = {
+        {"a{x=\"1\"}", 2},
+        {"a{x=\"1\", x=\"1\"}", 2},
+        {"a{x=~\".*\"}", 1},
+        {"a{x=\"1\", x=~\"1|2\", x!=\"3\", x!~\"4.*\"}", 2},
+        {"a{x!=\"1\", x=~\".+\"}", 3},
+        {"{__name__=~\"a.*\", x=~\".*\"}", 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        cr_expect_eq(run(cases[i].text).matchers, cases[i].matchers, "%s: %zu", cases[i].text, run(cases[i].text).matchers);
+}
+
+static void expect_plan(const char *text, const char *want)
+{
+    struct arena a;
+    struct buf out;
+    struct err err = ERR_NONE;
+    arena_init(&a, 0);
+    buf_init(&out, 1 << 20);
+    struct ctx ctx = {.arena = &a};
+    struct node *n = parse(text, &a);
+    struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = 0, .end_ms = 600000, .step_ms = 15000};
+    cr_assert(engine_explain(&config, &ctx, &q, &out, &err), "%s", err.text);
+    cr_expect_str_eq(buf_cstr(&out), want, "%s:\n%s", text, buf_cstr(&out));
+    promql_release(n);
+    buf_release(&out);
+    arena_release(&a);
+}
+
+Test(plan, explained)
+{
+    expect_plan("2 * 3 + 1", "7\n");
+    expect_plan("a{x=\"1\", x=~\".*\"} + (2 * 3)", "each value of a series + scalar\n"
+                                                   "  series a{x=\"1\"}\n"
+                                                   "  6\n");
+    expect_plan("sum by (x) (rate(a[5m])) / on (x) group_left () sum by (x) (rate(a[5m]))",
+                "match / on (x) group_left ()\n"
+                "  sum by (x) [#1, evaluated once, read 2 times]\n"
+                "    rate() over 5m [one pass for all windows]\n"
+                "      series a\n"
+                "  sum by (x) [reads #1]\n");
+    expect_plan("max_over_time(sum(a)[1h:1m]) > sum(b @ 5)", "match >\n"
+                                                             "  max_over_time() over 1h, of a subquery each 1m [one pass for all windows]\n"
+                                                             "    sum\n"
+                                                             "      series a\n"
+                                                             "  sum [one step stands for all]\n"
+                                                             "    series b @ 5.000\n");
+    expect_plan("histogram_count(h) unless g{x=\"1\", x=\"2\"}", "histogram_count()\n"
+                                                                 "  series h [without the buckets of histograms]\n");
+    expect_plan("g * g{x=\"1\", x=\"2\"}", "nothing [matchers exclude each other]\n");
+}
