@@ -105,7 +105,7 @@ bool compactor_run(struct compactor *c, const struct ctx *ctx, struct err *err);
 extern const struct http_route compactor_routes[];
 extern const size_t compactor_routes_n;
 
-/* How many jobs a bucket index shows, for the cleaner's metric. arg: the compactor. Any thread. */
+/* How many jobs a bucket index shows, for the cleaner's metric; lists the blocks that were set aside. arg: the compactor. Any thread. */
 bool compactor_estimate_jobs(void *arg, struct slice tenant, const struct bucket_index *index, size_t *ret_split, size_t *ret_merge, struct err *err);
 
 /* --- counted here for all who mark ------------------------------------------------------------------------------------------ */

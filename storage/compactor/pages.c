@@ -174,12 +174,15 @@ static bool plan_index(const struct compactor *c, struct slice tenant, const str
 
 bool compactor_estimate_jobs(void *arg, struct slice tenant, const struct bucket_index *index, size_t *ret_split, size_t *ret_merge, struct err *err)
 {
-    const struct compactor *c = arg;
+    struct compactor *c = arg;
     struct arena arena;
     const struct compaction_job *jobs;
-    size_t n;
+    const struct ulid *aside;
+    struct ctx ctx = {.deadline_ms = clock_mono_ms() + PAGE_TIMEOUT_MS};
+    size_t n, n_aside;
     arena_init(&arena, 0);
-    bool good = plan_index(c, tenant, index, NULL, 0, clock_wall_ms(), &arena, &jobs, &n, err);
+    bool good = bucket_list_marks(c->bucket, &ctx, tenant, BLOCK_MARK_NO_COMPACT, &arena, &aside, &n_aside, err) &&
+                plan_index(c, tenant, index, aside, n_aside, clock_wall_ms(), &arena, &jobs, &n, err);
     if (good) {
         *ret_split = *ret_merge = 0;
         for (size_t i = 0; i < n; i++)

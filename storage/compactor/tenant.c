@@ -35,6 +35,9 @@ struct tenant_run {
     enum job_end *ends; /* of each job; in the arena */
     bool *begun;
     struct err *errs;
+    char **failed;    /* owned: keys of jobs that failed in this run, which are not begun again in it */
+    size_t n_failed, cap_failed;
+    struct err first; /* why the first of them did */
     pthread_mutex_t lock; /* guards the lists while jobs run; innermost */
 };
 
@@ -59,6 +62,28 @@ static bool list_has(const struct ulid_list *l, const struct ulid *id)
 static bool no_memory(struct err *err)
 {
     return err_set(err, ERR_NO_MEMORY, "no memory for a compaction");
+}
+
+static bool has_failed(const struct tenant_run *r, const char *key)
+{
+    for (size_t i = 0; i < r->n_failed; i++)
+        if (strcmp(r->failed[i], key) == 0)
+            return true;
+    return false;
+}
+
+static void remember_failure(struct tenant_run *r, const char *key, const struct err *why)
+{
+    if (r->n_failed == r->cap_failed) {
+        r->cap_failed = MAX(r->cap_failed * 2, 16);
+        r->failed = realloc(r->failed, r->cap_failed * sizeof(char *));
+        ASSERT(r->failed);
+    }
+    if (r->n_failed == 0)
+        r->first = *why;
+    r->failed[r->n_failed] = strdup(key);
+    ASSERT(r->failed[r->n_failed]);
+    r->n_failed++;
 }
 
 /* --- looking --------------------------------------------------------------------------------------------------------------------------- */
@@ -170,7 +195,7 @@ static bool plan(struct tenant_run *r, struct err *err)
             continue;
         r->n_due++;
         r->lag_ms = MAX(r->lag_ms, compaction_lag_ms(&all[i], now_ms));
-        if (compactor_ring_owns_job(r->c->ring, r->tenant, all[i].key))
+        if (!has_failed(r, all[i].key) && compactor_ring_owns_job(r->c->ring, r->tenant, all[i].key))
             r->jobs[r->n_jobs++] = &all[i];
     }
     return true;
@@ -209,7 +234,7 @@ static bool run_one(void *arg, size_t i, struct err *err)
     return true;
 }
 
-/* A job that fails keeps none of the others from running. *ret_progress: something was done that another round may build on. */
+/* A job that fails keeps none of the others from running, nor the rounds after this one. *ret_progress: something was done that another round may build on. */
 static bool run_jobs(struct tenant_run *r, bool *ret_progress, struct err *err)
 {
     r->ends = ARENA_ARRAY(&r->arena, enum job_end, r->n_jobs + 1);
@@ -220,19 +245,15 @@ static bool run_jobs(struct tenant_run *r, bool *ret_progress, struct err *err)
     *ret_progress = false;
     if (!parallel_run(r->n_jobs, (size_t)MAX(r->c->cfg->compaction_concurrency, 1), run_one, r, err))
         return false;
-    bool good = true;
     for (size_t i = 0; i < r->n_jobs; i++) {
         if (!r->begun[i])
             continue;
-        if (r->ends[i] != JOB_FAILED) {
+        if (r->ends[i] == JOB_FAILED)
+            remember_failure(r, r->jobs[i]->key, &r->errs[i]);
+        else
             *ret_progress = true;
-        } else if (good) {
-            good = false;
-            if (err)
-                *err = r->errs[i];
-        }
     }
-    return good;
+    return ctx_check(r->ctx, err);
 }
 
 static bool run_round(struct tenant_run *r, bool *ret_progress, struct err *err)
@@ -266,7 +287,7 @@ bool compact_tenant(struct compactor *c, const struct ctx *ctx, struct slice ten
         arena_clear(&r.arena);
         good = run_round(&r, &progress, &why);
         if (!good || !progress)
-            tell_status(&r, &why);
+            tell_status(&r, good ? &r.first : &why);
         if (r.blocks)
             tenant_blocks_keep(c, r.blocks);
         r.blocks = NULL;
@@ -275,6 +296,13 @@ bool compact_tenant(struct compactor *c, const struct ctx *ctx, struct slice ten
     pthread_mutex_destroy(&r.lock);
     free(r.gone.items);
     free(r.aside.items);
+    for (size_t i = 0; i < r.n_failed; i++)
+        free(r.failed[i]);
+    free(r.failed);
+    if (good && r.n_failed) {
+        good = false;
+        why = r.first;
+    }
     if (!good && err)
         *err = why;
     return good;

@@ -145,6 +145,29 @@ Test(compactor, sets_a_bad_block_aside_and_goes_on_with_the_others)
     }
 }
 
+Test(compactor, a_job_that_fails_holds_up_no_other, .init = begin, .fini = teardown)
+{
+    struct site r;
+    struct err err = ERR_NONE;
+    struct ctx ctx = {0};
+    site_open(&r);
+    struct ulid first = put_block(&r, TENANT, 0, 0);
+    put_block(&r, TENANT, 0, 1);
+    for (int range = 6; range < 9; range++) /* the second half of the day */
+        for (int replica = 0; replica < 2; replica++)
+            put_block(&r, TENANT, range, replica);
+    r.faulty.out_of_reach = arena_printf(&arena, "%s/index", first.text);
+    site_start(&r);
+    cr_expect(!compactor_run(r.compactor, &ctx, &err) && strstr(err.text, first.text), "%s", err.text);
+    struct bucket_facts facts = look(&r, TENANT);
+    cr_expect(facts.n_blocks == 3 && facts.max_level == 3, "%zu blocks, level %u", facts.n_blocks, facts.max_level);
+    cr_expect_eq(n_no_compact(&r, TENANT), 0, "a bucket that is out of reach says nothing of its blocks");
+    r.faulty.out_of_reach = NULL;
+    run(&r);
+    cr_expect_eq(look(&r, TENANT).n_blocks, 1);
+    site_close(&r);
+}
+
 /* --- the process ends at any point -------------------------------------------------------------------------------------------------------------- */
 
 /* In a process of its own: how it ended. */

@@ -37,6 +37,7 @@ struct faulty {
     int die_after;
     int fail_percent;     /* of all operations */
     int slow_ms;          /* each operation, or until ctx ends */
+    const char *out_of_reach; /* part of the names of objects that cannot be read; NULL: none */
     int stale_percent;    /* of all listings: what the same one said the time before */
     struct listing *listings;
     size_t n_listings;
@@ -81,6 +82,9 @@ static inline bool faulty_done(struct objstore *s, bool good)
 #define INNER (CONTAINER_OF(s, struct faulty, base)->inner)
 static inline bool faulty_get(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err)
 {
+    const char *part = CONTAINER_OF(s, struct faulty, base)->out_of_reach;
+    if (part && memmem(name.p, name.n, part, strlen(part)))
+        return err_set(err, ERR_UNAVAILABLE, "out of reach");
     return faulty_goes(s, ctx, false, err) && objstore_get(INNER, ctx, name, offset, n, out, err);
 }
 static inline bool faulty_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err)
