@@ -158,7 +158,17 @@ bool blocks_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
  * call fails with err; a is freed with the rest.
  */
 bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err);
-/* How long a took goes into the metrics, once. */
+
+/* --- attempt.c --------------------------------------------------------------------------------------------------------------------------- */
+
+struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *gateway, bool renew);
+/* Cancels what still runs of it. */
+void blocks_attempt_free(struct fetch *f, struct attempt *a);
+/* The blocks it is about, in the arena. False: that is used up. */
+bool blocks_attempt_list(const struct fetch *f, const struct attempt *a, struct block_hints *ret);
+/* To the gateway's process; does not wait. */
+bool blocks_attempt_send(struct fetch *f, struct attempt *a, struct err *err);
+/* How long it took goes into the metrics, once. */
 void blocks_attempt_count(const struct fetch *f, struct attempt *a, int code);
 void blocks_attempt_count_bytes(const struct attempt *a, size_t n);
 

@@ -8,7 +8,6 @@
  * Everything runs on the query's thread. Requests are streams that net/rpc fills meanwhile; the thread sleeps until one of them has something. The store-gateway of
  * this process is called directly, after the requests to others are on their way.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,60 +17,7 @@
 
 #define WAIT_MS 60000 /* deadline and cancellation wake the sleeper by themselves */
 
-/* --- attempts ------------------------------------------------------------------------------------------------------------------------------ */
-
-void blocks_attempt_count(const struct fetch *f, struct attempt *a, int code)
-{
-    if (a->counted || !a->stream)
-        return;
-    a->counted = true;
-    metric_observe(METRIC_WITH(blocks_metrics[BLOCKS_M_CLIENT_SECONDS], SL("querier"), slice_of(f->ops->method), peer_status_class(code)),
-                   (double)(clock_mono_ns() - a->began_ns) / 1e9);
-}
-
-void blocks_attempt_count_bytes(const struct attempt *a, size_t n)
-{
-    metric_add(METRIC_WITH(blocks_metrics[BLOCKS_M_BYTES], slice_of(a->gateway->zone)), (double)n);
-}
-
-/* An answer that is complete has its end waiting, as a rule; then the request was a good one. */
-static int final_code(struct attempt *a)
-{
-    struct buf msg = {0};
-    struct rpc_status st = RPC_STATUS_NONE;
-    int code = RPC_CANCELED;
-    if (rpc_stream_wait_any(&a->stream, 1, 0) == 0 && rpc_stream_next(a->stream, &msg, &st) == RPC_NEXT_END)
-        code = st.code;
-    buf_release(&msg);
-    rpc_status_release(&st);
-    return code;
-}
-
-static void attempt_free(struct fetch *f, struct attempt *a)
-{
-    if (a->stream && !a->counted)
-        blocks_attempt_count(f, a, final_code(a));
-    rpc_stream_close(a->stream);
-    if (a->peer)
-        peers_put(&f->q->peers, a->peer);
-    series_set_release(a->set);
-    free(a->window);
-    buf_release(&a->msg);
-    arena_release(&a->decoded);
-    free(a);
-}
-
-static struct attempt *attempt_new(struct fetch *f, const struct ring_instance *gateway, bool renew)
-{
-    struct attempt *a = calloc(1, sizeof(*a));
-    ASSERT(a);
-    a->gateway = gateway;
-    a->renew = renew;
-    a->began_ns = clock_mono_ns();
-    arena_init(&a->decoded, f->ctx->arena->budget_bytes);
-    f->n_instances++;
-    return a;
-}
+/* --- lists of attempts ---------------------------------------------------------------------------------------------------- */
 
 static void take_off(struct attempt **list, struct attempt *a)
 {
@@ -93,53 +39,12 @@ static bool is_local(const struct fetch *f, const struct attempt *a)
     return f->q->local.ops && strcmp(f->q->local.id, a->gateway->id) == 0;
 }
 
-/* Its blocks, in the arena. False: that is used up. */
-static bool list_blocks(const struct fetch *f, const struct attempt *a, struct block_hints *ret)
-{
-    size_t n = 0, k = 0;
-    for (const struct block *b = a->blocks; b; b = b->next)
-        n++;
-    struct ulid *ids = ARENA_ARRAY(f->ctx->arena, struct ulid, n + 1);
-    for (const struct block *b = a->blocks; b && ids; b = b->next)
-        ids[k++] = b->in_index->id;
-    *ret = (struct block_hints){.blocks = ids, .n = n};
-    return ids;
-}
-
-static bool send(struct fetch *f, struct attempt *a, struct err *err)
-{
-    struct block_hints blocks;
-    if (!list_blocks(f, a, &blocks))
-        return query_over_memory(f->ctx, err);
-    const struct storegateway_request r = {
-        .min_t = f->params.min_t,
-        .max_t = f->params.max_t,
-        .matchers = f->matchers,
-        .blocks = blocks,
-        .skip_chunks = f->params.no_chunks,
-        .chunks_batch = f->q->cfg->series_buffer,
-        .label_name = f->label_name,
-        .limit = f->params.limit > INT64_MAX ? INT64_MAX : (int64_t)f->params.limit,
-    };
-    struct buf request;
-    buf_init(&request, 0);
-    f->ops->put(&r, &request);
-    bool ok = !request.failed;
-    if (ok) {
-        const struct rpc_args args = {.method = f->ops->method,
-                                      .request = buf_slice(&request),
-                                      .metadata = f->metadata,
-                                      .n_metadata = ARRAY_LEN(f->metadata),
-                                      .ctx = &f->rpc_ctx,
-                                      .unary = f->ops->unary};
-        a->peer = peers_get(&f->q->peers, a->gateway->addr, a->renew);
-        a->stream = rpc_stream_open(a->peer->client, &args); /* copies it all */
-    }
-    buf_release(&request);
-    return ok || err_set(err, ERR_NO_MEMORY, "out of memory");
-}
-
 /* --- whom to ask next ---------------------------------------------------------------------------------------------------------------------- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(((const struct ulid *)a)->text, ((const struct ulid *)b)->text);
+}
 
 /* Mimir's text, with the blocks sorted, and the last reason in brackets. */
 static bool fail_missing(struct fetch *f, struct err *err)
@@ -152,7 +57,7 @@ static bool fail_missing(struct fetch *f, struct err *err)
         if (f->blocks[i].state == BLOCK_MISSING)
             missing[n++] = f->blocks[i].in_index->id;
     if (n)
-        qsort(missing, n, sizeof(*missing), (int (*)(const void *, const void *))strcmp);
+        qsort(missing, n, sizeof(*missing), compare_ids);
     for (size_t i = 0; i < n; i++)
         buf_printf(&ids, " %s", missing[i].text);
     metric_inc(metric_single(blocks_metrics[BLOCKS_M_CHECKS_FAILED]));
@@ -185,7 +90,7 @@ static struct attempt *distribute(struct fetch *f)
         while (a && a->gateway != gateway)
             a = a->next;
         if (!a) {
-            a = attempt_new(f, gateway, renew);
+            a = blocks_attempt_new(f, gateway, renew);
             append(&fresh, a);
         }
         a->renew |= renew;
@@ -250,7 +155,7 @@ static void take_answer(struct fetch *f, struct attempt *a)
     }
     take_off(&f->running, a);
     if (n == 0) {
-        attempt_free(f, a);
+        blocks_attempt_free(f, a);
         return;
     }
     metric_add(metric_single(blocks_metrics[BLOCKS_M_QUERIED]), (double)n);
@@ -262,7 +167,7 @@ static bool drop_failed(struct fetch *f, struct attempt *a, const struct err *wh
     bool go_on = attempt_failed(f, a, why, err);
     reopen(a);
     take_off(&f->running, a);
-    attempt_free(f, a);
+    blocks_attempt_free(f, a);
     return go_on;
 }
 
@@ -270,7 +175,7 @@ static bool ask_local(struct fetch *f, struct attempt *a, struct err *err)
 {
     struct block_hints blocks;
     struct err why = ERR_NONE;
-    if (!list_blocks(f, a, &blocks))
+    if (!blocks_attempt_list(f, a, &blocks))
         return query_over_memory(f->ctx, err);
     if (!f->ops->local(f, a, &blocks, &why))
         return drop_failed(f, a, &why, err);
@@ -284,7 +189,7 @@ static bool send_open(struct fetch *f, struct err *err)
     struct attempt *fresh = distribute(f);
     append(&f->running, fresh);
     for (struct attempt *a = fresh; a; a = a->next)
-        if (!is_local(f, a) && !send(f, a, err))
+        if (!is_local(f, a) && !blocks_attempt_send(f, a, err))
             return false;
     return true;
 }
@@ -465,7 +370,7 @@ bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err
         ok = err_set(err, ERR_INTERNAL, "two store-gateways have different series in the same blocks");
     append(&f->answered, others);
     if (!a->set) {
-        attempt_free(f, a);
+        blocks_attempt_free(f, a);
         return ok;
     }
     /* Labels that were given lie in its set: it stays to the end. */
@@ -534,7 +439,7 @@ static void free_all(struct fetch *f, struct attempt *list)
     while (list) {
         struct attempt *a = list;
         list = a->next;
-        attempt_free(f, a);
+        blocks_attempt_free(f, a);
     }
 }
 
