@@ -158,7 +158,8 @@ void head_free(struct head *h)
 {
     if (!h)
         return;
-    metric_add(metric_single(ingest_metrics[INGESTER_MEMORY_USERS]), -1);
+    if (!atomic_load(&h->closed))
+        metric_add(metric_single(ingest_metrics[INGESTER_MEMORY_USERS]), -1);
     metric_add(metric_single(ingest_metrics[INGESTER_MEMORY_SERIES]), -(double)atomic_load(&h->n_series));
     metric_add(h->metrics.active, -(double)atomic_load(&h->n_active));
     atomic_fetch_sub(&h->totals->n_series, atomic_load(&h->n_series));
@@ -185,8 +186,10 @@ bool head_enter(struct head *h, struct err *err)
     bool ok = true;
     snprintf(path, sizeof(path), "%s/chunks", h->dir);
     pthread_mutex_lock(&h->open_lock);
-    if (atomic_load_explicit(&h->closed, memory_order_relaxed) && (ok = dir_make(path, err)))
+    if (atomic_load_explicit(&h->closed, memory_order_relaxed) && (ok = dir_make(path, err))) {
         atomic_store(&h->closed, false);
+        metric_add(metric_single(ingest_metrics[INGESTER_MEMORY_USERS]), 1);
+    }
     h->busy = ok;
     pthread_mutex_unlock(&h->open_lock);
     return ok;
@@ -241,6 +244,7 @@ static enum head_close close_unused(struct head *h, int64_t durable)
     chunk_store_forget(h->chunks);
     forget_times(h);
     atomic_store(&h->closed, true);
+    metric_add(metric_single(ingest_metrics[INGESTER_MEMORY_USERS]), -1);
     return HEAD_CLOSED;
 }
 

@@ -113,8 +113,8 @@ struct head {
     _Atomic bool closed;        /* idle: it has nothing, neither here nor on disk; written under open_lock, readers any */
     int64_t cut_due_ms;         /* cutter: when the cut that is ready begins, monotonic; 0 = none is */
     _Atomic uint64_t changes;  /* grows with every batch applied: is a checkpoint needed? */
-    uint64_t checkpointed;     /* `changes` before the last checkpoint; keeper */
-    bool has_checkpoint;       /* keeper */
+    uint64_t checkpointed;     /* `changes` before the last checkpoint; the lock of checkpoint rounds */
+    bool has_checkpoint;       /* likewise */
     int64_t enforce_from;      /* series limits hold for records above this offset; consumer, set at load */
     _Atomic uint64_t n_api;    /* samples stored since the rates were taken, pushed */
     _Atomic uint64_t n_rule;   /* and made by rules */

@@ -70,6 +70,17 @@ struct head **tenants_list(struct tenants *t, size_t *ret_n)
     return list;
 }
 
+/* Those that are not closed. */
+static size_t tenants_open(struct tenants *t)
+{
+    size_t n = 0;
+    pthread_rwlock_rdlock(&t->lock);
+    for (size_t i = 0; i < t->n; i++)
+        n += !atomic_load(&t->heads[i]->closed);
+    pthread_rwlock_unlock(&t->lock);
+    return n;
+}
+
 void head_dir(const struct ingester *ing, struct slice tenant, char *out, size_t cap)
 {
     snprintf(out, cap, "%s/tenants/%.*s", ing->dir, SL_FMT(tenant));
@@ -80,7 +91,7 @@ struct head *ingester_head(struct ingester *ing, struct slice tenant, struct err
     struct head *h = tenants_find(&ing->tenants, tenant);
     if (h)
         return h;
-    if (ing->cfg.max_tenants && ing->tenants.n >= ing->cfg.max_tenants) {
+    if (ing->cfg.max_tenants && ing->tenants.n >= ing->cfg.max_tenants && tenants_open(&ing->tenants) >= ing->cfg.max_tenants) {
         err_set(err, ERR_INGESTER_MAX_TENANTS, "the ingester exceeded the allowed number of tenants");
         return NULL;
     }

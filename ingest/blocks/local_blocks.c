@@ -14,63 +14,27 @@
 #include "base/assert.h"
 #include "base/logger.h"
 #include "ingest/blocks/folders_int.h"
+#include "ingest/blocks/local_blocks_int.h"
 #include "model/tenant.h"
 
 #define METRICS_ROOM local_blocks
 #define METRICS_DEF "ingest/blocks/local_blocks_metrics.def"
-#define METRICS_DEFINE
+#define METRICS_DEFINE_ONLY
 #include "base/metrics_table.h"
 
-#define PENDING "pending"
-#define DELETING "deleting"
 /* Of a block whose meta.json cannot be read nothing is known but when it was made: samples may be so much newer than that. */
 #define UNKNOWN_AHEAD_MS (3600 * 1000LL)
 #define META_READ_BYTES (64u << 10) /* an ingester's own are about 1 KiB */
 
-struct local_block {
-    struct local_blocks *lb;
-    struct tenant_blocks *tenant; /* lives as long as lb */
-    struct ulid ulid;
-    int64_t min_t;
-    int64_t max_t; /* exclusive */
-    bool out_of_order;
-    struct block *reader; /* NULL: it could not be opened */
-    uint64_t bytes;
-    _Atomic int refs; /* the list's and one a reader */
-    bool pending;     /* lb->lock, as all below */
-    bool shipped;
-    bool damaged;
-    char *why; /* owned; of a damaged one */
-};
-
-struct tenant_blocks {
-    struct slice tenant; /* owned, NUL-terminated */
-    struct local_block **blocks; /* by ULID */
-    size_t n;
-    size_t cap;
-    struct metric *m_bytes;
-};
-
-struct local_blocks {
-    char *dir;
-    int64_t retention_ms;
-    int64_t store_has_it_ms;
-    pthread_mutex_t lock;
-    bool has_shipper;               /* lock */
-    struct tenant_blocks **tenants; /* by name; never removed; lock */
-    size_t n;
-    size_t cap;
-};
-
 /* Small things: without memory for them nothing goes on. */
-static void *must_realloc(void *p, size_t n)
+void *blocks_realloc(void *p, size_t n)
 {
     p = realloc(p, n);
     ASSERT(p);
     return p;
 }
 
-static void *must_calloc(size_t n, size_t size)
+void *blocks_calloc(size_t n, size_t size)
 {
     void *p = calloc(MAX(n, (size_t)1), size);
     ASSERT(p);
@@ -80,7 +44,7 @@ static void *must_calloc(size_t n, size_t size)
 /* --- tenants --- */
 
 /* Under lock. With `make` never NULL. */
-static struct tenant_blocks *find_tenant(struct local_blocks *lb, struct slice tenant, bool make)
+struct tenant_blocks *blocks_of(struct local_blocks *lb, struct slice tenant, bool make)
 {
     size_t lo = 0;
     size_t hi = lb->n;
@@ -98,9 +62,9 @@ static struct tenant_blocks *find_tenant(struct local_blocks *lb, struct slice t
         return NULL;
     if (lb->n == lb->cap) {
         lb->cap = MAX((size_t)16, 2 * lb->cap);
-        lb->tenants = must_realloc(lb->tenants, lb->cap * sizeof(*lb->tenants));
+        lb->tenants = blocks_realloc(lb->tenants, lb->cap * sizeof(*lb->tenants));
     }
-    struct tenant_blocks *t = must_calloc(1, sizeof(*t));
+    struct tenant_blocks *t = blocks_calloc(1, sizeof(*t));
     t->tenant = slice_make(slice_strdup(tenant), tenant.n);
     t->m_bytes = metric_get(local_blocks_metrics[BLOCKS_BYTES], &t->tenant);
     memmove(&lb->tenants[lo + 1], &lb->tenants[lo], (lb->n - lo) * sizeof(*lb->tenants));
@@ -109,7 +73,7 @@ static struct tenant_blocks *find_tenant(struct local_blocks *lb, struct slice t
     return t;
 }
 
-static struct local_block *find_block(const struct tenant_blocks *t, const struct ulid *ulid)
+struct local_block *block_of(const struct tenant_blocks *t, const struct ulid *ulid)
 {
     for (size_t i = 0; t && i < t->n; i++)
         if (strcmp(t->blocks[i]->ulid.text, ulid->text) == 0)
@@ -117,24 +81,24 @@ static struct local_block *find_block(const struct tenant_blocks *t, const struc
     return NULL;
 }
 
-static void tenant_path(const struct local_blocks *lb, struct slice tenant, const char *below, char *out, size_t cap)
+void blocks_tenant_path(const struct local_blocks *lb, struct slice tenant, const char *below, char *out, size_t cap)
 {
     snprintf(out, cap, "%s/%.*s%s%s", lb->dir, SL_FMT(tenant), below[0] ? "/" : "", below);
 }
 
-static void block_path(const struct local_blocks *lb, struct slice tenant, const char *below, const struct ulid *ulid, char *out, size_t cap)
+void blocks_path(const struct local_blocks *lb, struct slice tenant, const char *below, const struct ulid *ulid, char *out, size_t cap)
 {
     snprintf(out, cap, "%s/%.*s/%s%s%s", lb->dir, SL_FMT(tenant), below, below[0] ? "/" : "", ulid->text);
 }
 
 void local_blocks_tenant_dir(const struct local_blocks *lb, struct slice tenant, char *out, size_t cap)
 {
-    tenant_path(lb, tenant, "", out, cap);
+    blocks_tenant_path(lb, tenant, "", out, cap);
 }
 
 /* --- blocks --- */
 
-static void block_unref(struct local_block *b)
+void local_block_unref(struct local_block *b)
 {
     if (atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1)
         return;
@@ -171,7 +135,7 @@ static void read_times(const char *path, struct local_block *b)
     struct block_meta m;
     snprintf(name, sizeof(name), "%s/meta.json", path);
     FILE *f = fopen(name, "re");
-    char *text = must_calloc(1, META_READ_BYTES);
+    char *text = blocks_calloc(1, META_READ_BYTES);
     size_t n = f ? fread(text, 1, META_READ_BYTES, f) : 0;
     arena_init(&arena, 0);
     if (n && block_meta_decode(slice_make(text, n), &arena, &m, NULL)) {
@@ -199,7 +163,7 @@ static struct local_block *open_block(struct local_blocks *lb, struct tenant_blo
         *err = why;
         return NULL;
     }
-    struct local_block *b = must_calloc(1, sizeof(*b));
+    struct local_block *b = blocks_calloc(1, sizeof(*b));
     *b = (struct local_block){.lb = lb, .tenant = t, .ulid = *ulid, .reader = reader, .min_t = INT64_MIN};
     atomic_init(&b->refs, 1);
     if (!reader) {
@@ -221,7 +185,7 @@ static void list_block(struct tenant_blocks *t, struct local_block *b)
 {
     if (t->n == t->cap) {
         t->cap = MAX((size_t)8, 2 * t->cap);
-        t->blocks = must_realloc(t->blocks, t->cap * sizeof(struct local_block *));
+        t->blocks = blocks_realloc(t->blocks, t->cap * sizeof(struct local_block *));
     }
     size_t at = t->n;
     for (; at > 0 && strcmp(t->blocks[at - 1]->ulid.text, b->ulid.text) > 0; at--)
@@ -233,7 +197,7 @@ static void list_block(struct tenant_blocks *t, struct local_block *b)
 }
 
 /* Under lock; the list's reference is the caller's then. */
-static void unlist_block(struct tenant_blocks *t, size_t at)
+void blocks_unlist(struct tenant_blocks *t, size_t at)
 {
     struct local_block *b = t->blocks[at];
     memmove(&t->blocks[at], &t->blocks[at + 1], (t->n - at - 1) * sizeof(struct local_block *));
@@ -255,7 +219,7 @@ struct local_blocks *local_blocks_new(const struct local_blocks_config *cfg, str
     }
     if (!folder_make(cfg->dir, err))
         return NULL;
-    struct local_blocks *lb = must_calloc(1, sizeof(*lb));
+    struct local_blocks *lb = blocks_calloc(1, sizeof(*lb));
     lb->dir = slice_strdup(slice_of(cfg->dir));
     lb->retention_ms = cfg->retention_ms;
     lb->store_has_it_ms = cfg->store_has_it_ms;
@@ -271,8 +235,8 @@ void local_blocks_free(struct local_blocks *lb)
         struct tenant_blocks *t = lb->tenants[i];
         while (t->n) {
             struct local_block *b = t->blocks[t->n - 1];
-            unlist_block(t, t->n - 1);
-            block_unref(b);
+            blocks_unlist(t, t->n - 1);
+            local_block_unref(b);
         }
         free(t->blocks);
         free((char *)t->tenant.p);
@@ -290,8 +254,8 @@ static bool publish_folder(struct local_blocks *lb, struct slice tenant, const s
 {
     char from[4096];
     char to[4096];
-    block_path(lb, tenant, PENDING, ulid, from, sizeof(from));
-    block_path(lb, tenant, "", ulid, to, sizeof(to));
+    blocks_path(lb, tenant, PENDING, ulid, from, sizeof(from));
+    blocks_path(lb, tenant, "", ulid, to, sizeof(to));
     if (rename(from, to) == 0 || (may_be_gone && errno == ENOENT))
         return true;
     return err_errno(err, ERR_IO, errno, "renaming %s", from);
@@ -300,7 +264,7 @@ static bool publish_folder(struct local_blocks *lb, struct slice tenant, const s
 static bool publish_folders(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n, bool may_be_gone, struct err *err)
 {
     char dir[4096];
-    tenant_path(lb, tenant, "", dir, sizeof(dir));
+    blocks_tenant_path(lb, tenant, "", dir, sizeof(dir));
     for (size_t i = 0; i < n; i++)
         if (!publish_folder(lb, tenant, &ulids[i], may_be_gone, err))
             return false;
@@ -321,9 +285,9 @@ bool local_blocks_publish(struct local_blocks *lb, struct slice tenant, const st
     if (!publish_folders(lb, tenant, ulids, n, true, err))
         return false;
     pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, false);
+    struct tenant_blocks *t = blocks_of(lb, tenant, false);
     for (size_t i = 0; i < n; i++) {
-        struct local_block *b = find_block(t, &ulids[i]);
+        struct local_block *b = block_of(t, &ulids[i]);
         if (b)
             b->pending = false;
     }
@@ -337,23 +301,23 @@ static bool load_tenant(struct local_blocks *lb, struct slice tenant, struct err
 {
     char dir[4096];
     char path[4096];
-    tenant_path(lb, tenant, PENDING, path, sizeof(path));
+    blocks_tenant_path(lb, tenant, PENDING, path, sizeof(path));
     if (!folder_remove(path, err))
         return false;
-    tenant_path(lb, tenant, DELETING, path, sizeof(path));
+    blocks_tenant_path(lb, tenant, DELETING, path, sizeof(path));
     if (!folder_remove(path, err))
         return false;
-    tenant_path(lb, tenant, "", dir, sizeof(dir));
+    blocks_tenant_path(lb, tenant, "", dir, sizeof(dir));
     DIR *d = opendir(dir);
     if (!d)
         return err_errno(err, ERR_IO, errno, "opening %s", dir);
-    struct tenant_blocks *t = find_tenant(lb, tenant, true);
+    struct tenant_blocks *t = blocks_of(lb, tenant, true);
     bool ok = true;
     for (struct dirent *e; ok && (e = readdir(d));) {
         struct ulid ulid;
         if (!ulid_parse(slice_of(e->d_name), &ulid))
             continue;
-        block_path(lb, tenant, "", &ulid, path, sizeof(path));
+        blocks_path(lb, tenant, "", &ulid, path, sizeof(path));
         struct local_block *b = open_block(lb, t, path, &ulid, true, err);
         if (b)
             list_block(t, b);
@@ -383,21 +347,21 @@ bool local_blocks_load(struct local_blocks *lb, struct err *err)
 bool local_blocks_pending_dir(struct local_blocks *lb, struct slice tenant, char *out, size_t cap, struct err *err)
 {
     char dir[4096];
-    tenant_path(lb, tenant, "", dir, sizeof(dir));
-    tenant_path(lb, tenant, PENDING, out, cap);
+    blocks_tenant_path(lb, tenant, "", dir, sizeof(dir));
+    blocks_tenant_path(lb, tenant, PENDING, out, cap);
     return folder_make(out, err) && folder_sync(dir, err) && folder_sync(lb->dir, err);
 }
 
 bool local_blocks_add(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n, struct err *err)
 {
-    struct local_block **opened = must_calloc(n, sizeof(*opened));
+    struct local_block **opened = blocks_calloc(n, sizeof(*opened));
     pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, true);
+    struct tenant_blocks *t = blocks_of(lb, tenant, true);
     pthread_mutex_unlock(&lb->lock);
     size_t i = 0;
     for (; i < n; i++) {
         char path[4096];
-        block_path(lb, tenant, PENDING, &ulids[i], path, sizeof(path));
+        blocks_path(lb, tenant, PENDING, &ulids[i], path, sizeof(path));
         if (!(opened[i] = open_block(lb, t, path, &ulids[i], false, err)))
             break;
     }
@@ -409,7 +373,7 @@ bool local_blocks_add(struct local_blocks *lb, struct slice tenant, const struct
     }
     pthread_mutex_unlock(&lb->lock);
     for (size_t k = 0; !ok && k < i; k++)
-        block_unref(opened[k]);
+        local_block_unref(opened[k]);
     free(opened);
     return ok;
 }
@@ -419,7 +383,7 @@ void local_blocks_discard(struct local_blocks *lb, struct slice tenant, const st
     for (size_t i = 0; i < n; i++) {
         char path[4096];
         struct err err;
-        block_path(lb, tenant, PENDING, &ulids[i], path, sizeof(path));
+        blocks_path(lb, tenant, PENDING, &ulids[i], path, sizeof(path));
         if (!folder_remove(path, &err))
             LOG_WARN("a block that was given up stays until the next start", {"block", LOG_STR(path)}, {"err", LOG_ERR(&err)});
     }
@@ -440,7 +404,7 @@ bool local_blocks_get(struct local_blocks *lb, struct slice tenant, int64_t min_
     bool ok = true;
     *ret = (struct local_block_refs){NULL, 0};
     pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, false);
+    struct tenant_blocks *t = blocks_of(lb, tenant, false);
     for (size_t i = 0; ok && t && i < t->n; i++) {
         struct local_block *b = t->blocks[i];
         if (b->min_t > max_t || b->max_t <= min_t)
@@ -450,7 +414,7 @@ bool local_blocks_get(struct local_blocks *lb, struct slice tenant, int64_t min_
             break;
         }
         if (!ret->blocks)
-            ret->blocks = must_calloc(t->n, sizeof(struct local_block *));
+            ret->blocks = blocks_calloc(t->n, sizeof(struct local_block *));
         atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
         ret->blocks[ret->n++] = b;
     }
@@ -465,7 +429,7 @@ bool local_blocks_get(struct local_blocks *lb, struct slice tenant, int64_t min_
 void local_block_refs_release(struct local_block_refs *refs)
 {
     for (size_t i = 0; i < refs->n; i++)
-        block_unref(refs->blocks[i]);
+        local_block_unref(refs->blocks[i]);
     free(refs->blocks);
     *refs = (struct local_block_refs){NULL, 0};
 }
@@ -481,152 +445,7 @@ void local_block_failed(struct local_block *b, const struct err *why)
         return;
     pthread_mutex_lock(&b->lb->lock);
     /* One that was taken out of the list meanwhile is nobody's concern. */
-    if (find_block(b->tenant, &b->ulid) == b)
+    if (block_of(b->tenant, &b->ulid) == b)
         set_damaged(b, why);
     pthread_mutex_unlock(&b->lb->lock);
-}
-
-/* --- shipping --- */
-
-void local_blocks_expect_shipper(struct local_blocks *lb)
-{
-    pthread_mutex_lock(&lb->lock);
-    lb->has_shipper = true;
-    pthread_mutex_unlock(&lb->lock);
-}
-
-struct local_block_info *local_blocks_list(struct local_blocks *lb, struct slice tenant, size_t *ret_n)
-{
-    size_t n = 0;
-    pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, false);
-    struct local_block_info *list = t && t->n ? must_calloc(t->n, sizeof(*list)) : NULL;
-    for (size_t i = 0; t && i < t->n; i++) {
-        const struct local_block *b = t->blocks[i];
-        if (b->pending)
-            continue;
-        struct local_block_info *x = &list[n++];
-        *x = (struct local_block_info){.ulid = b->ulid,
-                                       .min_t = b->min_t,
-                                       .max_t = b->max_t,
-                                       .out_of_order = b->out_of_order,
-                                       .shipped = b->shipped,
-                                       .damaged = b->damaged,
-                                       .bytes = b->bytes};
-        block_path(lb, tenant, "", &b->ulid, x->path, sizeof(x->path));
-    }
-    pthread_mutex_unlock(&lb->lock);
-    if (n == 0) {
-        free(list);
-        list = NULL;
-    }
-    *ret_n = n;
-    return list;
-}
-
-struct slice *local_blocks_tenants(struct local_blocks *lb, size_t *ret_n)
-{
-    size_t n = 0;
-    size_t bytes = 0;
-    pthread_mutex_lock(&lb->lock);
-    for (size_t i = 0; i < lb->n; i++) {
-        n += lb->tenants[i]->n > 0;
-        bytes += lb->tenants[i]->tenant.n;
-    }
-    struct slice *list = n ? must_calloc(1, n * sizeof(*list) + bytes) : NULL;
-    char *text = (char *)(list + n);
-    n = 0;
-    for (size_t i = 0; list && i < lb->n; i++) {
-        struct slice name = lb->tenants[i]->tenant;
-        if (!lb->tenants[i]->n)
-            continue;
-        memcpy(text, name.p, name.n);
-        list[n++] = slice_make(text, name.n);
-        text += name.n;
-    }
-    pthread_mutex_unlock(&lb->lock);
-    *ret_n = n;
-    return list;
-}
-
-void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n)
-{
-    pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, false);
-    for (size_t i = 0; i < n; i++) {
-        struct local_block *b = find_block(t, &ulids[i]);
-        if (b)
-            b->shipped = true;
-    }
-    pthread_mutex_unlock(&lb->lock);
-}
-
-/* --- upkeep --- */
-
-/* Under lock. */
-static bool may_go(const struct local_blocks *lb, const struct local_block *b, int64_t now_ms)
-{
-    if (b->pending || (lb->has_shipper && !b->shipped))
-        return false;
-    if (b->damaged && b->shipped && b->max_t <= now_ms - lb->store_has_it_ms)
-        return true;
-    return lb->retention_ms > 0 && b->max_t <= now_ms - lb->retention_ms;
-}
-
-static struct local_block *take_expired(struct local_blocks *lb, int64_t now_ms)
-{
-    struct local_block *found = NULL;
-    pthread_mutex_lock(&lb->lock);
-    for (size_t i = 0; !found && i < lb->n; i++) {
-        struct tenant_blocks *t = lb->tenants[i];
-        for (size_t k = 0; !found && k < t->n; k++) {
-            if (!may_go(lb, t->blocks[k], now_ms))
-                continue;
-            found = t->blocks[k];
-            unlist_block(t, k);
-        }
-    }
-    pthread_mutex_unlock(&lb->lock);
-    return found;
-}
-
-/* First out of sight by a rename: half a folder would be a damaged block at the next start. */
-static void delete_folder(struct local_blocks *lb, const struct local_block *b)
-{
-    struct slice tenant = b->tenant->tenant;
-    char from[4096];
-    char to[4096];
-    struct err err;
-    tenant_path(lb, tenant, DELETING, to, sizeof(to));
-    bool ok = folder_make(to, &err);
-    block_path(lb, tenant, "", &b->ulid, from, sizeof(from));
-    block_path(lb, tenant, DELETING, &b->ulid, to, sizeof(to));
-    if (ok && rename(from, to) != 0)
-        ok = err_errno(&err, ERR_IO, errno, "renaming %s", from);
-    ok = ok && folder_remove(to, &err);
-    if (!ok)
-        LOG_WARN("an old block could not be deleted; the next start tries again", {"block", LOG_STR(from)}, {"err", LOG_ERR(&err)});
-}
-
-size_t local_blocks_expire(struct local_blocks *lb, int64_t now_ms)
-{
-    size_t n = 0;
-    for (struct local_block *b; (b = take_expired(lb, now_ms)); n++) {
-        LOG_INFO("a block is older than the retention period", {"tenant", LOG_SLICE(b->tenant->tenant)}, {"block", LOG_STR(b->ulid.text)});
-        delete_folder(lb, b);
-        metric_inc(metric_single(local_blocks_metrics[BLOCKS_RETENTIONS]));
-        block_unref(b);
-    }
-    return n;
-}
-
-bool local_blocks_waiting(struct local_blocks *lb, struct slice tenant)
-{
-    bool waiting = false;
-    pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = find_tenant(lb, tenant, false);
-    for (size_t i = 0; t && i < t->n; i++)
-        waiting |= t->blocks[i]->pending || (lb->has_shipper && !t->blocks[i]->shipped);
-    pthread_mutex_unlock(&lb->lock);
-    return waiting;
 }
