@@ -69,7 +69,7 @@ static bool clean_labels(json_t *thanos, struct err *err)
         return err_set(err, ERR_BAD_DATA, malformed);
     json_object_foreach_safe(labels, next, name, value)
     {
-        bool keep;
+        bool keep = true;
         if (!check_label(name, value, &keep, err))
             return false;
         if (!keep)
