@@ -388,6 +388,28 @@ Test(blocks, the_querys_memory_is_a_limit)
     arena_release(&small);
 }
 
+/* Labels are, chunks are not: of those only the messages at hand are in memory. */
+Test(blocks, chunks_pass_through_a_memory_that_they_would_not_fit)
+{
+    struct arena small;
+    size_t all = 0;
+    for (int i = 0; i < 16; i++)
+        rig_block(&rig, 0, 1900, 10000 * (i + 1));
+    gateways(3);
+    rig.replication = 1;
+    rig_start(&rig);
+    struct fake_chunks *c = calloc(1, sizeof(*c));
+    fake_chunks(&rig, ALL, 1, c);
+    for (size_t i = 0; i < c->n; i++)
+        all += 1900 * (c->chunks[i].data.n + sizeof(c->chunks[i]));
+    free(c);
+    arena_init(&small, all / 2);
+    rig.ctx.arena = &small;
+    EXPECT(ALL);
+    cr_expect_lt(small.used_bytes, all / 2, "%zu of %zu", small.used_bytes, all);
+    arena_release(&small);
+}
+
 static void shard(size_t i, const char *text)
 {
     rig.index_blocks[i].shard = slice_of(text);
