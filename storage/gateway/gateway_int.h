@@ -193,7 +193,7 @@ struct request {
     struct gateway *g;
     struct ctx *ctx;
     struct select_params p;
-    struct part *parts; /* in ctx->arena; blocks that are to be read, by id */
+    struct part *parts; /* in ctx->arena; blocks that are to be read, by the time of their beginning */
     size_t n;
     bool gated;
     bool known; /* there is such a tenant here */

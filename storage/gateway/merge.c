@@ -218,44 +218,56 @@ static int compare_chunks(const void *a, const void *b)
     return (x->max_t > y->max_t) - (x->max_t < y->max_t);
 }
 
-/* Chunks of several blocks, by their beginning. */
-static bool join_chunks(struct request *r, const struct series *more, struct series *ret, struct err *err)
+/* The parts that have the series, and all of its chunks. *ret_dry: a part has to be asked first. */
+static void count_chunks(const struct request *r, uint64_t number, size_t *ret_parts, size_t *ret_chunks, bool *ret_dry)
 {
-    size_t n = ret->n_chunks + more->n_chunks;
-    struct series_chunk *all = ARENA_ARRAY(&r->scratch, struct series_chunk, n + 1);
-    if (!all)
-        return gateway_no_memory(err);
-    if (ret->n_chunks)
-        memcpy(all, ret->chunks, ret->n_chunks * sizeof(*all));
-    if (more->n_chunks)
-        memcpy(all + ret->n_chunks, more->chunks, more->n_chunks * sizeof(*all));
-    if (n)
-        qsort(all, n, sizeof(*all), compare_chunks);
-    ret->chunks = all;
-    ret->n_chunks = n;
-    return true;
+    *ret_parts = *ret_chunks = 0;
+    *ret_dry = false;
+    for (size_t i = 0; i < r->n; i++) {
+        const struct part *p = &r->parts[i];
+        if (p->members_at == p->n_members || p->members[p->members_at] != number)
+            continue;
+        *ret_dry |= p->chunks_at == p->n_chunks;
+        *ret_parts += 1;
+        *ret_chunks += *ret_dry ? 0 : p->chunks[p->chunks_at].n_chunks;
+    }
 }
 
-/* The chunks of merged series `number`. *ret_dry: a part has to be asked first. */
+/* Chunks of several blocks, by their beginning. Parts are by time, so they mostly are already. */
+static void sort_chunks(struct series_chunk *chunks, size_t n)
+{
+    size_t i = 1;
+    while (i < n && compare_chunks(&chunks[i - 1], &chunks[i]) <= 0)
+        i++;
+    if (i < n)
+        qsort(chunks, n, sizeof(*chunks), compare_chunks);
+}
+
+/* The chunks of merged series `number`. */
 static bool take_chunks(struct request *r, uint64_t number, struct series *ret, bool *ret_dry, struct err *err)
 {
+    size_t n_parts, n_chunks, n = 0;
     *ret = (struct series){0};
-    *ret_dry = false;
-    for (size_t i = 0; i < r->n; i++)
-        if (is_dry(&r->parts[i], number + 1)) {
-            *ret_dry = true;
-            return true;
-        }
-    for (size_t i = 0; i < r->n; i++) {
+    count_chunks(r, number, &n_parts, &n_chunks, ret_dry);
+    if (*ret_dry)
+        return true;
+    struct series_chunk *all = n_parts > 1 ? ARENA_ARRAY(&r->scratch, struct series_chunk, n_chunks + 1) : NULL;
+    if (n_parts > 1 && !all)
+        return gateway_no_memory(err);
+    for (size_t i = 0; i < r->n && n_parts > 0; i++) {
         struct part *p = &r->parts[i];
         if (p->members_at == p->n_members || p->members[p->members_at] != number)
             continue;
         p->members_at++;
         const struct series *own = &p->chunks[p->chunks_at++];
-        if (ret->n_chunks == 0)
-            *ret = (struct series){.chunks = own->chunks, .n_chunks = own->n_chunks};
-        else if (!join_chunks(r, own, ret, err))
-            return false;
+        *ret = (struct series){.chunks = own->chunks, .n_chunks = own->n_chunks};
+        if (all && own->n_chunks)
+            memcpy(all + n, own->chunks, own->n_chunks * sizeof(*all));
+        n += own->n_chunks;
+    }
+    if (all) {
+        sort_chunks(all, n);
+        *ret = (struct series){.chunks = all, .n_chunks = n};
     }
     return true;
 }

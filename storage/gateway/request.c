@@ -100,8 +100,19 @@ static bool find_blocks(struct request *r, const struct block_hints *blocks, str
     }
 }
 
+static int compare_parts(const void *a, const void *b)
+{
+    const struct served_block *x = ((const struct part *)a)->block, *y = ((const struct part *)b)->block;
+    if (x->min_t != y->min_t)
+        return x->min_t < y->min_t ? -1 : 1;
+    return strcmp(x->id.text, y->id.text);
+}
+
+/* By time, so that chunks of one part after the other are mostly in order. */
 static void init_parts(struct request *r)
 {
+    if (r->n)
+        qsort(r->parts, r->n, sizeof(*r->parts), compare_parts);
     for (size_t i = 0; i < r->n; i++) {
         struct part *p = &r->parts[i];
         arena_init(&p->arena, r->ctx->arena->budget_bytes);

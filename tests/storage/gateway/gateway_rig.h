@@ -44,6 +44,7 @@ struct gw_rig {
     struct limits limits;
     struct limits_provider provider;
     struct objstore *bucket;
+    struct cache *index_cache, *chunks_cache; /* none, unless the test opens them */
     struct kv *memory;
     struct kv_stores stores;
     struct gw_node nodes[GW_NODES];
@@ -108,7 +109,7 @@ static inline struct gw_node *gw_node(struct gw_rig *r, size_t i)
     snprintf(n->dir, sizeof(n->dir), "%s/sync-%zu", dir, i);
     n->ring.member.instance_id = n->id;
     n->ring.member.instance_addr = n->addr;
-    n->store = store_new(&r->store_cfg, &(struct store_deps){.bucket = r->bucket});
+    n->store = store_new(&r->store_cfg, &(struct store_deps){.bucket = r->bucket, .index_cache = r->index_cache, .chunks_cache = r->chunks_cache});
     CLAIM(n->store, "store_new");
     n->gateway = gateway_new(&(struct gateway_deps){&n->cfg, &n->ring, &r->stores, &r->provider, r->bucket, n->store, n->dir, 9095, false}, &err);
     CLAIM(n->gateway, "%s", err.text);
