@@ -237,7 +237,7 @@ static bool find_range(struct samples *s, int64_t number, struct range **ret, st
 bool samples_add(struct samples *s, struct labels labels, int64_t t, double v, struct err *err)
 {
     struct record r = {.t = t, .v = v};
-    struct range *range;
+    struct range *range = NULL;
     if (!find_or_add(s, labels, &r.series))
         return no_memory(err);
     if (!find_range(s, t / s->range_ms - (t % s->range_ms < 0), &range, err))
