@@ -216,6 +216,19 @@ size_t block_symbols(const struct block *b, const struct slice **ret, struct are
     return n;
 }
 
+static void forget_pages(const struct mapping *m)
+{
+    if (m->p)
+        madvise((void *)(uintptr_t)m->p, m->n, MADV_DONTNEED);
+}
+
+void block_forget_pages(const struct block *b)
+{
+    forget_pages(&b->index_file);
+    for (size_t i = 0; i < b->n_segments; i++)
+        forget_pages(&b->segment_files[i]);
+}
+
 size_t block_n_symbols(const struct block *b)
 {
     return b->index.n_symbols;

@@ -55,6 +55,11 @@ struct block *block_open(const char *dir, struct err *err);
 void block_close(struct block *b); /* NULL is fine */
 const struct block_meta *block_meta_of(const struct block *b);
 /*
+ * Takes the pages that were read out of this process's memory; the system keeps them as it likes, and what is read again comes back. For who goes over a large
+ * block once: what it has read would otherwise count as its memory until the block is closed. Any thread.
+ */
+void block_forget_pages(const struct block *b);
+/*
  * Everything read once: every checksum, every order, every reference, and the counts and times of meta.json; the first fault. Chunks of a series that
  * overlap are a fault here, though every reader copes with them.
  */

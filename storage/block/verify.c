@@ -10,6 +10,8 @@
 #include "storage/block/block_int.h"
 #include "storage/block/bytes.h"
 
+#define FORGET_BYTES ((size_t)32 << 20) /* of chunks, and FORGET_SERIES, between two times that what was read is let go */
+#define FORGET_SERIES 262144
 #define CHECK_EVERY 1024 /* series, or lists of postings, between two looks at the deadline */
 
 struct checking {
@@ -19,11 +21,23 @@ struct checking {
     struct index_series series, before;
     struct block_stats stats;
     uint64_t n_labels; /* of all series */
+    size_t n_bytes;    /* of chunks, since the pages were let go */
+    size_t n_read;     /* series, likewise */
 };
 
 static bool may_go_on(const struct checking *k, size_t i, struct err *err)
 {
     return !k->ctx || i % CHECK_EVERY || ctx_check(k->ctx, err);
+}
+
+static void count_read(struct checking *k, size_t n_bytes, size_t n_series)
+{
+    k->n_bytes += n_bytes;
+    k->n_read += n_series;
+    if (k->n_bytes < FORGET_BYTES && k->n_read < FORGET_SERIES)
+        return;
+    block_forget_pages(k->b);
+    k->n_bytes = k->n_read = 0;
 }
 
 static bool check_chunk(struct checking *k, const struct index_chunk *c, struct err *err)
@@ -43,6 +57,7 @@ static bool check_chunk(struct checking *k, const struct index_chunk *c, struct 
     for (size_t i = 1; i < columns.n; i++)
         if (columns.t[i] <= columns.t[i - 1])
             return err_set(err, ERR_CORRUPT, "%s: offset %u: a chunk with samples out of order", k->b->segments[c->ref >> 32].path, (uint32_t)c->ref);
+    count_read(k, chunk.data.n, 0);
     k->stats.chunks++;
     k->stats.samples += columns.n;
     if (chunk.encoding == CHUNK_XOR)
@@ -68,6 +83,7 @@ static bool check_series(struct checking *k, uint32_t ref, bool first, struct er
     for (size_t i = 0; i < s->n_chunks; i++)
         if (!check_chunk(k, &s->chunks[i], err))
             return false;
+    count_read(k, 0, 1);
     k->stats.series++;
     k->n_labels += s->n_labels;
     struct index_series swap = k->before;
@@ -108,6 +124,7 @@ static bool check_list(struct checking *k, struct slice name, uint32_t entry, ui
             return false;
         if (!has_label(&k->series, name, value))
             return index_corrupt(ix, offset, "postings that name a series without the label", err);
+        count_read(k, 0, 1);
     }
     *n_total += p.n;
     return true;

@@ -223,8 +223,8 @@ static bool open_writer(struct merge *m, uint32_t result, struct err *err)
 }
 
 /*
- * One series: those at the top of the heap with the same labels, each of whose chunks are put in order of rank. Their labels and chunks are used until the series
- * is written, so that they are advanced after that.
+ * One series: those at the top of the heap with the same labels, whose chunks are put in order of rank. Their labels and chunks are used until the series is
+ * written, so that they are advanced after that.
  */
 static bool merge_one(struct merge *m, struct source **same, struct err *err)
 {
@@ -260,12 +260,22 @@ static bool merge_one(struct merge *m, struct source **same, struct err *err)
     return true;
 }
 
+static void forget_pages(struct merge *m)
+{
+    for (size_t i = 0; i < m->p->n_blocks; i++)
+        block_forget_pages(m->p->blocks[i]);
+    m->joined.n_bytes = 0;
+}
+
 static bool merge_all(struct merge *m, struct err *err)
 {
     struct source **same = calloc(m->p->n_blocks, sizeof(*same));
     bool good = same || no_memory(err);
-    for (size_t n = 0; good && m->n_heap; n++)
+    for (size_t n = 0; good && m->n_heap; n++) {
         good = (n % CHECK_EVERY || ctx_check(m->ctx, err)) && merge_one(m, same, err);
+        if (m->joined.n_bytes >= MERGE_FORGET_BYTES)
+            forget_pages(m);
+    }
     free(same);
     return good;
 }

@@ -7,7 +7,7 @@
  * query_shard_hash modulo the shards (model/query_shard.h).
  *
  * Memory: 16 bytes and a bit a shard for each symbol, 4 bytes for each symbol of each block, one series of each block with its overlapping chunks decoded, and
- * what a block_writer of each shard needs. One thread; ctx is looked at about every hundred series.
+ * what a block_writer of each shard needs; pages of the sources are let go as they are read. One thread; ctx is looked at about every hundred series.
  */
 #pragma once
 

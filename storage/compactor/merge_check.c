@@ -11,6 +11,7 @@ struct check {
     struct arena arena; /* of the chunk at hand */
     struct arena labels[2]; /* of the series at hand and the one before, in turns */
     struct block_stats stats;
+    size_t n_bytes; /* of chunks, since the pages were let go */
 };
 
 static bool bad(const struct check *k, enum err_code code, const char *what, struct err *err)
@@ -45,6 +46,11 @@ static bool check_chunk(struct check *k, const struct series_chunk *chunk, struc
         return bad(k, ERR_CORRUPT, "a chunk that is out of the block's times", err);
     k->stats.chunks++;
     k->stats.samples += c.n;
+    k->n_bytes += chunk->data.n;
+    if (k->n_bytes >= MERGE_FORGET_BYTES) {
+        block_forget_pages(k->b);
+        k->n_bytes = 0;
+    }
     return true;
 }
 
@@ -81,6 +87,7 @@ bool merge_check_source(struct block *b, const struct ctx *ctx, struct err *err)
     struct block_scan *scan = block_scan_new(b, err);
     bool good = scan && check_all(&k, scan, ctx, err);
     block_scan_free(scan);
+    block_forget_pages(b);
     arena_release(&k.arena);
     arena_release(&k.labels[0]);
     arena_release(&k.labels[1]);

@@ -5,6 +5,9 @@
 #include "model/query_shard.h"
 #include "storage/compactor/merge.h"
 
+/* Bytes of chunks after which the pages of the sources are let go. */
+#define MERGE_FORGET_BYTES ((size_t)32 << 20)
+
 /* --- merge_symbols.c --- */
 
 /* All symbols of the blocks together, and which of them each result uses. */
@@ -43,6 +46,7 @@ struct merge_series {
     size_t n_out, cap_out;
     struct arena decoded; /* of the overlapping chunks at hand */
     struct arena encoded;
+    size_t n_bytes;       /* of chunks put; the caller takes it back to 0 */
     struct merge_stats stats;
 };
 void merge_series_init(struct merge_series *m);

@@ -51,8 +51,10 @@ bool merge_series_put(struct merge_series *m, uint32_t source, const struct seri
         m->in = in;
         m->cap_in = cap;
     }
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         m->in[m->n_in++] = (struct merge_chunk){chunks[i], source};
+        m->n_bytes += chunks[i].data.n;
+    }
     return true;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Which symbols the results need: the symbols of all blocks are united in one pass over their sorted tables, then the labels of all series are read once, and each
- * marks its symbols in the result that it will go to. So an index gets the strings it uses, not all that its sources happened to have.
+ * Which symbols the results need: the symbols of all blocks are united in one pass over their sorted tables, then the labels of all series are read once, and
+ * each marks its symbols in the result that it will go to. So an index gets the strings it uses, not all that its sources happened to have.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +113,7 @@ static bool mark_block(struct merge_symbols *m, const struct table *t, const str
         m->series[result]++;
     }
     block_scan_free(scan);
+    block_forget_pages(t->b);
     return good;
 }
 

@@ -1,6 +1,6 @@
 /*
- * The pages of the compactor's tenants and of what is to be done for one of them, as far as the bucket index tells; with what was set aside, and why. The fields
- * of the JSON are Mimir's (docs/mimir-http.md 4.4), those behind them ours.
+ * The pages of the compactor's tenants and of what is to be done for one of them, as far as the bucket index tells; with what was set aside, and why. The
+ * fields of the JSON are Mimir's (docs/mimir-http.md 4.4), those behind them ours.
  */
 #include <inttypes.h>
 #include <stdlib.h>

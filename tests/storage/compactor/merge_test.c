@@ -1,5 +1,7 @@
 /* Blocks merged: what a plain map of their samples has, they have; and what Mimir's compactor made of Mimir's blocks is made of them here, byte for byte. */
 #include "model/query_shard.h"
+#include "storage/block/index_writer_int.h"
+#include "storage/block/segment_writer_int.h"
 #include "storage/compactor/merge.h"
 #include "tests/storage/block/block_util.h"
 #include "tests/storage/chunk/build.h"
@@ -341,6 +343,51 @@ Test(merge, a_bit_that_fell_over_is_found_in_the_source, .init = setup, .fini = 
         }
         write_file(path, whole);
     }
+}
+
+/* As writers of long ago made them: the second chunk begins within the first. */
+static struct block *overlapping_block(void)
+{
+    struct err err = ERR_NONE;
+    struct index_writer w = {0};
+    struct segment_writer chunks;
+    struct slice symbols[] = {SL("__name__"), SL("m")};
+    struct label name = {SL("__name__"), SL("m")};
+    struct series_chunk parts[] = {float_chunk(T0, 1000, 100, 1), float_chunk(T0 + 50000, 1000, 100, 51)};
+    struct index_chunk entries[2];
+    uint64_t refs[2], size;
+    struct block_meta meta = meta_of_times(T0, T0 + 7200000);
+    meta.stats = (struct block_stats){.samples = 200, .float_samples = 200, .series = 1, .chunks = 2};
+    const char *dir = path_of(folder, meta.ulid.text), *chunks_dir = path_of(dir, "chunks");
+    cr_assert(mkdir(dir, 0777) == 0 && mkdir(chunks_dir, 0777) == 0);
+    segment_writer_init(&chunks, chunks_dir);
+    cr_assert(segment_writer_add(&chunks, parts, 2, refs, &err) && segment_writer_finish(&chunks, &err), "%s", err.text);
+    segment_writer_release(&chunks);
+    for (size_t i = 0; i < 2; i++)
+        entries[i] = (struct index_chunk){parts[i].min_t, parts[i].max_t, refs[i]};
+    cr_assert(index_writer_open(&w, dir, symbols, 2, &err) && index_writer_add(&w, &(struct labels){&name, 1}, entries, 2, &err) &&
+                  index_writer_finish(&w, &size, &err), "%s", err.text);
+    index_writer_release(&w);
+    struct buf json = {0};
+    block_meta_encode(&meta, &json);
+    write_file(path_of(dir, "meta.json"), buf_slice(&json));
+    buf_release(&json);
+    return open_block(dir);
+}
+
+Test(merge, mends_blocks_whose_chunks_overlap, .init = setup, .fini = teardown)
+{
+    struct ctx ctx = test_ctx();
+    struct err err = ERR_NONE;
+    struct block *b = overlapping_block();
+    cr_expect(!block_verify(b, NULL));
+    cr_assert(merge_check_source(b, &ctx, &err), "%s", err.text);
+    struct merge_result r = merged(&b, 1, 0);
+    cr_expect(r.n_blocks == 1 && r.stats.samples_out == 150 && r.stats.duplicates == 50);
+    struct block *mended = open_block(path_of(folder, r.blocks[0].ulid.text));
+    cr_expect(block_verify(mended, &err), "%s", err.text);
+    block_close(mended);
+    block_close(b);
 }
 
 /* --- Mimir's own -------------------------------------------------------------------------------------------------------------------- */
