@@ -6,8 +6,8 @@
  *   varint reference - end of the chunk before (in the whole list), uvarint length (0: not known)
  * A reference is segment << 32 | offset, its length all of the chunk's bytes in the segment. Chunks mostly follow each other, so that a reference is one byte.
  *
- * A batch is as many series as fit BATCH_BYTES with the gaps between their chunks, at least one. A chunk without a length is read with a guess, and once more
- * by itself when it was larger.
+ * A batch is as many series as fit BATCH_BYTES with the gaps between their chunks, at least one; callers are handed what is ready, in portions of their own. A
+ * chunk without a length is read with a guess, and once more by itself when it was larger.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,8 @@
 #include "storage/block/crc32c.h"
 #include "storage/store/select_int.h"
 
-#define BATCH_BYTES ((size_t)8 << 20)
+#define BATCH_BYTES ((size_t)4 << 20)
+#define BATCH_SERIES 4096
 #define GUESS_BYTES 1280
 #define KNOWN_MAX ((uint64_t)1 << 20) /* a longer way to the next chunk is no chunk's length */
 #define CHUNK_BYTES_MAX ((uint64_t)256 << 20)
@@ -128,20 +129,24 @@ static bool guess_lengths(struct store_select *s, const struct ctx *ctx, struct 
     return true;
 }
 
-/* Chunks of the next series up to max: what they are, and where in the list each one begins. */
-static size_t plan_batch(struct store_select *s, struct series *ret, size_t max)
+/* Which series are in the batch, and how many chunks they have. */
+static void plan_batch(struct store_select *s)
 {
-    size_t n = 0, bytes = 0;
-    s->n_wanted = 0;
-    for (; n < max && s->todo_series && bytes < BATCH_BYTES; n++) {
-        ret[n] = (struct series){0};
-        bytes += take_series(s, &ret[n].n_chunks);
+    size_t bytes = 0, max = MIN(s->todo_series, (size_t)BATCH_SERIES);
+    if (max > s->cap_ready) {
+        s->cap_ready = max;
+        s->ready = realloc(s->ready, max * sizeof(*s->ready));
+        ASSERT(s->ready);
+    }
+    s->n_wanted = s->ready_at = s->n_ready = 0;
+    for (; s->n_ready < max && bytes < BATCH_BYTES; s->n_ready++) {
+        s->ready[s->n_ready] = (struct series){0};
+        bytes += take_series(s, &s->ready[s->n_ready].n_chunks);
     }
     if (s->todo_series == 0) {
         buf_clear(&s->todo);
         s->todo_at = 0;
     }
-    return n;
 }
 
 static bool is_sorted(const struct store_select *s)
@@ -212,14 +217,15 @@ static bool read_larger(struct store_select *s, const struct ctx *ctx, const str
 
 static bool decode_all(struct store_select *s, const struct ctx *ctx, struct err *err)
 {
-    size_t at = 0;
+    struct fetch_place at = {0};
     for (size_t i = 0; i < s->n_wanted; i++) {
         const struct chunk_wanted *c = &s->wanted[i];
-        uint64_t offset = c->ref & UINT32_MAX, need;
-        const struct fetch_group *g = fetch_find(&s->fetched, &at, (uint32_t)(c->ref >> 32), offset);
-        ASSERT(g);
         struct series_chunk *ret = &s->chunks[c->at];
-        if (!decode(s, c, s->fetched.bytes + g->at + (offset - g->from), g->to - offset, ret, &need, err))
+        uint64_t need;
+        size_t n;
+        const uint8_t *p = fetch_find(&s->fetched, &at, (uint32_t)(c->ref >> 32), c->ref & UINT32_MAX, &n);
+        ASSERT(p);
+        if (!decode(s, c, p, n, ret, &need, err))
             return false;
         if (need && !read_larger(s, ctx, c, need, ret, err))
             return false;
@@ -227,7 +233,7 @@ static bool decode_all(struct store_select *s, const struct ctx *ctx, struct err
     return true;
 }
 
-static bool read_batch(struct store_select *s, const struct ctx *ctx, struct err *err)
+static bool read_chunks(struct store_select *s, const struct ctx *ctx, struct err *err)
 {
     struct fetch *f = &s->fetched;
     if (!guess_lengths(s, ctx, err))
@@ -245,33 +251,45 @@ static bool read_batch(struct store_select *s, const struct ctx *ctx, struct err
     return fetch_read(s->b, ctx, FETCH_CHUNKS, f, &s->stats, err) && decode_all(s, ctx, err);
 }
 
-bool store_select_chunks(struct store_select *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool read_batch(struct store_select *s, const struct ctx *ctx, struct err *err)
 {
-    ASSERT(!s->params.no_chunks);
-    *ret_n = 0;
     if (!ctx_check(ctx, err))
         return false;
     arena_clear(&s->larger);
-    size_t n = plan_batch(s, ret, max), k = 0;
+    plan_batch(s);
     if (s->n_wanted > s->cap_chunks) {
         s->cap_chunks = MAX(s->n_wanted, 2 * s->cap_chunks);
         s->chunks = realloc(s->chunks, s->cap_chunks * sizeof(*s->chunks));
         ASSERT(s->chunks);
     }
-    if (!read_batch(s, ctx, err))
+    if (!read_chunks(s, ctx, err)) {
+        s->n_ready = 0;
         return false;
-    for (size_t i = 0; i < n; i++) {
-        ret[i].chunks = s->chunks + k;
-        k += ret[i].n_chunks;
     }
-    s->stats.chunks_touched += k;
-    *ret_n = n;
+    const struct series_chunk *at = s->chunks;
+    for (size_t i = 0; i < s->n_ready; i++) {
+        s->ready[i].chunks = at;
+        at += s->ready[i].n_chunks;
+    }
+    s->stats.chunks_touched += s->n_wanted;
+    return true;
+}
+
+bool store_select_chunks(struct store_select *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    ASSERT(!s->params.no_chunks);
+    *ret_n = 0;
+    if (s->ready_at == s->n_ready && !read_batch(s, ctx, err))
+        return false;
+    while (*ret_n < max && s->ready_at < s->n_ready)
+        ret[(*ret_n)++] = s->ready[s->ready_at++];
     return true;
 }
 
 void select_release_chunks(struct store_select *s)
 {
     fetch_release(&s->fetched);
+    free(s->ready);
     free(s->wanted);
     free(s->chunks);
     arena_release(&s->larger);

@@ -1,7 +1,7 @@
 /*
  * Reading ranges of a block's files: joined where they lie close, several at a time, with the cache in front.
  *
- * With a cache a file is a row of pages of PAGE_BYTES. Pages of the ranges that the cache does not have are read in runs, and put into it; so whatever parts
+ * With a cache a file is a row of pages of PAGE_BYTES. Pages that ranges touch and the cache does not have are read in runs, and put into it; so whatever parts
  * of a file queries ask for, they meet in the same items. Without a cache exactly the ranges are read. Lists of postings are kept by postings.c one by one.
  *
  * The calling thread reads too, so that it waits for no other when the pool is busy.
@@ -14,20 +14,32 @@
 #include "storage/store/store_int.h"
 
 #define PAGE_BYTES ((uint64_t)16 << 10)
+#define SMALL_GAP_BYTES PAGE_BYTES /* what is read along, and mostly in the same pages, may as well be looked at */
 #define HELPERS_MAX 7
 #define READ_BYTES_MAX ((size_t)1 << 30) /* callers ask for some MiB, but one entry may be large */
 #define SERIES_TTL_MS ((int64_t)7 * 24 * 3600 * 1000)
 
 void fetch_clear(struct fetch *f)
 {
-    f->n = f->total = f->n_wanted = f->wanted_bytes = 0;
+    f->n = f->total = f->n_ranges = f->n_wanted = f->wanted_bytes = 0;
 }
 
 void fetch_release(struct fetch *f)
 {
     free(f->groups);
+    free(f->ranges);
     free(f->bytes);
     *f = (struct fetch){0};
+}
+
+static void add_range(struct fetch *f, uint64_t from, uint64_t to)
+{
+    if (f->n_ranges == f->cap_ranges) {
+        f->cap_ranges = f->cap_ranges ? 2 * f->cap_ranges : 64;
+        f->ranges = realloc(f->ranges, f->cap_ranges * sizeof(*f->ranges));
+        ASSERT(f->ranges);
+    }
+    f->ranges[f->n_ranges++] = (struct fetch_range){from, to};
 }
 
 size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, uint64_t max_gap)
@@ -37,8 +49,13 @@ size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, ui
     f->n_wanted++;
     f->wanted_bytes += to - from;
     if (last && file == last->file && (from <= last->to || from - last->to <= max_gap)) {
+        struct fetch_range *before = &f->ranges[f->n_ranges - 1];
         f->total += MAX(to, last->to) - last->to;
         last->to = MAX(to, last->to);
+        if (from <= before->to + SMALL_GAP_BYTES)
+            before->to = MAX(to, before->to);
+        else
+            add_range(f, from, to);
         return f->n - 1;
     }
     if (f->n == f->cap) {
@@ -46,17 +63,25 @@ size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, ui
         f->groups = realloc(f->groups, f->cap * sizeof(*f->groups));
         ASSERT(f->groups);
     }
-    f->groups[f->n] = (struct fetch_group){.file = file, .from = from, .to = to};
+    f->groups[f->n] = (struct fetch_group){.file = file, .from = from, .to = to, .first_range = f->n_ranges};
+    add_range(f, from, to);
     f->total += to - from;
     return f->n++;
 }
 
-const struct fetch_group *fetch_find(const struct fetch *f, size_t *at, uint32_t file, uint64_t offset)
+const uint8_t *fetch_find(const struct fetch *f, struct fetch_place *at, uint32_t file, uint64_t offset, size_t *ret_n)
 {
-    for (; *at < f->n; ++*at) {
-        const struct fetch_group *g = &f->groups[*at];
-        if (g->file == file && offset >= g->from && offset < g->to)
-            return g;
+    for (; at->group < f->n; at->group++) {
+        const struct fetch_group *g = &f->groups[at->group];
+        if (g->file != file || offset < g->from || offset >= g->to)
+            continue;
+        at->range = MAX(at->range, g->first_range);
+        while (f->ranges[at->range].to <= offset)
+            at->range++;
+        if (f->ranges[at->range].from > offset)
+            return NULL;
+        *ret_n = f->ranges[at->range].to - offset;
+        return f->bytes + g->at + (offset - g->from);
     }
     return NULL;
 }
@@ -244,7 +269,7 @@ static void ask_cache(struct pages *p)
     free(keys);
 }
 
-/* Pages that follow each other and are missing are one run. */
+/* Missing pages of a group with none between them that was found are one run: what lies between is a gap that is read along. */
 static bool runs_of_missing(struct pages *p, struct err *err)
 {
     for (size_t i = 0, end; i < p->n; i = end) {
@@ -267,17 +292,30 @@ static bool runs_of_missing(struct pages *p, struct err *err)
     return true;
 }
 
+/* The pages that a group's ranges touch. */
+static void add_pages(struct pages *p, size_t group)
+{
+    const struct fetch *f = p->r->f;
+    size_t end = group + 1 < f->n ? f->groups[group + 1].first_range : f->n_ranges, first = p->n;
+    for (size_t i = f->groups[group].first_range; i < end; i++) {
+        uint64_t page = f->ranges[i].from / PAGE_BYTES, last = (f->ranges[i].to - 1) / PAGE_BYTES;
+        if (p->n > first)
+            page = MAX(page, p->items[p->n - 1].page + 1);
+        for (; page <= last; page++)
+            p->items[p->n++] = (struct wanted_page){page, group, false};
+    }
+}
+
 static bool plan_pages(struct reading *r, struct store_stats *stats, struct err *err)
 {
     struct pages p = {.r = r};
-    for (size_t i = 0; i < r->f->n; i++)
-        p.n += (r->f->groups[i].to - 1) / PAGE_BYTES - r->f->groups[i].from / PAGE_BYTES + 1;
-    p.items = malloc((p.n + 1) * sizeof(*p.items));
+    size_t max = 0;
+    for (size_t i = 0; i < r->f->n_ranges; i++)
+        max += (r->f->ranges[i].to - 1) / PAGE_BYTES - r->f->ranges[i].from / PAGE_BYTES + 1;
+    p.items = malloc((max + 1) * sizeof(*p.items));
     ASSERT(p.items);
-    size_t n = 0;
     for (size_t i = 0; i < r->f->n; i++)
-        for (uint64_t page = r->f->groups[i].from / PAGE_BYTES; page <= (r->f->groups[i].to - 1) / PAGE_BYTES; page++)
-            p.items[n++] = (struct wanted_page){page, i, false};
+        add_pages(&p, i);
     ask_cache(&p);
     stats->cached_bytes += p.cached_bytes;
     bool good = runs_of_missing(&p, err);

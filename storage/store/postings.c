@@ -238,17 +238,17 @@ static bool decode_list(struct finding *f, struct wanted *w, const uint8_t *p, s
 /* As many lists as go into a round, at least one. */
 static bool read_round(struct finding *f, struct fetch *fetch, struct wanted **lists, size_t *n, struct err *err)
 {
-    size_t k = 0, at = 0;
+    struct fetch_place at = {0};
+    size_t k = 0, bytes;
     fetch_clear(fetch);
     for (; k < *n && (k == 0 || fetch->total + (lists[k]->range.end - lists[k]->range.offset) <= ROUND_BYTES); k++)
         fetch_want(fetch, FILE_INDEX, lists[k]->range.offset, lists[k]->range.end, f->b->store->cfg.max_gap_bytes);
     if (!fetch_read(f->b, f->ctx, FETCH_POSTINGS, fetch, f->stats, err))
         return false;
     for (size_t i = 0; i < k; i++) {
-        const struct fetch_group *g = fetch_find(fetch, &at, FILE_INDEX, lists[i]->range.offset);
-        ASSERT(g);
-        size_t skip = lists[i]->range.offset - g->from;
-        if (!decode_list(f, lists[i], fetch->bytes + g->at + skip, MIN(g->to, lists[i]->range.end) - g->from - skip, err))
+        const uint8_t *p = fetch_find(fetch, &at, FILE_INDEX, lists[i]->range.offset, &bytes);
+        ASSERT(p);
+        if (!decode_list(f, lists[i], p, MIN(bytes, lists[i]->range.end - lists[i]->range.offset), err))
             return false;
     }
     *n = k;

@@ -16,7 +16,8 @@ struct store_select {
     size_t loaded; /* candidates before this are in window */
     size_t given;
     struct fetch window;
-    size_t window_at; /* group of the candidate at hand */
+    size_t guess_bytes; /* of an entry */
+    struct fetch_place window_at; /* of the candidate at hand */
     struct buf refetched;
     struct index_series series;
     uint64_t next_chunk; /* reference of the first chunk of the entry behind this one; 0: not known */
@@ -33,6 +34,8 @@ struct store_select {
     size_t n_wanted, cap_wanted;
     struct series_chunk *chunks; /* owned, cap_chunks */
     size_t cap_chunks;
+    struct series *ready; /* owned, cap_ready; [ready_at, n_ready) were not handed out yet */
+    size_t ready_at, n_ready, cap_ready;
     struct arena larger; /* chunks that were larger than guessed; cleared batch by batch */
 };
 

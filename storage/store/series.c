@@ -1,8 +1,8 @@
 /*
  * The first phase of a select: series entries, window by window.
  *
- * A window is as many candidates as fit WINDOW_BYTES with the gaps between them, each with SERIES_BYTES from where it begins; one that is larger is read once
- * more by itself. What lies behind an entry is nearly always in the window too: the entry of the next series, whose first chunk begins where the last one of
+ * A window is as many candidates as fit WINDOW_BYTES with the gaps between them, each with a guess of its bytes. One that is larger is read once more by
+ * itself; the guess grows, and the candidates behind it are read again with it: at most some seven times a select. What lies behind an entry is nearly always in the window too: the entry of the next series, whose first chunk begins where the last one of
  * this series ends. So the lengths of chunks, which the index does not say, are known without another request.
  */
 #include <stdlib.h>
@@ -12,8 +12,10 @@
 #include "storage/block/bytes.h"
 #include "storage/store/select_int.h"
 
-#define WINDOW_BYTES ((size_t)8 << 20)
-#define SERIES_BYTES 512
+#define WINDOW_BYTES ((size_t)4 << 20)
+#define GUESS_BYTES 512
+#define GUESS_BYTES_MAX ((size_t)64 << 10)
+#define NEXT_BYTES 128 /* of the next entry, up to its first chunk */
 #define SERIES_BYTES_MAX ((size_t)64 << 20)
 #define CHECK_EVERY 256
 
@@ -36,13 +38,13 @@ static bool read_window(struct store_select *s, const struct ctx *ctx, struct er
     struct fetch *w = &s->window;
     uint64_t max_gap = s->b->store->cfg.max_gap_bytes;
     fetch_clear(w);
-    s->window_at = 0;
+    s->window_at = (struct fetch_place){0};
     for (s->loaded = s->at; s->loaded < p->n; s->loaded++) {
-        uint64_t from = offset_of(p->refs[s->loaded]), to = MIN(from + SERIES_BYTES, ix->series_to);
+        uint64_t from = offset_of(p->refs[s->loaded]), to = MIN(from + s->guess_bytes, ix->series_to);
         if (from < ix->series_from || from >= ix->series_to)
             return index_corrupt(ix, from, "a reference that is out of the series", err);
         uint64_t end = w->n ? w->groups[w->n - 1].to : from;
-        if (w->n && w->total + (to - end <= max_gap + SERIES_BYTES ? to - end : SERIES_BYTES) > WINDOW_BYTES)
+        if (w->n && w->total + (to - end <= max_gap + s->guess_bytes ? to - end : s->guess_bytes) > WINDOW_BYTES)
             break;
         fetch_want(w, FILE_INDEX, from, to, max_gap);
     }
@@ -64,15 +66,22 @@ static uint64_t first_chunk(const uint8_t *p, size_t n)
     return d.bad || chunks == 0 || labels >= n ? 0 : ref;
 }
 
+static void grow_guess(struct store_select *s, size_t need)
+{
+    size_t before = s->guess_bytes;
+    while (s->guess_bytes < need + NEXT_BYTES && s->guess_bytes < GUESS_BYTES_MAX)
+        s->guess_bytes *= 2;
+    if (s->guess_bytes > before)
+        s->loaded = s->at + 1; /* the window ends here */
+}
+
 /* The entry as far as the window has it. */
 static bool decode(struct store_select *s, const struct ctx *ctx, uint64_t offset, struct err *err)
 {
     const struct index *ix = &s->b->header.index;
-    const struct fetch_group *g = fetch_find(&s->window, &s->window_at, FILE_INDEX, offset);
-    size_t need;
-    ASSERT(g);
-    const uint8_t *p = s->window.bytes + g->at + (offset - g->from);
-    size_t n = g->to - offset;
+    size_t n, need;
+    const uint8_t *p = fetch_find(&s->window, &s->window_at, FILE_INDEX, offset, &n);
+    ASSERT(p);
     s->next_chunk = 0;
     if (!index_series_decode(ix, offset, p, n, &s->series, &need, err))
         return false;
@@ -80,10 +89,11 @@ static bool decode(struct store_select *s, const struct ctx *ctx, uint64_t offse
         metric_inc(s->b->store->refetches);
         if (need > SERIES_BYTES_MAX)
             return index_corrupt(ix, offset, "a series of a length that cannot be", err);
-        if (!fetch_one(s->b, ctx, FETCH_SERIES, FILE_INDEX, offset, need, &s->refetched, &s->stats, err))
+        grow_guess(s, need);
+        n = MIN(need + NEXT_BYTES, ix->series_to - offset);
+        if (!fetch_one(s->b, ctx, FETCH_SERIES, FILE_INDEX, offset, n, &s->refetched, &s->stats, err))
             return false;
         p = (const uint8_t *)s->refetched.p;
-        n = need;
         if (!index_series_decode(ix, offset, p, n, &s->series, &need, err))
             return false;
     }
@@ -116,6 +126,8 @@ bool select_next(struct store_select *s, struct ctx *ctx, bool *ret_more, struct
         s->stats.series_touched++;
         *ret_more = is_match(s);
     }
+    if (!*ret_more)
+        fetch_release(&s->window); /* the second phase may take long */
     return true;
 }
 
@@ -187,7 +199,8 @@ struct store_select *store_select_new(struct store_block *b, struct ctx *ctx, co
     ASSERT(s);
     s->b = store_block_ref(b);
     s->params = *p;
-    buf_init(&s->refetched, SERIES_BYTES_MAX);
+    s->guess_bytes = GUESS_BYTES;
+    buf_init(&s->refetched, SERIES_BYTES_MAX + NEXT_BYTES);
     buf_init(&s->todo, ctx->arena->budget_bytes);
     arena_init(&s->larger, 0);
     if (header_need_symbols(&b->header, err) && take_shard(s, ctx->arena, &ms, &n, err) && postings_find(b, ctx, ms, n, &s->found, &s->stats, err))

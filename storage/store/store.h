@@ -89,7 +89,7 @@ struct store_stats {
     uint64_t cached_bytes; /* what came from the caches */
 };
 
-/* One series of the first phase. Labels stay valid until store_select_free; their array is in the arena. */
+/* One series of the first phase. Labels stay valid until store_select_free; their array is in the arena of the call's ctx. */
 struct store_series {
     struct labels labels;
     uint32_t n_chunks; /* that touch the time asked for; not 0 */
@@ -98,13 +98,15 @@ struct store_series {
 /*
  * Series that match p and have a chunk that touches [p->min_t, p->max_t]. p->matchers may hold a shard of the query, __query_shard__="2_of_16": the series
  * whose labels' stable hash is 1 modulo 16; ERR_BAD_DATA when its value is none. Matchers must live as long as the select. Finds the postings: the first reads
- * from the bucket are done here. Memory in ctx->arena: 4 bytes a candidate, and in the first phase 8 to 12 bytes a chunk unless p->no_chunks.
+ * from the bucket are done here. Memory in ctx->arena: 4 bytes a candidate. What the first phase notes for the second, some 10 bytes a chunk, may have as much
+ * as that arena's budget besides.
  *
  * Two phases, each from the first series to the last, in ascending order of labels:
  *   1. store_select_series: labels, batch by batch
  *   2. store_select_chunks: the chunks of the same series in the same order, batch by batch
  * The second may follow the first at any distance, but does not overtake it: a caller may go through all series first and all chunks then, or ask for the
- * chunks of each batch as it comes. With p->no_chunks there is no second phase. Buffers of a select are bounded (some 16 MiB) whatever the caller asks for.
+ * chunks of each batch as it comes. With p->no_chunks there is no second phase. Buffers of a select are bounded, some
+ * 4 MiB in each phase, whatever the caller asks for; what is small takes little.
  */
 struct store_select *store_select_new(struct store_block *b, struct ctx *ctx, const struct select_params *p, struct err *err);
 /* Up to max series into ret; *ret_n == 0: the end. */

@@ -130,12 +130,19 @@ struct fetch_group {
     uint32_t file;
     uint64_t from, to;
     size_t at; /* of its bytes in fetch.bytes */
+    size_t first_range; /* in fetch.ranges; the next group's, or n_ranges, ends them */
+};
+
+struct fetch_range {
+    uint64_t from, to;
 };
 
 /* What is read at once; reused from time to time, zero-initialised by its owner. */
 struct fetch {
     struct fetch_group *groups; /* owned */
     size_t n, cap;
+    struct fetch_range *ranges; /* owned; what is wanted of the groups, in their order; those with a small gap are one */
+    size_t n_ranges, cap_ranges;
     uint8_t *bytes; /* owned */
     size_t cap_bytes;
     size_t total;    /* bytes of all groups */
@@ -144,11 +151,18 @@ struct fetch {
 
 void fetch_clear(struct fetch *f);
 void fetch_release(struct fetch *f);
-/* In ascending order of file and from; joined with the one before where the gap is not larger than max_gap. Returns the group. */
+/*
+ * In ascending order of file and from; joined with the one before where the gap is not larger than max_gap. Returns the group. Bytes of larger gaps are not
+ * to be looked at: with a cache they may not be there.
+ */
 size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, uint64_t max_gap);
 bool fetch_read(struct store_block *b, const struct ctx *ctx, enum fetch_kind kind, struct fetch *f, struct store_stats *stats, struct err *err);
-/* The group with this place, from *at on; NULL: there is none. */
-const struct fetch_group *fetch_find(const struct fetch *f, size_t *at, uint32_t file, uint64_t offset);
+/* How far a walk over what was read has come; zero-initialised. */
+struct fetch_place {
+    size_t group, range;
+};
+/* The bytes at this place, which is not before the one asked for last: *ret_n of them were wanted in one piece. NULL: it is not there. */
+const uint8_t *fetch_find(const struct fetch *f, struct fetch_place *at, uint32_t file, uint64_t offset, size_t *ret_n);
 /* One range that turned out to be larger; ERR_CORRUPT when the file is shorter. */
 bool fetch_one(struct store_block *b, const struct ctx *ctx, enum fetch_kind kind, uint32_t file, uint64_t from, uint64_t n, struct buf *out,
                struct store_stats *stats, struct err *err);

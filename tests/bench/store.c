@@ -23,6 +23,7 @@
 #define SAMPLES 120
 #define CHUNKS 2
 #define PODS 100
+#define LABELS 8
 
 static char folder[256];
 static size_t n_series = 100000;
@@ -134,8 +135,8 @@ struct asked {
     enum matcher_type type;
 };
 
-/* Chunks of what a local block gives for the same, with their frames; 100 bytes of entry and 4 of postings a series. */
-static uint64_t ideal_bytes(const char *dir, const struct select_params *p)
+/* Chunks of what a local block gives for the same, with their frames; of each series 4 bytes of postings, and its entry. */
+static uint64_t ideal_bytes(const char *dir, const struct select_params *p, uint64_t entry_bytes)
 {
     struct arena arena;
     struct ctx ctx = {.arena = &arena};
@@ -147,7 +148,7 @@ static uint64_t ideal_bytes(const char *dir, const struct select_params *p)
     struct series_set *set = block_select(b, &ctx, p, NULL);
     while (series_set_next(set, &ctx, batch, ARRAY_LEN(batch), &n, NULL) && n)
         for (size_t i = 0; i < n; i++) {
-            bytes += 80 + 4;
+            bytes += entry_bytes + 4;
             for (size_t k = 0; k < batch[i].n_chunks; k++)
                 bytes += batch[i].chunks[k].data.n + 7;
         }
@@ -176,9 +177,11 @@ static void select_once(struct store_block *b, const struct asked *q, const char
         total += n;
     double took = cpu_s() - start;
     CLAIM(set && err.code == ERR_OK, "%s", err.text);
+    /* An index has postings of each label and of all series besides. */
+    uint64_t entry = (store_block_index_bytes(b) - store_block_header_bytes(b)) / n_series - 4 * (LABELS + 1);
     uint64_t bytes = stats.postings_fetched_bytes + stats.series_fetched_bytes + stats.chunks_fetched_bytes;
     printf("%-12s %-6s %7zu series  %6.0f ns CPU a series  %4llu requests  %8.2f MB read (ideal %.2f, cached %.2f)\n", q->what, how, total,
-           took * 1e9 / (double)total, (unsigned long long)(atomic_load(&gets) - before), (double)bytes / 1e6, (double)ideal_bytes(local, &p) / 1e6,
+           took * 1e9 / (double)total, (unsigned long long)(atomic_load(&gets) - before), (double)bytes / 1e6, (double)ideal_bytes(local, &p, entry) / 1e6,
            (double)stats.cached_bytes / 1e6);
     series_set_release(set);
     matcher_release(&m);

@@ -201,6 +201,42 @@ Test(store, what_is_larger_than_guessed_is_read_again, .init = begin, .fini = en
     }
 }
 
+/* Of such series every tenth: entries and chunks that are larger than guessed with gaps behind them, which no cache has. */
+Test(store, what_is_larger_is_not_taken_from_a_gap, .init = begin, .fini = end)
+{
+    enum { SERIES = 60, CHUNKS = 150 };
+    struct err err = ERR_NONE;
+    struct matcher m;
+    struct series *series = ARENA_ARRAY(&arena, struct series, SERIES);
+    for (int i = 0; i < SERIES; i++) {
+        struct series_chunk *chunks = ARENA_ARRAY(&arena, struct series_chunk, CHUNKS);
+        for (int k = 0; k < CHUNKS; k++)
+            chunks[k] = float_chunk(T0 + k * 40000, 1000, 30 + (size_t)(k * 7 + i) % 9, k);
+        series[i] = (struct series){labels_of(arena_printf(&arena, "__name__=m,id=%03d,l0=v%d", i, i % 10)), chunks, CHUNKS};
+    }
+    const char *id = put_block(series, SERIES, T0, T0 + RANGE);
+    cr_assert(matcher_init(&m, MATCH_EQ, SL("l0"), SL("v7"), &err));
+    for (enum caches c = NO_CACHES; c <= CACHES; c++) {
+        struct test_store t;
+        store_setup(&t, bucket);
+        store_begin(&t, c);
+        struct block *local = open_block(block_dir(id));
+        struct store_block *b = remote_block(&t, TENANT, id);
+        double before = metric_value(t.store->refetches);
+        for (int round = 0; round < 2; round++) {
+            struct select_params p = {.min_t = T0 + 1000000, .max_t = T0 + 2000000, .matchers = &m, .n_matchers = 1};
+            expect_same(local, b, &p, "a part of the chunks");
+            p.max_t = INT64_MAX;
+            expect_same(local, b, &p, "more of them");
+        }
+        cr_expect_leq(metric_value(t.store->refetches) - before, 4, "one a select teaches it the size");
+        store_block_unref(b);
+        block_close(local);
+        store_end(&t);
+    }
+    matcher_release(&m);
+}
+
 Test(store, several_segments, .init = begin, .fini = end)
 {
     struct rnd r = {4};
