@@ -131,9 +131,12 @@ static void show(struct tenant_turn *t)
         cleaner_forget_metrics(t->tenant);
         return;
     }
+    size_t n_partial = 0;
+    for (size_t i = 0; i < t->found.n_partial; i++)
+        n_partial += t->found.partial[i].mark.n == 0; /* the others are marks that cannot be read */
     metric_set(METRIC_WITH(cleaner_metrics[CLEANER_BLOCKS], t->tenant), (double)t->index.n_blocks);
     metric_set(METRIC_WITH(cleaner_metrics[CLEANER_MARKED], t->tenant), (double)t->index.n_deletions);
-    metric_set(METRIC_WITH(cleaner_metrics[CLEANER_PARTIALS], t->tenant), (double)t->found.n_partial);
+    metric_set(METRIC_WITH(cleaner_metrics[CLEANER_PARTIALS], t->tenant), (double)n_partial);
     metric_set(METRIC_WITH(cleaner_metrics[CLEANER_INDEX_UPDATED], t->tenant), (double)t->now_s);
     count_jobs(t);
 }

@@ -25,7 +25,7 @@
 #include "storage/compactor/upload/upload_int.h"
 
 #define TRIES 3
-#define TRY_PAUSE_MS 2000
+#define TRY_PAUSE_MS 1000
 
 struct check {
     struct upload *u;

@@ -57,8 +57,8 @@ struct upload;
 /* Makes <data dir>/upload, and clears it of what a killed process left. ERR_CONFIG, ERR_IO, ... name the folder or flag. */
 struct upload *upload_new(const struct upload_parts *parts, struct err *err);
 /*
- * Breaks off running checks, whose uploads may be finished again in five minutes (validation.json grows stale), and ends the threads. After the HTTP
- * server has stopped.
+ * Breaks off running checks, whose uploads may be finished again in five minutes (validation.json grows stale), and ends the threads; a block that is on
+ * disk already is read to its end. After the HTTP server has stopped.
  */
 void upload_stop(struct upload *u);
 void upload_free(struct upload *u); /* NULL is fine */

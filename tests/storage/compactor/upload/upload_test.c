@@ -32,6 +32,7 @@ static const char *ranges[] = {"2h", "12h", "24h"};
 /* The store, but objects of the block wait here while slow_ms is set: a check that takes its time. */
 static struct objstore slow;
 static _Atomic int slow_ms;
+static _Atomic int n_faults; /* of reading the index, until it is well again */
 
 /* --- the store --------------------------------------------------------------------------------------------------------- */
 
@@ -41,6 +42,8 @@ static bool slow_get(struct objstore *s, const struct ctx *ctx, struct slice nam
     if (slice_has_suffix(name, SL("/index")))
         for (int i = 0; i < slow_ms && ctx_check(ctx, NULL); i += 5)
             usleep(5000);
+    if (slice_has_suffix(name, SL("/index")) && atomic_fetch_sub(&n_faults, 1) > 0)
+        return err_set(err, ERR_UNAVAILABLE, "out of order");
     return ctx_check(ctx, err) && objstore_get(store, ctx, name, offset, n, out, err);
 }
 
@@ -122,7 +125,7 @@ static void setup(void)
     cr_assert(store, "%s", err.text);
     flag_set_free(flags);
     slow.ops = &slow_ops;
-    slow_ms = 0;
+    slow_ms = n_faults = 0;
     cfg = (struct compactor_config){.data_dir = data, .max_block_upload_validation_concurrency = 1, .block_ranges = {ranges, 3}};
     limit_values = (struct limits){.compactor_block_upload_enabled = true,
                                    .compactor_block_upload_validation_enabled = true,
@@ -537,6 +540,21 @@ Test(upload, what_a_killed_process_left_is_cleared_away)
     cr_expect_neq(access(path, F_OK), 0);
     snprintf(path, sizeof(path), "%s/data/upload", dir);
     cr_expect_eq(access(path, F_OK), 0);
+}
+
+Test(upload, a_bucket_that_is_away_for_a_moment_fails_no_block)
+{
+    upload_all();
+    n_faults = 2;
+    POST(BLOCK "/finish", SL(""), 200, "");
+    EVENTUALLY(is_state("{\"result\":\"complete\"}"));
+}
+
+Test(upload, a_bucket_that_stays_away_fails_it_with_a_reason)
+{
+    upload_all();
+    n_faults = 100;
+    expect_failed("out of order");
 }
 
 /* A file of 30 MiB, larger than any body that is held in memory. */
