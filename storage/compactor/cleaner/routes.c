@@ -14,6 +14,7 @@
 #include "storage/compactor/cleaner/cleaner_int.h"
 
 #define PAGE_BLOCKS_MAX 10000
+#define PAGE_MARKS_MAX 1000
 
 struct call {
     struct cleaner *c;
@@ -84,6 +85,7 @@ static void delete_tenant_status(struct cleaner *c, struct http_request *req, st
 struct row {
     const struct index_block *block;
     const struct index_deletion *mark; /* NULL: none */
+    struct slice no_compact;           /* why it is not compacted; p == NULL: it is */
     uint64_t bytes;
 };
 
@@ -118,6 +120,25 @@ static bool add_size(void *arg, struct slice name, bool is_prefix, const struct 
     return true;
 }
 
+/* Which blocks are set aside, and why, for as many as a page has room for. */
+static bool add_no_compact(struct cleaner *c, const struct ctx *ctx, struct slice tenant, struct arena *arena, const struct sizes *s, struct err *err)
+{
+    const struct ulid *marked;
+    struct block_mark mark;
+    size_t n;
+    if (!bucket_list_marks(c->parts.bucket, ctx, tenant, BLOCK_MARK_NO_COMPACT, arena, &marked, &n, err))
+        return false;
+    for (size_t i = 0; i < n && i < PAGE_MARKS_MAX; i++) {
+        const struct index_block key = {.id = marked[i]};
+        struct row *row = bsearch(&(struct row){.block = &key}, s->rows, s->n, sizeof(*s->rows), by_id);
+        struct err why = ERR_NONE;
+        if (!row)
+            continue;
+        row->no_compact = bucket_read_mark(c->parts.bucket, ctx, tenant, &marked[i], BLOCK_MARK_NO_COMPACT, arena, &mark, &why) ? mark.reason : SL("unknown");
+    }
+    return true;
+}
+
 /* The blocks of the index with their marks, and what they take in the bucket. */
 static bool collect(struct cleaner *c, const struct ctx *ctx, struct slice tenant, const struct bucket_index *index, struct arena *arena, struct sizes *ret,
                     struct err *err)
@@ -138,7 +159,8 @@ static bool collect(struct cleaner *c, const struct ctx *ctx, struct slice tenan
         if (row)
             row->mark = &index->deletions[i];
     }
-    if (!objstore_list(c->parts.bucket, ctx, bucket_name_slice(&prefix), false, add_size, ret, err))
+    if (!add_no_compact(c, ctx, tenant, arena, ret, err) ||
+        !objstore_list(c->parts.bucket, ctx, bucket_name_slice(&prefix), false, add_size, ret, err))
         return false;
     qsort(rows, ret->n, sizeof(*rows), newest_first);
     return true;
@@ -181,6 +203,10 @@ static void respond_json(struct http_request *req, struct slice tenant, const st
         json_time(&j, "uploaded_at", r->block->uploaded_at_s * 1000);
         if (r->mark)
             json_time(&j, "marked_for_deletion", r->mark->time_s * 1000);
+        if (r->no_compact.p) {
+            json_key(&j, SL("no_compact"));
+            json_str(&j, r->no_compact);
+        }
         json_key(&j, SL("size_bytes"));
         json_u64(&j, r->bytes);
         json_key(&j, SL("compaction_level"));
@@ -213,6 +239,8 @@ static void put_row(struct buf *out, const struct row *r)
     buf_puts(out, "</td><td>");
     if (r->mark)
         put_time(out, r->mark->time_s * 1000);
+    buf_puts(out, "</td><td>");
+    page_text(out, r->no_compact);
     buf_puts(out, "</td></tr>\n");
 }
 
@@ -231,7 +259,7 @@ static void respond_page(struct http_request *req, struct slice tenant, const st
     if (s->n > PAGE_BLOCKS_MAX)
         buf_printf(&out, " The newest %d are shown.", PAGE_BLOCKS_MAX);
     buf_puts(&out, "</p>\n<table>\n<thead><tr><th>Block</th><th>From</th><th>To</th><th>Size</th><th>Level</th><th>Source</th><th>Shard</th>"
-                   "<th>Out of order</th><th>Uploaded</th><th>Marked for deletion</th></tr></thead>\n<tbody>\n");
+                   "<th>Out of order</th><th>Uploaded</th><th>Marked for deletion</th><th>Not compacted</th></tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < s->n && i < PAGE_BLOCKS_MAX; i++)
         put_row(&out, &s->rows[i]);
     buf_puts(&out, "</tbody>\n</table>\n");

@@ -115,10 +115,14 @@ Test(cleaner_routes, a_tenant_is_deleted_and_says_when_that_is_done)
 Test(cleaner_routes, blocks_are_shown_with_their_sizes)
 {
     expect("GET", "/compactor/tenant/t/blocks", "", 404, "the tenant has no bucket index\n");
+    struct block_mark aside = {.time_s = 5, .reason = SL("critical")};
+    cr_assert(ulid_parse(SL(BLOCK), &aside.block));
+    cr_assert(bucket_mark_block(store, &no_hurry, SL("t"), BLOCK_MARK_NO_COMPACT, &aside, NULL, NULL));
     round_at(NOW_MS);
     struct reply r = rig_ask(&rig, "GET", "/compactor/tenant/t/blocks", "Accept: application/json\r\n", NULL, 0);
     cr_expect_eq(r.status, 200);
     cr_expect(strstr(r.body, "\"block_id\":\"" BLOCK "\",\"min_time\":\"2026-11-19T14:53:20Z\",\"max_time\":\"2026-11-19T16:53:20Z\""), "%s", r.body);
+    cr_expect(strstr(r.body, "\"no_compact\":\"critical\""), "%s", r.body);
     cr_expect(strstr(r.body, "\"size_bytes\":") && strstr(r.body, "\"compaction_level\":3,\"source\":\"<b>\",\"compactor_shard_id\":\"1_of_2\""), "%s", r.body);
     reply_free(&r);
     r = rig_ask(&rig, "GET", "/compactor/tenant/t/blocks", "", NULL, 0);
