@@ -11,6 +11,8 @@
 #include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
 
+#define WRITE_BEHIND_BYTES (4u << 20)
+
 bool out_open(struct out *o, const char *dir, const char *name, struct err *err)
 {
     *o = (struct out){.fd = -1};
@@ -38,14 +40,25 @@ static void write_all(struct out *o, const uint8_t *p, size_t n)
         if (done > 0) {
             p += done;
             n -= (size_t)done;
+            o->written += (uint64_t)done;
         }
     }
+}
+
+/* Has the kernel begin to write what is there: else all of it waits for the sync at the end, and other files' syncs behind it. */
+static void start_writing(struct out *o)
+{
+    if (o->written - o->started < WRITE_BEHIND_BYTES)
+        return;
+    (void)sync_file_range(o->fd, (off_t)o->started, (off_t)(o->written - o->started), SYNC_FILE_RANGE_WRITE);
+    o->started = o->written;
 }
 
 static void flush(struct out *o)
 {
     write_all(o, o->buffer, o->n);
     o->n = 0;
+    start_writing(o);
 }
 
 void out_put(struct out *o, const void *p, size_t n)

@@ -18,6 +18,8 @@ struct out {
     uint8_t *buffer; /* owned */
     size_t n;        /* bytes in it */
     uint64_t offset; /* where the next byte goes */
+    uint64_t written; /* handed to the kernel */
+    uint64_t started; /* of these the kernel was told to write */
     int fault;       /* errno of the first fault */
 };
 
