@@ -2,8 +2,10 @@
 #include "tests/net/http_rig.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "base/assert.h"
 #include "storage/block/block.h"
@@ -34,11 +36,20 @@ static struct objstore slow;
 static _Atomic int slow_ms;
 static _Atomic int n_faults; /* of reading the index, until it is well again */
 
+static _Atomic int crash_left = INT_MAX; /* operations until the process ends, as kill -9 would end it */
+
+static void step(void)
+{
+    if (atomic_fetch_sub(&crash_left, 1) == 0)
+        _exit(9);
+}
+
 /* --- the store --------------------------------------------------------------------------------------------------------- */
 
 static bool slow_get(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err)
 {
     (void)s;
+    step();
     if (slice_has_suffix(name, SL("/index")))
         for (int i = 0; i < slow_ms && ctx_check(ctx, NULL); i += 5)
             usleep(5000);
@@ -50,24 +61,28 @@ static bool slow_get(struct objstore *s, const struct ctx *ctx, struct slice nam
 static bool slow_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err)
 {
     (void)s;
+    step();
     return objstore_attributes(store, ctx, name, ret, err);
 }
 
 static bool slow_put(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err)
 {
     (void)s;
+    step();
     return objstore_put(store, ctx, name, bytes, err);
 }
 
 static bool slow_put_file(struct objstore *s, const struct ctx *ctx, struct slice name, const char *path, struct err *err)
 {
     (void)s;
+    step();
     return objstore_put_file(store, ctx, name, path, err);
 }
 
 static bool slow_remove(struct objstore *s, const struct ctx *ctx, struct slice name, struct err *err)
 {
     (void)s;
+    step();
     return objstore_remove(store, ctx, name, err);
 }
 
@@ -555,6 +570,72 @@ Test(upload, a_bucket_that_stays_away_fails_it_with_a_reason)
     upload_all();
     n_faults = 100;
     expect_failed("out of order");
+}
+
+/* As a client that begins anew does it; what is refused because it is done already is passed over. */
+static void upload_again(void)
+{
+    static const char *const files[] = {"index", "chunks/000001"};
+    struct buf meta = file_of(REAL "/" BLOCK "/meta.json");
+    struct reply r = rig_ask(&rig, "POST", "/api/v1/upload/block/" BLOCK "/start", "X-Scope-OrgID: t\r\n", meta.p, meta.n);
+    reply_free(&r);
+    buf_release(&meta);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char path[256], call[256];
+        snprintf(path, sizeof(path), REAL "/" BLOCK "/%s", files[i]);
+        snprintf(call, sizeof(call), "/api/v1/upload/block/" BLOCK "/files?path=%s", files[i]);
+        struct buf bytes = file_of(path);
+        r = rig_ask(&rig, "POST", call, "X-Scope-OrgID: t\r\n", bytes.p, bytes.n);
+        reply_free(&r);
+        buf_release(&bytes);
+    }
+    r = rig_ask(&rig, "POST", "/api/v1/upload/block/" BLOCK "/finish", "X-Scope-OrgID: t\r\n", "", 0);
+    reply_free(&r);
+    for (int i = 0; i < 200 && !is_state("{\"result\":\"complete\"}"); i++)
+        usleep(10000);
+}
+
+/* True: the child came to its end. */
+static bool upload_and_crash(int at)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    cr_assert_geq(child, 0);
+    if (child == 0) {
+        open_upload();
+        crash_left = at;
+        upload_again();
+        close_upload();
+        _exit(0);
+    }
+    int status;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 9), "status %x", status);
+    return WEXITSTATUS(status) == 0;
+}
+
+Test(upload, an_end_at_any_operation_leaves_an_upload_that_can_be_finished)
+{
+    bool done = false;
+    int n = 0;
+    for (int at = 0; !done; at++, n++) {
+        char path[256];
+        close_upload();
+        snprintf(path, sizeof(path), "rm -rf %s/bucket/t", dir);
+        cr_assert_eq(system(path), 0);
+        clock_fake_wall_ms(NOW_MS);
+        done = upload_and_crash(at);
+        open_upload();
+        clock_fake_wall_ms(NOW_MS + 5 * 60 * 1000);
+        upload_again();
+        cr_assert(is_state("{\"result\":\"complete\"}"), "end at %d", at);
+        struct err err = ERR_NONE;
+        snprintf(path, sizeof(path), "%s/bucket/t/" BLOCK, dir);
+        struct block *b = block_open(path, &err);
+        cr_assert(b && block_verify(b, &err), "end at %d: %s", at, err.text);
+        block_close(b);
+    }
+    cr_expect_gt(n, 20);
 }
 
 /* A file of 30 MiB, larger than any body that is held in memory. */
