@@ -137,7 +137,7 @@ struct fetch {
     struct attempt *running;
     struct attempt *answered;
     size_t n_missing; /* blocks that nobody is left for: the call fails when all others are answered, so that it names all of them */
-    size_t n_instances, n_refetches; /* for the metrics */
+    size_t n_instances, n_refetches; /* for the metrics: requests; how often the block that was asked for most was asked for again */
     struct labels_table names;       /* select; of struct name */
     uint32_t mark;
     uint64_t head_id;

@@ -78,14 +78,14 @@ static struct attempt *distribute(struct fetch *f)
         struct block *b = &f->blocks[i];
         if (b->state != BLOCK_OPEN)
             continue;
-        bool renew, again = b->tries > 0;
+        bool renew;
         const struct ring_instance *gateway = blocks_plan_replica(f, b, &renew, &f->why);
         if (!gateway) {
             b->state = b->dispensable ? BLOCK_LEFT_OUT : BLOCK_MISSING;
             f->n_missing += !b->dispensable;
             continue;
         }
-        f->n_refetches += again;
+        f->n_refetches = MAX(f->n_refetches, (size_t)b->tries - 1);
         struct attempt *a = fresh;
         while (a && a->gateway != gateway)
             a = a->next;

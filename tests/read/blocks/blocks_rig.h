@@ -46,6 +46,7 @@ struct fake {
     atomic_int break_after;   /* the stream fails after so many messages; -1: never */
     atomic_int stall_after;   /* ... says no more until it is canceled */
     atomic_int skip;          /* a series whose chunks are left out; -1: none */
+    atomic_int hides;         /* a series that it does not name; -1: none */
     atomic_bool backwards;    /* names its series in the wrong order */
     atomic_bool short_answer; /* ends before the chunks of the last series */
     atomic_bool silent;       /* as with a tenant that it does not know */
@@ -307,7 +308,7 @@ static bool answer_series(struct fake *f, struct rpc_request *req, const struct 
     unsigned bits = fake_found(f->rig, atomic_load(&f->forgets), &r->blocks, found, &n_found);
     int *series = calloc(FAKE_SERIES_MAX, sizeof(*series));
     for (int s = 0; s < FAKE_SERIES_MAX; s++)
-        if (any_has(f->rig, bits, s))
+        if (any_has(f->rig, bits, s) && s != atomic_load(&f->hides))
             series[n++] = s;
     storegateway_hints_put(found, n_found, &msg);
     bool ok = fake_send(f, req, &msg, &sent) && send_names(f, req, series, n, &sent);
@@ -470,6 +471,7 @@ UNUSED static struct fake *rig_gateway(struct rig *r, const char *zone)
     atomic_init(&f->break_after, -1);
     atomic_init(&f->stall_after, -1);
     atomic_init(&f->skip, -1);
+    atomic_init(&f->hides, -1);
     pthread_mutex_init(&f->lock, NULL);
     snprintf(f->zone, sizeof(f->zone), "%s", zone);
     snprintf(f->id, sizeof(f->id), "gateway-%s-%zu", zone, r->n - 1);

@@ -293,6 +293,23 @@ Test(blocks, an_answer_that_ends_too_early_is_no_answer)
     expect_error(ERR_STORE_CONSISTENCY_CHECK_FAILED, "The failed blocks are");
 }
 
+/* Blocks do not change: whoever takes over must have what was promised. */
+Test(blocks, whoever_takes_over_must_name_the_same_series)
+{
+    rig_block(&rig, 0, 700, 10000);
+    rig_gateway(&rig, "a");
+    rig_gateway(&rig, "b");
+    rig.zone = "a";
+    rig_start(&rig);
+    rig.fakes[0].batch = 10;
+    atomic_store(&rig.fakes[0].break_after, 15);
+    EXPECT(ALL);
+    atomic_store(&rig.fakes[1].hides, 699);
+    expect_error(ERR_INTERNAL, "different series");
+    atomic_store(&rig.fakes[1].hides, 3); /* it was given already */
+    EXPECT(ALL);
+}
+
 Test(blocks, the_deadline_ends_a_query_that_waits)
 {
     some_blocks();
@@ -467,7 +484,7 @@ Test(blocks, a_gateway_that_is_not_active_is_not_asked)
 {
     some_blocks();
     gateways(4);
-    rig.replication = 1;
+    rig.replication = 2; /* two leave their place to the next, one is dead: one is left for each block */
     rig.ring_doc->instances[1].state = RING_LEAVING;
     rig.ring_doc->instances[2].state = RING_JOINING;
     rig.ring_doc->instances[3].timestamp_s -= 3600;
