@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/logger.h"
 #include "storage/gateway/gateway_int.h"
 
 /* --- which blocks --- */
@@ -132,7 +133,12 @@ static bool check_memory(const struct request *r, struct err *err)
     return budget == 0 || used <= budget || gateway_no_memory(err);
 }
 
-/* The first error; those that are a block's own name it. */
+static bool is_of_the_block(enum err_code code)
+{
+    return code != ERR_CANCELED && code != ERR_TIMEOUT && code != ERR_UNAVAILABLE && code != ERR_MAX_QUERY_MEMORY && code != ERR_BAD_DATA;
+}
+
+/* The first error. Those that are a block's own name it, and are told to whoever runs this: other replicas may hide them from queries. */
 static bool take_errors(const struct request *r, struct err *err)
 {
     for (size_t i = 0; i < r->n; i++) {
@@ -141,8 +147,10 @@ static bool take_errors(const struct request *r, struct err *err)
             continue;
         if (err)
             *err = p->err;
-        if (p->err.code != ERR_CANCELED && p->err.code != ERR_TIMEOUT && p->err.code != ERR_MAX_QUERY_MEMORY && p->err.code != ERR_BAD_DATA)
+        if (is_of_the_block(p->err.code)) {
             err_prefix(err, "block %s: ", p->block->id.text);
+            LOG_WARN("a block could not be read", {"tenant", LOG_STR(p->block->tenant)}, {"block", LOG_STR(p->block->id.text)}, {"err", LOG_ERR(&p->err)});
+        }
         return false;
     }
     return check_memory(r, err);

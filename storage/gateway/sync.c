@@ -15,6 +15,8 @@
 #include "storage/gateway/gateway_int.h"
 
 #define LOOK_MS 5000          /* at the ring */
+#define SEEN_MS 20            /* between looks for our own entry */
+#define REWRITE_MS 1000
 #define RETRY_MIN_MS 500      /* of the first look at the bucket */
 #define RETRY_MAX_MS 30000
 #define EARLY_SYNC_MS 30000   /* between looks because somebody asked for what is not here */
@@ -334,20 +336,31 @@ static uint64_t fingerprint(struct gateway *g)
     return h;
 }
 
-/* Our view of the ring may lag behind what we wrote. */
+static bool is_seen_as(struct gateway *g, enum ring_state state)
+{
+    struct ring_snapshot *s = ring_current(gateway_ring_view(g->ring));
+    const struct ring_instance *in = ring_desc_find(ring_snapshot_desc(s), slice_of(g->self.id));
+    bool seen = in && in->state == (int32_t)state;
+    ring_snapshot_free(s);
+    return seen;
+}
+
+/*
+ * Our view of the ring may lag behind what we wrote. Gossip tells versions of an entry apart by their second, so that of two states within one second the later is lost: it is
+ * written again until it is seen, which the next heartbeat would do much later.
+ */
 static bool wait_until_seen(struct gateway *g, enum ring_state state)
 {
     waits_for(g, "the store-gateway is waiting for its entry in the ring");
-    for (;;) {
-        struct ring_snapshot *s = ring_current(gateway_ring_view(g->ring));
-        const struct ring_instance *in = ring_desc_find(ring_snapshot_desc(s), slice_of(g->self.id));
-        bool seen = in && in->state == (int32_t)state;
-        ring_snapshot_free(s);
-        if (seen)
-            return true;
-        if (!sleep_for(g, 50))
+    for (int64_t wrote_ms = clock_mono_ms(); !is_seen_as(g, state);) {
+        if (!sleep_for(g, SEEN_MS))
             return false;
+        if (clock_mono_ms() - wrote_ms < REWRITE_MS)
+            continue;
+        lifecycler_heartbeat(g->lifecycler, NULL); /* what fails is tried again a second later */
+        wrote_ms = clock_mono_ms();
     }
+    return true;
 }
 
 /* When many are started at once, each would load what will be others' a moment later. */

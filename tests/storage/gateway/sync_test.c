@@ -304,3 +304,73 @@ Test(gateway_sync, is_ready_within_a_second_with_200_blocks, .init = setup, .fin
     cr_expect(clock_mono_ms() - since_ms < 1000, "%lld ms", (long long)(clock_mono_ms() - since_ms));
     cr_expect_eq(gw_count(&rig, node(0), "t"), 200);
 }
+
+Test(gateway_sync, waits_for_the_ring_to_be_stable_but_not_for_ever, .init = setup, .fini = teardown)
+{
+    static const struct {
+        int64_t min_ms, max_ms, want_ms;
+    } cases[] = {{400, 5000, 400}, {60000, 300, 300}};
+    many_blocks();
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        rig.ring.sharding.wait_stability_min_duration = cases[i].min_ms;
+        rig.ring.sharding.wait_stability_max_duration = cases[i].max_ms;
+        int64_t since_ms = clock_mono_ms();
+        gw_start(&rig, i);
+        cr_expect(clock_mono_ms() - since_ms >= cases[i].want_ms, "%lld ms", (long long)(clock_mono_ms() - since_ms));
+    }
+}
+
+/* A store that loses its n-th write, as gossip does with the later of two within a second. */
+struct forgetful {
+    struct kv kv;
+    struct kv *inner;
+    int loses;
+};
+
+static struct kv *inner_of(struct kv *kv)
+{
+    return CONTAINER_OF(kv, struct forgetful, kv)->inner;
+}
+
+static bool forgetful_get(struct kv *kv, struct slice key, const struct kv_codec *codec, void **ret, struct err *err)
+{
+    return kv_get(inner_of(kv), key, codec, ret, err);
+}
+
+static bool forgetful_cas(struct kv *kv, struct slice key, const struct kv_codec *codec, kv_cas_fn *fn, void *arg, struct err *err)
+{
+    return CONTAINER_OF(kv, struct forgetful, kv)->loses-- == 0 || kv_cas(inner_of(kv), key, codec, fn, arg, err);
+}
+
+static struct kv_watch *forgetful_watch(struct kv *kv, struct slice key, bool is_prefix, const struct kv_codec *codec, kv_watch_fn *fn, void *arg, struct err *err)
+{
+    cr_assert(!is_prefix);
+    return kv_watch_key(inner_of(kv), key, codec, fn, arg, err);
+}
+
+static void forgetful_unwatch(struct kv *kv, struct kv_watch *watch)
+{
+    kv_unwatch(inner_of(kv), watch);
+}
+
+static void forgetful_free(struct kv *kv)
+{
+    (void)kv;
+}
+
+Test(gateway_sync, writes_its_state_again_when_it_was_lost, .init = setup, .fini = teardown)
+{
+    static const struct kv_ops ops = {
+        .name = "forgetful", .get = forgetful_get, .cas = forgetful_cas, .watch = forgetful_watch, .unwatch = forgetful_unwatch, .free = forgetful_free};
+    many_blocks();
+    rig.ring.member.heartbeat_period = 60000; /* which would make it good, later */
+    for (int loses = 0; loses < 2; loses++) { /* JOINING, ACTIVE */
+        struct forgetful store = {{&ops}, rig.memory, loses};
+        rig.stores.inmemory = &store.kv;
+        gw_start(&rig, 0);
+        struct ring_snapshot *s = ring_current(gateway_ring_view(gateway_own_ring(node(0))));
+        cr_expect_eq(ring_desc_find(ring_snapshot_desc(s), SL("gateway-0"))->state, RING_ACTIVE);
+        ring_snapshot_free(s);
+        gw_stop(&rig, 0);
+    }
+}
