@@ -4,7 +4,7 @@
  * With a cache a file is a row of pages of PAGE_BYTES. Pages that ranges touch and the cache does not have are read in runs, and put into it; so whatever parts
  * of a file queries ask for, they meet in the same items. Without a cache exactly the ranges are read. Lists of postings are kept by postings.c one by one.
  *
- * The calling thread reads too, so that it waits for no other when the pool is busy.
+ * The calling thread reads too, and helpers that have not begun when it is done are not waited for: a busy pool costs parallelism, not time.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -111,10 +111,17 @@ struct reading {
     size_t n, cap;
     atomic_size_t next; /* run that nobody has taken yet; relaxed */
     atomic_bool failed; /* relaxed: no more are begun */
+    struct crew *crew;
+    struct err err; /* guarded by the crew's lock: of the first that failed */
+};
+
+/* The threads of one reading. It outlives the reading where a helper comes only when all is done, so that nobody waits for one that has not begun. */
+struct crew {
     pthread_mutex_t lock;
-    pthread_cond_t done;
-    size_t helpers; /* guarded by lock: still at work */
-    struct err err; /* guarded by lock: of the first that failed */
+    pthread_cond_t idle;
+    size_t refs;       /* guarded by lock, as the rest is */
+    size_t at_work;    /* helpers that read */
+    struct reading *r; /* NULL: it is over */
 };
 
 struct page_key {
@@ -174,46 +181,75 @@ static void read_runs(struct reading *r)
     buf_release(&bytes);
     if (good)
         return;
-    pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->crew->lock);
     if (!atomic_exchange_explicit(&r->failed, true, memory_order_relaxed))
         r->err = err;
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_unlock(&r->crew->lock);
+}
+
+/* Under the lock, which it gives back. */
+static void crew_unref(struct crew *c)
+{
+    bool last = --c->refs == 0;
+    pthread_mutex_unlock(&c->lock);
+    if (!last)
+        return;
+    pthread_cond_destroy(&c->idle);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
 }
 
 static void help(void *job, struct arena *arena)
 {
-    struct reading *r = job;
+    struct crew *c = job;
     (void)arena;
-    read_runs(r);
-    pthread_mutex_lock(&r->lock);
-    if (--r->helpers == 0)
-        pthread_cond_signal(&r->done);
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_lock(&c->lock);
+    if (c->r) {
+        c->at_work++;
+        pthread_mutex_unlock(&c->lock);
+        read_runs(c->r);
+        pthread_mutex_lock(&c->lock);
+        if (--c->at_work == 0)
+            pthread_cond_signal(&c->idle);
+    }
+    crew_unref(c);
+}
+
+static struct crew *crew_new(struct reading *r)
+{
+    struct crew *c = calloc(1, sizeof(*c));
+    ASSERT(c);
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->idle, NULL);
+    c->refs = 1;
+    c->r = r;
+    return c;
+}
+
+static void call_helpers(struct crew *c, struct pool *pool, size_t n)
+{
+    pthread_mutex_lock(&c->lock);
+    c->refs += n;
+    pthread_mutex_unlock(&c->lock);
+    size_t called = 0;
+    while (called < n && pool_submit(pool, help, c))
+        called++;
+    pthread_mutex_lock(&c->lock);
+    c->refs -= n - called;
+    pthread_mutex_unlock(&c->lock);
 }
 
 static bool read_all(struct reading *r, struct err *err)
 {
-    size_t helpers = r->n ? MIN(r->n - 1, (size_t)HELPERS_MAX) : 0;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->done, NULL);
-    for (size_t i = 0; i < helpers; i++) {
-        pthread_mutex_lock(&r->lock);
-        r->helpers++;
-        pthread_mutex_unlock(&r->lock);
-        if (pool_submit(r->b->store->fetchers, help, r))
-            continue;
-        pthread_mutex_lock(&r->lock);
-        r->helpers--;
-        pthread_mutex_unlock(&r->lock);
-        break;
-    }
+    struct crew *c = r->crew = crew_new(r);
+    if (r->n > 1)
+        call_helpers(c, r->b->store->fetchers, MIN(r->n - 1, (size_t)HELPERS_MAX));
     read_runs(r);
-    pthread_mutex_lock(&r->lock);
-    while (r->helpers)
-        pthread_cond_wait(&r->done, &r->lock);
-    pthread_mutex_unlock(&r->lock);
-    pthread_cond_destroy(&r->done);
-    pthread_mutex_destroy(&r->lock);
+    pthread_mutex_lock(&c->lock);
+    while (c->at_work)
+        pthread_cond_wait(&c->idle, &c->lock);
+    c->r = NULL;
+    crew_unref(c);
     return !atomic_load_explicit(&r->failed, memory_order_relaxed) || err_set(err, r->err.code, "%s", r->err.text);
 }
 
