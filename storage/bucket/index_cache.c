@@ -202,10 +202,13 @@ static struct entry *find_or_add(struct index_cache *c, struct slice tenant)
     return e;
 }
 
+/* What readers get errors of, because it failed or is too old for them, is read again sooner. */
 static bool is_due(const struct index_cache *c, const struct entry *e, int64_t now_ms)
 {
-    bool failed = e->loaded_ms && e->failed.code != ERR_OK;
-    return !e->loading && e->loaded_ms && now_ms - e->loaded_ms >= (failed ? c->cfg.update_on_error_interval : c->update_ms);
+    if (e->loading || !e->loaded_ms)
+        return false;
+    bool is_bad = e->failed.code != ERR_OK || !bucket_index_check_age(&e->snapshot->index, clock_wall_ms(), c->cfg.max_stale_period, NULL);
+    return now_ms - e->loaded_ms >= (is_bad ? MIN(c->cfg.update_on_error_interval, c->update_ms) : c->update_ms);
 }
 
 /* --- loading ----------------------------------------------------------------------------------------------------------------- */

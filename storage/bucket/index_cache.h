@@ -4,7 +4,7 @@
  *
  * A reader gets a snapshot: immutable, counted, valid until it is given back, whatever happens to the cache. Readers of one tenant that come while its index
  * is being loaded wait for that load. A load that fails is remembered for update-on-error-interval; a refresh that fails leaves the old index in place, until
- * that is too old.
+ * that is too old. One that is too old is read again after update-on-error-interval too.
  *
  * Any thread, but for new, start, stop and free. One lock guards the table; it is not held while something is read.
  */

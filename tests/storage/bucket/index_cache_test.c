@@ -123,6 +123,21 @@ Test(index_cache, the_thread_reads_again_and_a_failure_leaves_the_old_one)
     rig_free(&r);
 }
 
+Test(index_cache, one_that_is_too_old_is_read_again_soon)
+{
+    struct rig r;
+    rig_new(&r);
+    struct index_cache *c = index_cache_new(r.s, &config, 900000);
+    int64_t at = now_s();
+    write_index(&r, "a", at - 7200);
+    cr_expect_eq(time_in(c, "a"), -1);
+    index_cache_start(c);
+    write_index(&r, "a", at);
+    cr_expect(becomes(c, "a", at));
+    index_cache_free(c);
+    rig_free(&r);
+}
+
 Test(index_cache, drops_what_nobody_asks_for)
 {
     struct rig r;
