@@ -238,10 +238,10 @@ static void run_one(struct fair_pool *p, struct worker *w, struct arena *arena)
     wake(p, w->place == BEHIND ? IN_FRONT : BEHIND); /* it may have come into the other ring; ours is looked at next */
 }
 
-/* Is there nothing to be done any more, or are there others enough behind? */
+/* Is there nothing to be done any more, or is one idle worker enough behind? Each thread that has worked leaves memory with the allocator for a while. */
 static bool may_end(const struct fair_pool *p, const struct worker *w)
 {
-    return (p->stopping && p->queued == 0) || (w->place == BEHIND && p->n_workers[BEHIND] > p->n_threads);
+    return (p->stopping && p->queued == 0) || (w->place == BEHIND && p->n_idle[BEHIND] > 0);
 }
 
 static void *worker_main(void *arg)

@@ -20,7 +20,7 @@
 #include "base/slice.h"
 
 #define FAIR_POOL_LONG_MS 50
-#define FAIR_POOL_BEHIND 2 /* times n_threads: at most so many long jobs run behind; those past it keep their workers in front */
+#define FAIR_POOL_BEHIND 1 /* times n_threads: at most so many jobs run behind; long ones past it keep their workers in front */
 #define FAIR_POOL_NICE 10
 /* An owner has used much when the CPU time of its jobs, weighted by exp(-age / FAIR_POOL_MEMORY_MS), is more than this: a fifth of a core all the time. */
 #define FAIR_POOL_MUCH_MS 1000
