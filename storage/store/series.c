@@ -2,8 +2,10 @@
  * The first phase of a select: series entries, window by window.
  *
  * A window is as many candidates as fit WINDOW_BYTES with the gaps between them, each with a guess of its bytes. One that is larger is read once more by
- * itself; the guess grows, and the candidates behind it are read again with it: at most some seven times a select. What lies behind an entry is nearly always in the window too: the entry of the next series, whose first chunk begins where the last one of
- * this series ends. So the lengths of chunks, which the index does not say, are known without another request.
+ * itself; the guess grows, and the candidates behind it are read again with it: at most some seven times a select.
+ *
+ * What lies behind an entry is nearly always in the window too: the entry of the next series, whose first chunk begins where the last one of this series ends.
+ * So the lengths of chunks, which the index does not say, are known without another request.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -325,7 +325,8 @@ Test(cache, a_memcached_that_hangs_costs_its_timeout, .init = setup, .fini = tea
     struct cache *c = open_cache("chunks-cache");
     cache_put(c, CACHE_CHUNKS, SL("a"), SL("b"), 60000);
     cr_expect(comes(c, SL("a"), SL("b")));
-    kill(m.pid, SIGSTOP);
+    int status;
+    cr_assert(kill(m.pid, SIGSTOP) == 0 && waitpid(m.pid, &status, WUNTRACED) == m.pid && WIFSTOPPED(status));
     int64_t start_ms = clock_mono_ms();
     for (int i = 0; i < 20; i++)
         cr_expect(!has(c, SL("a"), SL("b")));
