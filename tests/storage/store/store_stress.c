@@ -1,6 +1,7 @@
 /*
  * Many threads on one block, which is opened and closed meanwhile: selects with and without a cache that is too small, two phases, labels, some of them
- * canceled. Every answer is compared with the first. Run under the thread sanitizer; the first argument is for how many seconds.
+ * canceled. Every answer is compared with the first. Run under the thread sanitizer; the first argument is for how many seconds, the second, if any, the address
+ * of a memcached, host:port.
  */
 #include <ftw.h>
 #include <pthread.h>
@@ -151,6 +152,8 @@ static void *reopen(void *arg)
     return NULL;
 }
 
+static const char *memcached; /* its address */
+
 static void stress(struct objstore *bucket, const char *backend, uint64_t bytes, int64_t seconds)
 {
     struct store_config cfg;
@@ -163,6 +166,7 @@ static void stress(struct objstore *bucket, const char *backend, uint64_t bytes,
     flag_set_add(fs, "store", store_flags, store_flags_n, &cfg);
     flag_set_add(fs, "cache", store_index_cache_flags, store_cache_flags_n, &cache_cfg);
     cache_cfg.backend = backend;
+    cache_cfg.memcached_addresses = (struct flag_list){&memcached, memcached != NULL};
     cache_cfg.inmemory_max_size_bytes = bytes;
     cfg.max_gap_bytes = 100;
     CLAIM(cache_open(&cache_cfg, STORE_INDEX_CACHE_FLAGS, "store-gateway", "index-cache", &cache, &err), "%s", err.text);
@@ -205,6 +209,9 @@ int main(int argc, char **argv)
     stress(bucket, "", 0, (seconds + 2) / 3);
     stress(bucket, "inmemory", 200000, (seconds + 2) / 3);
     stress(bucket, "inmemory", 100 << 20, (seconds + 2) / 3);
+    memcached = argc > 2 ? argv[2] : NULL;
+    if (memcached)
+        stress(bucket, "memcached", 0, (seconds + 2) / 3);
     objstore_free(bucket);
     nftw(folder, drop, 8, FTW_DEPTH | FTW_PHYS);
     return 0;
