@@ -163,35 +163,53 @@ static bool decode_floats(struct reader *r, const struct series_chunk *c, size_t
     return true;
 }
 
-/* Out-of-order data: [0, at) and [at, n) are each in order. Merges them; of two samples at one time the first run's stays. */
+/* Where the samples from t on begin. */
+static size_t first_from(const int64_t *times, size_t n, int64_t t)
+{
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (times[mid] < t)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/*
+ * Out-of-order data: [0, at) and [at, n) are each in order. Merges them; of two samples at one time the first run's stays. What lies before the second run stays where it is: chunks come by
+ * their beginnings, so that is nearly all, and two stores of the same series would otherwise cost the square of their chunks.
+ */
 static bool merge_runs(struct reader *r, size_t at, size_t *n)
 {
     struct env *env = r->env;
+    size_t from = first_from(r->t, at, r->t[at]), most = *n - from;
     arena_clear(r->scratch);
-    int64_t *t = env_alloc(env, r->scratch, *n * sizeof(*t));
-    double *v = t ? env_alloc(env, r->scratch, *n * sizeof(*v)) : NULL;
-    const struct fhist **h = v ? env_zalloc(env, r->scratch, *n, sizeof(*h)) : NULL;
+    int64_t *t = env_alloc(env, r->scratch, most * sizeof(*t));
+    double *v = t ? env_alloc(env, r->scratch, most * sizeof(*v)) : NULL;
+    const struct fhist **h = v ? env_zalloc(env, r->scratch, most, sizeof(*h)) : NULL;
     if (!h)
         return false;
-    size_t i = 0, j = at, k = 0;
+    size_t i = from, j = at, k = 0;
     while (i < at || j < *n) {
-        size_t from;
+        size_t next;
         if (j == *n || (i < at && r->t[i] <= r->t[j])) {
             if (j < *n && r->t[i] == r->t[j])
                 j++;
-            from = i++;
+            next = i++;
         } else {
-            from = j++;
+            next = j++;
         }
-        t[k] = r->t[from];
-        v[k] = r->v[from];
-        h[k++] = r->h ? r->h[from] : NULL;
+        t[k] = r->t[next];
+        v[k] = r->v[next];
+        h[k++] = r->h ? r->h[next] : NULL;
     }
-    memcpy(r->t, t, k * sizeof(*t));
-    memcpy(r->v, v, k * sizeof(*v));
+    memcpy(r->t + from, t, k * sizeof(*t));
+    memcpy(r->v + from, v, k * sizeof(*v));
     if (r->h)
-        memcpy(r->h, h, k * sizeof(*h));
-    *n = k;
+        memcpy(r->h + from, h, k * sizeof(*h));
+    *n = from + k;
     return true;
 }
 
