@@ -67,8 +67,12 @@ static bool is_gossiped(const struct kv_config *kv)
 
 static bool wants_gossip(const struct process *p)
 {
-    return !process_is_alone(p) && (is_gossiped(&p->cluster.instance_kv) || is_gossiped(&p->cluster.partition_kv) ||
-                                    is_gossiped(&p->cluster.distributor_kv));
+    const struct kv_config *kvs[] = {&p->cluster.instance_kv, &p->cluster.partition_kv, &p->cluster.distributor_kv, &p->storage.gateway_ring.kv,
+                                     &p->storage.compactor_kv};
+    bool wanted = false;
+    for (size_t i = 0; i < ARRAY_LEN(kvs); i++)
+        wanted |= is_gossiped(kvs[i]);
+    return wanted && !process_is_alone(p);
 }
 
 /* -memberlist.abort-if-join-fails: as if an operator had stopped us; whoever runs the process starts it again. */
@@ -81,6 +85,8 @@ static void stop_process(void *arg)
 
 bool gossip_start(struct process *p, struct err *err)
 {
+    p->memory_kv = kv_inmemory_new(16);
+    p->stores.inmemory = p->memory_kv;
     if (!wants_gossip(p))
         return true;
     struct memberlist_config cfg;
@@ -93,6 +99,7 @@ bool gossip_start(struct process *p, struct err *err)
     p->gossip = memberlist_new(&cfg, &codecs, err);
     if (!p->gossip)
         return false;
+    p->stores.memberlist = memberlist_kv(p->gossip);
     memberlist_metrics_export(p->gossip);
     return memberlist_start(p->gossip, err);
 }
@@ -109,22 +116,19 @@ void gossip_stop(struct process *p)
     if (p->gossip)
         memberlist_leave(p->gossip);
     memberlist_free(p->gossip);
+    kv_free(p->memory_kv);
     p->gossip = NULL;
-}
-
-struct kv_stores cluster_stores(struct process *p)
-{
-    return (struct kv_stores){p->memory_kv, p->gossip ? memberlist_kv(p->gossip) : NULL};
+    p->memory_kv = NULL;
+    p->stores = (struct kv_stores){0};
 }
 
 static struct kv *open_store(struct process *p, const struct kv_config *cfg, const char *flag, const char *name,
                              struct err *err)
 {
-    struct kv_stores stores = cluster_stores(p);
     struct kv_config own = *cfg;
     if (process_is_alone(p))
         own.store = "inmemory";
-    return kv_open(&own, &(struct kv_user){flag, name}, &stores, err);
+    return kv_open(&own, &(struct kv_user){flag, name}, &p->stores, err);
 }
 
 /* --- the rings --------------------------------------------------------------------------------------------------------- */
@@ -139,7 +143,6 @@ bool instance_ring_start(struct process *p, struct err *err)
         .n_excluded_zones = p->cluster.ingester_ring.excluded_zones.n,
         .name = "ingester",
     };
-    p->memory_kv = kv_inmemory_new(16);
     return (p->instance_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-ring", err)) &&
            (p->instances = ring_new(p->instance_kv, SL(RING_KEY_INGESTERS), &cfg, err));
 }
@@ -148,9 +151,8 @@ void instance_ring_stop(struct process *p)
 {
     ring_free(p->instances);
     kv_free(p->instance_kv);
-    kv_free(p->memory_kv);
     p->instances = NULL;
-    p->instance_kv = p->memory_kv = NULL;
+    p->instance_kv = NULL;
 }
 
 /* Every partition of the embedded log, ACTIVE; whoever owns them says so himself. */
@@ -235,8 +237,7 @@ static bool add_seat(struct process *p, const struct ring_member_identity *self,
     return (s->ingester = ingester_new(&p->ingest, &p->limits_provider, p->log, partition, own, self->id,
                                        p->data_dir.hash_seed, err)) &&
            (s->service = ingest_service_new(&p->ingest, s->ingester, partition, p->last_produced)) &&
-           (s->member = member_new(&cfg, p->member_kv, p->member_partition_kv, s->ingester, err)) &&
-           ingester_start(s->ingester, err);
+           (s->member = member_new(&cfg, p->member_kv, p->member_partition_kv, s->ingester, err));
 }
 
 static bool add_seats(struct process *p, const char *dir, struct err *err)
@@ -253,6 +254,15 @@ static bool add_seats(struct process *p, const char *dir, struct err *err)
     return true;
 }
 
+static bool start_ingesters(struct process *p, struct err *err)
+{
+    for (size_t i = 0; i < p->n_seats; i++)
+        if (!ingester_start(p->seats[i].ingester, err))
+            return false;
+    shipper_start(p->shipper);
+    return true;
+}
+
 bool ingesters_start(struct process *p, struct err *err)
 {
     char dir[PATH_MAX];
@@ -262,13 +272,16 @@ bool ingesters_start(struct process *p, struct err *err)
     return (p->member_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-lifecycler", err)) &&
            (p->member_partition_kv =
                 open_store(p, &p->cluster.partition_kv, PARTITION_RING, "ingester-partitions-lifecycler", err)) &&
-           add_seats(p, dir, err);
+           add_seats(p, dir, err) && shipper_open(p, err) && start_ingesters(p, err);
 }
 
 void ingesters_stop(struct process *p)
 {
+    flusher_free(p->flusher);
+    p->flusher = NULL;
     for (size_t i = 0; i < p->n_seats; i++)
         ingester_stop(p->seats[i].ingester);
+    shipper_close(p);
     for (size_t i = 0; i < p->n_seats; i++) {
         struct seat *s = &p->seats[i];
         member_stop(s->member);
@@ -310,12 +323,16 @@ bool membership_ready(struct process *p, struct err *ret)
 
 /* --- pages and endpoints -------------------------------------------------------------------------------------------------- */
 
-enum { INGESTER_RING_PAGE, DISTRIBUTOR_RING_PAGE };
+enum { INGESTER_RING_PAGE, DISTRIBUTOR_RING_PAGE, GATEWAY_RING_PAGE, COMPACTOR_RING_PAGE };
 const struct http_route ring_page_routes[] = {
     [INGESTER_RING_PAGE] = {HTTP_GET | HTTP_POST, "/ingester/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
                             "The ring of ingesters; POST forget=<instance> takes one out"},
     [DISTRIBUTOR_RING_PAGE] = {HTTP_GET | HTTP_POST, "/distributor/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
                                "The ring of distributors; POST forget=<instance> takes one out"},
+    [GATEWAY_RING_PAGE] = {HTTP_GET | HTTP_POST, "/store-gateway/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
+                           "The ring of store-gateways; POST forget=<instance> takes one out"},
+    [COMPACTOR_RING_PAGE] = {HTTP_GET | HTTP_POST, "/compactor/ring", HTTP_POOL_QUERY, HTTP_GZIP, ring_page,
+                             "The ring of compactors; POST forget=<instance> takes one out"},
 };
 const size_t ring_page_routes_n = ARRAY_LEN(ring_page_routes);
 
@@ -330,30 +347,40 @@ static const char *shown_key(struct process *p, const struct kv_config *kv, cons
     return shown;
 }
 
-static void add_ring_pages(struct process *p, const char *prefix)
+/* One page of ring_page_routes; kv NULL: this process has nothing to do with that ring. */
+static void add_ring_page(struct process *p, size_t route, struct ring_page *page, const char *title, struct kv *kv, const char *key,
+                          const struct kv_config *kv_cfg, const struct ring_member_config *member)
+{
+    if (!kv)
+        return;
+    *page = (struct ring_page){title, kv, key, shown_key(p, kv_cfg, key), member->heartbeat_timeout};
+    http_server_add(p->server, p->app.prometheus_http_prefix, &ring_page_routes[route], 1, page);
+}
+
+static void add_ring_pages(struct process *p)
 {
     const struct cluster_config *c = &p->cluster;
-    p->ingester_page = (struct ring_page){"Ingesters", p->instance_kv, RING_KEY_INGESTERS,
-                                          shown_key(p, &c->instance_kv, RING_KEY_INGESTERS), c->member.heartbeat_timeout};
-    http_server_add(p->server, prefix, &ring_page_routes[INGESTER_RING_PAGE], 1, &p->ingester_page);
+    const struct storage_config *s = &p->storage;
+    add_ring_page(p, INGESTER_RING_PAGE, &p->ingester_page, "Ingesters", p->instance_kv, RING_KEY_INGESTERS, &c->instance_kv, &c->member);
+    add_ring_page(p, DISTRIBUTOR_RING_PAGE, &p->distributor_page, "Distributors", p->distributor ? distributor_ring_store(p->distributor) : NULL,
+                  RING_KEY_DISTRIBUTORS, &c->distributor_kv, &c->distributor_member);
+    struct gateway_ring *gateways = p->gateway ? gateway_own_ring(p->gateway) : p->gateways;
+    add_ring_page(p, GATEWAY_RING_PAGE, &p->gateway_page, "Store-gateways", gateways ? gateway_ring_store(gateways) : NULL, RING_KEY_STORE_GATEWAYS,
+                  &s->gateway_ring.kv, &s->gateway_ring.member);
+    add_ring_page(p, COMPACTOR_RING_PAGE, &p->compactor_page, "Compactors", p->compactor_ring ? compactor_ring_store(p->compactor_ring) : NULL,
+                  RING_KEY_COMPACTORS, &s->compactor_kv, &s->compactor_member);
+    if (!p->partition_kv)
+        return;
     p->partition_page = (struct partition_ring_page){p->partition_kv, RING_KEY_INGESTER_PARTITIONS,
                                                      shown_key(p, &c->partition_kv, RING_KEY_INGESTER_PARTITIONS)};
-    http_server_add(p->server, prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
-    struct kv *distributors = p->distributor ? distributor_ring_store(p->distributor) : NULL;
-    if (!distributors)
-        return;
-    p->distributor_page = (struct ring_page){"Distributors", distributors, RING_KEY_DISTRIBUTORS,
-                                             shown_key(p, &c->distributor_kv, RING_KEY_DISTRIBUTORS),
-                                             c->distributor_member.heartbeat_timeout};
-    http_server_add(p->server, prefix, &ring_page_routes[DISTRIBUTOR_RING_PAGE], 1,
-                    &p->distributor_page);
+    http_server_add(p->server, p->app.prometheus_http_prefix, partition_ring_routes, partition_ring_routes_n, &p->partition_page);
 }
 
 void cluster_add_routes(struct process *p)
 {
     static const struct memberlist_view views[] = {{&partition_desc_codec, partition_desc_json}};
     const char *prefix = p->app.prometheus_http_prefix;
-    add_ring_pages(p, prefix);
+    add_ring_pages(p);
     p->gossip_page = (struct memberlist_page){.m = p->gossip, .views = views, .n_views = ARRAY_LEN(views)};
     http_server_add(p->server, prefix, memberlist_routes, memberlist_routes_n, &p->gossip_page);
     /* Several ingesters are in one process only when it is alone, and then nobody scales it. */

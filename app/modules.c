@@ -12,12 +12,10 @@
 #include "net/page.h"
 #include "storage/messages/ingester_messages.h"
 
-#define ALL_ROLES (ROLE_DISTRIBUTOR | ROLE_INGESTER | ROLE_QUERIER)
-
-/* Processes without an ingester keep nothing on disk. */
+/* Distributors and queriers keep nothing on disk. */
 static bool data_dir_start(struct process *p, struct err *err)
 {
-    if (p->roles & ROLE_INGESTER)
+    if (p->roles & DISK_ROLES)
         return data_dir_open(&p->data_dir, p->app.data_dir, err);
     p->data_dir.lock_fd = -1;
     if (getrandom(&p->data_dir.hash_seed, sizeof(p->data_dir.hash_seed), 0) != sizeof(p->data_dir.hash_seed))
@@ -51,9 +49,8 @@ static void log_stop(struct process *p)
 
 static bool distributor_start(struct process *p, struct err *err)
 {
-    struct kv_stores stores = cluster_stores(p);
     p->distributor = distributor_new(&p->write, &p->limits_provider, p->log, p->partitions, p->data_dir.hash_seed);
-    return process_is_alone(p) || distributor_join(p->distributor, &p->cluster.distributor_kv, &p->cluster.distributor_member, &stores,
+    return process_is_alone(p) || distributor_join(p->distributor, &p->cluster.distributor_kv, &p->cluster.distributor_member, &p->stores,
                                                    (uint16_t)p->rpc.grpc_listen_port, err);
 }
 
@@ -65,8 +62,7 @@ static void distributor_stop(struct process *p)
     p->distributor = NULL;
 }
 
-/* In the single process a query sees everything that was acknowledged before it began. */
-static bool wait_for_log(void *arg, struct ctx *ctx, struct err *err)
+bool wait_for_log(void *arg, struct ctx *ctx, struct err *err)
 {
     struct process *p = arg;
     for (size_t i = 0; i < p->n_seats; i++) {
@@ -83,7 +79,7 @@ static void open_alone(struct process *p)
     ASSERT(parts);
     for (size_t i = 0; i < p->n_seats; i++)
         parts[i] = ingester_queryable(p->seats[i].ingester);
-    p->queryable = queryable_fanout_new(parts, p->n_seats);
+    p->recent = queryable_fanout_new(parts, p->n_seats);
     free(parts);
 }
 
@@ -93,7 +89,7 @@ static void open_cluster(struct process *p)
     ASSERT(p->n_seats <= ARRAY_LEN(local));
     for (size_t i = 0; i < p->n_seats; i++)
         local[i] = (struct local_ingester){p->seats[i].id, ingest_service_queryable(p->seats[i].service)};
-    p->queryable = ingesters_queryable_new(&(struct ingesters_parts){
+    p->recent = ingesters_queryable_new(&(struct ingesters_parts){
         .cfg = &p->ingesters_cfg,
         .limits = &p->limits_provider,
         .partitions = p->partitions,
@@ -106,8 +102,9 @@ static void open_cluster(struct process *p)
 
 static bool querier_start(struct process *p, struct err *err)
 {
-    (void)err;
     process_is_alone(p) ? open_alone(p) : open_cluster(p);
+    if (!stored_start(p, err))
+        return false;
     p->consistency = (struct ingesters_consistency){p->last_produced, p->partitions};
     p->api = process_is_alone(p)
                  ? query_api_new(&p->read, &p->limits_provider, p->queryable, wait_for_log, p)
@@ -118,9 +115,10 @@ static bool querier_start(struct process *p, struct err *err)
 static void querier_stop(struct process *p)
 {
     query_api_free(p->api);
-    process_is_alone(p) ? queryable_fanout_free(p->queryable) : ingesters_queryable_free(p->queryable);
+    stored_stop(p);
+    process_is_alone(p) ? queryable_fanout_free(p->recent) : ingesters_queryable_free(p->recent);
     p->api = NULL;
-    p->queryable = NULL;
+    p->recent = NULL;
 }
 
 static bool tenant_of(void *arg, struct slice header, struct slice *ret, struct err *err)
@@ -141,6 +139,7 @@ static bool server_start(struct process *p, struct err *err)
     http_server_add(p->server, prefix, page_routes, page_routes_n, p);
     http_server_add(p->server, prefix, explorer_routes, explorer_routes_n, p);
     cluster_add_routes(p);
+    storage_add_routes(p);
     if (p->distributor) {
         http_server_add(p->server, prefix, write_routes, write_routes_n, p->distributor);
         http_server_on_refusal(p->server, write_routes, write_refuse);
@@ -168,6 +167,8 @@ static bool rpc_start(struct process *p, struct err *err)
     /* Several ingesters are in one process only when there is nobody else who would ask them. */
     if (p->n_seats == 1)
         rpc_server_add(p->rpc_server, ingest_service_methods, ingest_service_methods_n, p->seats[0].service);
+    if (p->gateway)
+        rpc_server_add(p->rpc_server, gateway_methods, gateway_methods_n, p->gateway);
     return rpc_server_start(p->rpc_server, err);
 }
 
@@ -186,14 +187,18 @@ static void rpc_stop(struct process *p)
 const struct module modules[] = {
     {"data-dir", ALL_ROLES, data_dir_start, data_dir_stop, NULL},
     {"memberlist-kv", ALL_ROLES, gossip_start, gossip_stop, gossip_ready},
-    {"log", ALL_ROLES, log_start, log_stop, NULL},
-    {"ingester-ring", ALL_ROLES, instance_ring_start, instance_ring_stop, NULL},
-    {"ingester-partitions-ring", ALL_ROLES, partition_ring_start, partition_ring_stop, NULL},
+    {"blocks-storage", BUCKET_ROLES, bucket_start, bucket_stop, NULL},
+    {"log", LOG_ROLES, log_start, log_stop, NULL},
+    {"ingester-ring", LOG_ROLES, instance_ring_start, instance_ring_stop, NULL},
+    {"ingester-partitions-ring", LOG_ROLES, partition_ring_start, partition_ring_stop, NULL},
     {"ingester-service", ROLE_INGESTER, ingesters_start, ingesters_stop, NULL},
     {"distributor-service", ROLE_DISTRIBUTOR, distributor_start, distributor_stop, NULL},
+    {"store-gateway-service", ROLE_STORE_GATEWAY, gateway_service_start, gateway_service_stop, NULL},
+    {"compactor", ROLE_COMPACTOR, compactor_service_start, compactor_service_stop, NULL},
     {"querier", ROLE_QUERIER, querier_start, querier_stop, NULL},
     {"server", ALL_ROLES, server_start, server_stop, NULL},
     {"grpc-server", ALL_ROLES, rpc_start, rpc_stop, NULL},
+    {"store-gateway", ROLE_STORE_GATEWAY, gateway_membership_start, gateway_membership_stop, gateway_membership_ready},
     {"ingester", ROLE_INGESTER, membership_start, membership_stop, membership_ready},
 };
 const size_t n_modules = ARRAY_LEN(modules);

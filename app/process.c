@@ -24,10 +24,12 @@ const char *module_state_name(enum module_state s)
 /* --- configuration --------------------------------------------------------------------------------------------------- */
 
 const struct process_target process_targets[] = {
-    {"all", ROLE_DISTRIBUTOR | ROLE_INGESTER | ROLE_QUERIER},
+    {"all", ALL_ROLES},
     {"distributor", ROLE_DISTRIBUTOR},
     {"ingester", ROLE_INGESTER},
     {"querier", ROLE_QUERIER},
+    {"store-gateway", ROLE_STORE_GATEWAY},
+    {"compactor", ROLE_COMPACTOR},
 };
 const size_t process_targets_n = ARRAY_LEN(process_targets);
 
@@ -50,7 +52,7 @@ static bool check_target(struct process *p, struct err *err)
             return false;
     if (target->n == 0)
         return err_set(err, ERR_CONFIG, "-target is empty");
-    if (process_is_alone(p) && p->roles != process_targets[0].roles)
+    if (p->log_cfg.kafka_address.n == 0 && p->roles & LOG_ROLES && p->roles != ALL_ROLES)
         return err_set(err, ERR_CONFIG,
                        "-target=%s: a module of its own needs a log that processes share (-ingest-storage.kafka.address); "
                        "the embedded log serves one process with -target=all",
@@ -85,11 +87,12 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     flag_set_add(p->flags, "Querier", read_flags, read_flags_n, &p->read);
     flag_set_add(p->flags, "Querier", ingesters_flags, ingesters_flags_n, &p->ingesters_cfg);
     cluster_add_flags(p);
+    storage_add_flags(p);
     flag_set_add(p->flags, "Limits", limits_flags, limits_flags_n, &p->limits);
     p->limits_provider.defaults = &p->limits;
     return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) &&
            write_config_validate(&p->write, err) && read_config_validate(&p->read, err) && ingesters_config_check(&p->ingesters_cfg, err) && plog_config_validate(&p->log_cfg, err) && check_log_flags(&p->app, err) &&
-           check_target(p, err);
+           check_target(p, err) && storage_check_flags(p, err);
 }
 
 static void set_state(struct process *p, size_t i, enum module_state s)

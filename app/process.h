@@ -14,6 +14,8 @@
 #include "ingest/ingest.h"
 #include "ingest/member/member.h"
 #include "ingest/service/ingest_service.h"
+#include "ingest/ship/flush.h"
+#include "ingest/ship/ship.h"
 #include "log/last_produced.h"
 #include "log/plog.h"
 #include "model/limits.h"
@@ -24,12 +26,22 @@
 #include "partition-ring/page.h"
 #include "partition-ring/partition_view.h"
 #include "read/api/api.h"
+#include "read/blocks/blocks.h"
 #include "read/ingesters/ingesters.h"
+#include "read/merged/merged.h"
 #include "ring/config.h"
 #include "ring/memberlist/page.h"
 #include "ring/page.h"
 #include "ring/ring.h"
+#include "storage/bucket/index_cache.h"
+#include "storage/cache/cache.h"
+#include "storage/compactor/cleaner/cleaner.h"
+#include "storage/compactor/compactor.h"
+#include "storage/compactor/upload/upload.h"
+#include "storage/gateway/gateway.h"
+#include "storage/objstore/objstore.h"
 #include "storage/queryable.h"
+#include "storage/store/store.h"
 #include "write/write.h"
 
 struct app_config {
@@ -42,10 +54,10 @@ struct app_config {
 enum module_state { MODULE_NEW, MODULE_STARTING, MODULE_RUNNING, MODULE_STOPPING, MODULE_TERMINATED, MODULE_FAILED };
 const char *module_state_name(enum module_state s);
 
-#define PROCESS_MAX_MODULES 16
+#define PROCESS_MAX_MODULES 24
 
 /* What a process does; -target names them. */
-enum role { ROLE_DISTRIBUTOR = 1, ROLE_INGESTER = 2, ROLE_QUERIER = 4 };
+enum role { ROLE_DISTRIBUTOR = 1, ROLE_INGESTER = 2, ROLE_QUERIER = 4, ROLE_STORE_GATEWAY = 8, ROLE_COMPACTOR = 16 };
 
 struct process_target {
     const char *name;
@@ -64,6 +76,22 @@ struct cluster_config {
     struct ring_member_config member;
     struct ingester_ring_config ingester_ring;
     struct partition_ring_config partitions;
+};
+
+/* The flags of long-term storage (storage.c). */
+struct storage_config {
+    struct objstore_config common_bucket, bucket;
+    struct index_cache_config indexes;
+    struct store_config store;
+    struct cache_config index_cache, chunks_cache, metadata_cache;
+    struct gateway_config gateway;
+    struct gateway_ring_config gateway_ring;
+    struct compactor_config compactor;
+    struct kv_config compactor_kv;
+    struct ring_member_config compactor_member;
+    struct blocks_config blocks;
+    struct merged_config merged;
+    struct shipper_config shipper;
 };
 
 /* An ingester of this process and its place in the rings. */
@@ -86,6 +114,7 @@ struct process {
     struct read_config read;
     struct ingesters_config ingesters_cfg;
     struct cluster_config cluster;
+    struct storage_config storage;
     struct limits limits;
     struct limits_provider limits_provider;
     unsigned roles; /* enum role bits */
@@ -96,13 +125,26 @@ struct process {
     struct plog *log;
     struct last_produced *last_produced;
     struct kv *memory_kv;
+    struct kv_stores stores; /* what rings may be kept in */
     struct kv *instance_kv, *partition_kv;      /* of those who read the rings */
     struct kv *member_kv, *member_partition_kv; /* of those who are in them */
     struct ring *instances;
     struct partition_watcher *partitions;
     struct seat *seats;
     size_t n_seats;
-    struct queryable *queryable;
+    struct shipper *shipper;
+    struct flusher *flusher;
+    struct objstore *bucket, *shipper_bucket, *gateway_bucket, *querier_bucket, *compactor_bucket;
+    struct cache *index_cache, *chunks_cache;
+    struct store *store;
+    struct gateway *gateway;
+    struct gateway_ring *gateways; /* the querier's view */
+    struct index_cache *indexes;
+    struct compactor_ring *compactor_ring;
+    struct compactor *compactor;
+    struct cleaner *cleaner;
+    struct upload *upload;
+    struct queryable *recent, *stored, *queryable; /* of ingesters, of blocks, of both */
     struct ingesters_consistency consistency;
     struct distributor *distributor;
     struct query_api *api;
@@ -110,8 +152,8 @@ struct process {
     struct rpc_server *rpc_server;
     struct memberlist_page gossip_page;
     struct partition_ring_page partition_page;
-    struct ring_page ingester_page, distributor_page;
-    char *shown_keys[3]; /* of the pages */
+    struct ring_page ingester_page, distributor_page, gateway_page, compactor_page;
+    char *shown_keys[5]; /* of the pages */
     size_t n_shown_keys;
 
     _Atomic int states[PROCESS_MAX_MODULES]; /* enum module_state; writer: main thread, readers any, relaxed */
@@ -128,7 +170,7 @@ void process_release(struct process *p);
 /* The log is this process's own: it is the whole cluster. */
 static inline bool process_is_alone(const struct process *p)
 {
-    return p->log_cfg.kafka_address.n == 0;
+    return p->log_cfg.kafka_address.n == 0 && p->roles & ROLE_INGESTER;
 }
 
 size_t process_n_modules(void);

@@ -53,6 +53,8 @@ bool ingester_ready(struct ingester *ing, struct err *ret);
  * makes progress: what it has is right. ERR_UNAVAILABLE with Mimir's text. Any thread; cheap.
  */
 bool ingester_serving(struct ingester *ing, struct err *err);
+/* True when it is stopping or has stopped; err then says so as ingester_serving does. Any thread; cheap. */
+bool ingester_stopped(struct ingester *ing, struct err *err);
 /*
  * Consumes what this process has produced, writes a last checkpoint, commits, joins. The heads stay until the ingester
  * is freed. Once more does nothing; not by two threads at a time.

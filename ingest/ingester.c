@@ -254,13 +254,16 @@ static bool unavailable(const char *state, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "ingester is unavailable (current state: %s)", state);
 }
 
-bool ingester_serving(struct ingester *ing, struct err *err)
+bool ingester_stopped(struct ingester *ing, struct err *err)
 {
     if (atomic_load(&ing->stop_keeper))
-        return unavailable("Terminated", err);
-    if (atomic_load(&ing->stop_consumer))
-        return unavailable("Stopping", err);
-    return atomic_load(&ing->ready) || unavailable("Starting", err);
+        return !unavailable("Terminated", err);
+    return atomic_load(&ing->stop_consumer) && !unavailable("Stopping", err);
+}
+
+bool ingester_serving(struct ingester *ing, struct err *err)
+{
+    return !ingester_stopped(ing, err) && (atomic_load(&ing->ready) || unavailable("Starting", err));
 }
 
 bool ingester_ready(struct ingester *ing, struct err *ret)

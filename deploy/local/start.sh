@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A whole cluster on this machine: Kafka, 2 distributors, 2 zones x 2 ingesters, 2 queriers, nginx before them. README.md says more.
+# A whole cluster on this machine: Kafka, 2 distributors, 2 zones x 2 ingesters, 2 queriers, 2 store-gateways, a compactor, nginx before them. README.md
+# says more.
 #   deploy/local/start.sh [flags for every process of brunn ...]
 #   DATA=./data-cluster   its folder, kept from one start to the next
 #   PORT=8080             where to write and query; the processes take the ports after it
@@ -125,6 +126,10 @@ start_member() {
     -ingester.ring.instance-id="$name" -ingester.ring.instance-addr=127.0.0.1 -ingester.ring.instance-port=$((port + 100 + member)) \
     -distributor.ring.instance-id="$name" -distributor.ring.instance-addr=127.0.0.1 \
     -distributor.ring.instance-port=$((port + 100 + member)) \
+    -store-gateway.sharding-ring.instance-id="$name" -store-gateway.sharding-ring.instance-addr=127.0.0.1 \
+    -store-gateway.sharding-ring.instance-port=$((port + 100 + member)) \
+    -compactor.ring.instance-id="$name" -compactor.ring.instance-addr=127.0.0.1 -compactor.ring.instance-port=$((port + 100 + member)) \
+    -blocks-storage.filesystem.dir="$data/blocks" \
     -ingest-storage.enabled=true -ingest-storage.kafka.address="$kafka" -ingest-storage.kafka.topic=ingest \
     -ingest-storage.kafka.auto-create-topic-default-partitions=8 "$@" "${more_flags[@]}"
   keepers+=($!)
@@ -144,6 +149,8 @@ for zone in zone-a zone-b; do
   done
 done
 for i in 0 1; do start_member "distributor-$i" distributor; done
+for i in 0 1; do start_member "store-gateway-$i" store-gateway -store-gateway.sharding-ring.unregister-on-shutdown=false; done
+start_member compactor-0 compactor
 for i in 0 1; do start_member "querier-$i" querier; done
 for m in "${members[@]}"; do wait_for "${m%:*}" 60 curl -fs "http://127.0.0.1:${m##*:}/ready"; done
 for m in "${members[@]}"; do
@@ -163,7 +170,8 @@ Brunn's cluster is running (data and logs in $data; stop with Ctrl-C)
   write:       http://127.0.0.1:$port/api/v1/push             (Prometheus remote_write)
   query:       http://127.0.0.1:$port/prometheus              (Grafana: a Prometheus data source)
   explore:     http://127.0.0.1:$port/explore
-  the rings:   http://127.0.0.1:$port/ingester/ring  /ingester/partition-ring  /memberlist
+  the rings:   http://127.0.0.1:$port/ingester/ring  /ingester/partition-ring  /store-gateway/ring  /memberlist
+  the blocks:  $data/blocks
   each alone:  ${members[*]}
 End one with kill -9: queries and pushes go on, and it is started again.
 

@@ -74,6 +74,7 @@ struct member *member_new(const struct member_config *cfg, struct kv *kv, struct
     m->partition_kv = partition_kv;
     m->ing = ing;
     m->unregister = m->unregister_by_flag;
+    m->flush_by_flag = ingester_flushes_on_stop(ing);
     m->m_prepared = metric_single(member_metrics[MEMBER_PREPARE_SHUTDOWN]);
     m->instance = lifecycler_new(kv, &cfg->instance, &m->env);
     m->owner = partition_lifecycler_new(partition_kv, &cfg->partition, &m->env);
@@ -129,6 +130,7 @@ void member_set_prepared(struct member *m, bool prepared)
     member_set_unregister(m, prepared || m->unregister_by_flag);
     partition_lifecycler_set_remove_owner_on_stop(m->owner, prepared);
     partition_lifecycler_set_create_on_start(m->owner, !prepared && m->create_partition);
+    ingester_flush_on_stop(m->ing, prepared || m->flush_by_flag);
     metric_set(m->m_prepared, prepared);
 }
 
@@ -425,6 +427,7 @@ bool member_shut_down(struct member *m, struct err *err)
     bool ok = member_phase(m) == MEMBER_LEFT;
     if (!ok) {
         leave(m);
+        ingester_flush_on_stop(m->ing, true);
         ingester_stop(m->ing);
         partition_lifecycler_set_remove_owner_on_stop(m->owner, true);
         lifecycler_set_unregister_on_stop(m->instance, true);

@@ -81,7 +81,7 @@ void member_free(struct member *m);
 
 /*
  * /ingester/prepare-shutdown, prepare-partition-downscale, prepare-instance-ring-downscale, unregister-on-shutdown,
- * flush, shutdown, tenants and tsdb/{tenant}; arg: struct member.
+ * shutdown, tenants and tsdb/{tenant}; arg: struct member.
  */
 extern const struct http_route member_routes[];
 extern const size_t member_routes_n;

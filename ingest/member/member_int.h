@@ -31,6 +31,7 @@ struct member {
     int32_t partition;
     size_t n_tokens;
     bool unregister_by_flag;
+    bool flush_by_flag;
     bool create_partition;
     int64_t poll_ms;
     int64_t heartbeat_timeout_ms;

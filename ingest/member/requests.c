@@ -12,7 +12,7 @@
 #include "ingest/member/member_int.h"
 #include "partition-ring/page.h"
 
-static http_handler flush_handler, shutdown_handler, prepare_shutdown_handler, prepare_partition_handler,
+static http_handler shutdown_handler, prepare_shutdown_handler, prepare_partition_handler,
     prepare_instance_handler, unregister_handler;
 
 const struct http_route member_routes[] = {
@@ -41,35 +41,7 @@ static bool is_going(struct member *m)
     return member_phase(m) >= MEMBER_LEAVING;
 }
 
-static void respond_going(struct http_request *req, struct member *m)
-{
-    struct buf out;
-    buf_init(&out, 0);
-    buf_printf(&out, "ingester is unavailable (current state: %s)",
-               member_phase(m) == MEMBER_LEFT ? "Terminated" : "Stopping");
-    http_respond(req, 503, "text/plain; charset=utf-8", &out);
-}
-
-/* --- flush, shutdown --- */
-
-/* Until there are blocks, what can be made durable of the heads is a checkpoint; it has all tenants in any case. */
-static void flush_handler(struct http_request *req, void *arg)
-{
-    struct member *m = arg;
-    struct err err = ERR_NONE;
-    if (is_going(m)) {
-        respond_going(req, m);
-        return;
-    }
-    if (!slice_eq(http_param(req, "wait"), SL("true"))) {
-        ingester_checkpoint_soon(m->ing);
-    } else if (!ingester_checkpoint(m->ing, &err)) {
-        LOG_ERROR("the checkpoint that was asked for could not be written", {"err", LOG_ERR(&err)});
-        http_respond_err(req, &err);
-        return;
-    }
-    http_respond_status(req, 204);
-}
+/* --- shutdown --- */
 
 static void shutdown_handler(struct http_request *req, void *arg)
 {

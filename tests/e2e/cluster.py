@@ -17,7 +17,7 @@ from process import BRUNN, PEERS, ROOT, Brunn, Server, wait_until
 # Quick gossip, heartbeats and partitions: a test waits for seconds where production waits for a minute.
 HEARTBEAT_TIMEOUT_S = 10
 OWNERS_DURATION_S = 1
-RINGS = ("ingester.ring", "distributor.ring")
+RINGS = ("ingester.ring", "distributor.ring", "store-gateway.sharding-ring", "compactor.ring")
 
 
 ports_given = set()
@@ -75,7 +75,8 @@ class Node(Brunn):
         os.makedirs(self.folder)
         self.port, self.grpc_port, self.gossip_port = fixed_port(), fixed_port(), fixed_port()
         self.address = f"127.0.0.1:{self.port}"
-        rings = {"distributor": ["distributor.ring"], "querier": ["querier.ring"] * mimir, "all": RINGS}.get(target, ["ingester.ring"])
+        rings = {"distributor": ["distributor.ring"], "querier": ["querier.ring"] * mimir, "store-gateway": ["store-gateway.sharding-ring"],
+                 "compactor": ["compactor.ring"], "all": RINGS}.get(target, ["ingester.ring"])
         self.command = [
             os.path.join(PEERS, "mimir") if mimir else BRUNN, f"-target={target}",
             f"-server.http-listen-port={self.port}", "-server.http-listen-address=127.0.0.1",
@@ -83,7 +84,7 @@ class Node(Brunn):
             f"-memberlist.bind-port={self.gossip_port}", f"-memberlist.advertise-port={self.gossip_port}", f"-memberlist.nodename={name}",
             *(f"-{ring}.instance-{flag}" for ring in rings for flag in (f"id={name}", f"port={self.grpc_port}")),
             *([f"-ingester.ring.instance-availability-zone={zone}"] if zone else []),
-            *(mimir_flags(self.folder) if mimir else [f"-data-dir={self.folder}/data"]),
+            *(mimir_flags(self.folder) if mimir else [f"-data-dir={self.folder}/data", f"-blocks-storage.filesystem.dir={cluster.folder}/blocks"]),
             *cluster.flags, *flags]
         self.log_path = os.path.join(self.folder, "log")
         self.is_mimir = mimir

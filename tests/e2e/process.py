@@ -84,7 +84,7 @@ class Brunn(Server):
         super().__init__(
             [BRUNN, f"-server.http-listen-port={self.port}", "-server.http-listen-address=127.0.0.1",
              f"-server.grpc-listen-port={self.grpc_port}", "-server.grpc-listen-address=127.0.0.1",
-             f"-data-dir={self.folder}/data", f"-auth.multitenancy-enabled={str(multitenancy).lower()}",
+             f"-data-dir={self.folder}/data", f"-blocks-storage.filesystem.dir={self.folder}/data/blocks", f"-auth.multitenancy-enabled={str(multitenancy).lower()}",
              "-distributor.ingestion-rate-limit=1e9", "-distributor.ingestion-burst-size=1000000000",
              "-ingester.max-global-series-per-user=0", *flags],
             os.path.join(self.folder, "brunn.log"))

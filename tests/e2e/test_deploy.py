@@ -74,8 +74,9 @@ def test_manifests_fit_together():
         ports = {p["name"]: p["containerPort"] for p in spec["template"]["spec"]["containers"][0]["ports"]}
         assert ports == {"http-metrics": 8080, "grpc": 9095, "gossip-ring": 7946}
         assert any(b["spec"]["selector"]["matchLabels"].items() <= labels.items() for b in of_kind("PodDisruptionBudget"))
-    zones = {s["metadata"]["name"]: s for s in of_kind("StatefulSet")}
-    assert set(zones) == {"ingester-zone-a", "ingester-zone-b"}
+    sets = {s["metadata"]["name"]: s for s in of_kind("StatefulSet")}
+    assert set(sets) == {"ingester-zone-a", "ingester-zone-b", "store-gateway", "compactor"}
+    zones = {name: s for name, s in sets.items() if "zone" in name}
     template = of_kind("ReplicaTemplate")[0]
     for name, s in zones.items():
         assert s["metadata"]["annotations"]["grafana.com/rollout-mirror-replicas-from-resource-name"] == template["metadata"]["name"]
@@ -134,8 +135,8 @@ def test_the_local_cluster(tmp_path):
         wait_until("a push", 30, lambda: push() == 200)
         wait_until("its samples", 30, lambda: '"100"' in get(port, f"/prometheus/api/v1/query?query=count(m)&time={now_ms / 1000}")[1])
         shown = script.output()
-        names = dict(re.findall(r"((?:ingester|distributor|querier)-[\w-]+):(\d+)", shown))
-        assert len(names) == 8
+        names = dict(re.findall(r"((?:ingester|distributor|querier|store-gateway|compactor)-[\w-]+):(\d+)", shown))
+        assert len(names) == 11
         # One that dies is started again.
         pid = subprocess.run(["pgrep", "-f", f"^{re.escape(BRUNN)} .*{tmp_path}/data/ingester-zone-a-0/"], capture_output=True, text=True).stdout.split()
         assert len(pid) == 1

@@ -22,9 +22,10 @@ topics = (f"ingest-{n}" for n in itertools.count())
 
 # One process is a whole cluster: it owns the partition that its instance id's number says, and keeps the rings to itself. Who asks what was just acknowledged
 # wants a strong read; while brokers are away there are eventual ones only.
+ALONE_RINGS = ("ingester.ring", "distributor.ring", "store-gateway.sharding-ring", "compactor.ring")
 ALONE = ["-ingester.ring.instance-id=ingester-0", "-ingester.ring.min-ready-duration=0s", "-ingester.partition-ring.min-partition-owners-duration=0s",
          "-ingester.partition-ring.store=inmemory", "-ingest-storage.read-consistency=strong",
-         *(f"-{ring}.ring.{flag}" for ring in ("ingester", "distributor") for flag in ("store=inmemory", "instance-addr=127.0.0.1"))]
+         *(f"-{ring}.{flag}" for ring in ALONE_RINGS for flag in ("store=inmemory", "instance-addr=127.0.0.1"))]
 
 
 def flags_of(kafka, *more):
