@@ -148,6 +148,7 @@ bool cleaner_clean(struct tenant_turn *t, struct err *err)
         return false;
     log_partial(t);
     cleaner_drop_void_marks(t);
+    cleaner_hold_late_marks(t);
     cleaner_apply_retention(t);
     cleaner_remove_marked(t);
     cleaner_remove_partial(t);

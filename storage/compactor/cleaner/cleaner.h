@@ -13,8 +13,8 @@
  *
  * Promises
  *   1. Whoever follows an index that it may still use (-blocks-storage.bucket-store.bucket-index.max-stale-period) finds every block in it, but those whose
- *      mark in it is older than -compactor.deletion-delay. That is what "was in the index that was read" is for: after a pause of the cleaner a mark is
- *      published first and acted on in the next round.
+ *      mark in it is older than -compactor.deletion-delay. That is what "was in the index that was read" is for: after a pause of the cleaner, or a
+ *      listing that was late, a mark is published first and acted on when no reader can have an index without it any more (CLEANER_READERS_STALE_MS).
  *   2. Breaking off at any point leaves what the next round goes on with; nothing is removed that a restart would need.
  *   3. Lists are not believed where they say that something is gone: a block is partial, or a marker without a block, only when its meta.json is asked for by name.
  *   4. A block that somebody is uploading is left alone: objects newer than the block's mark keep it until they too have grown old. A mark that was made
@@ -40,6 +40,8 @@
 #include "storage/objstore/objstore.h"
 
 #define CLEANER_REMOVERS 8
+/* Mimir's default of -blocks-storage.bucket-store.bucket-index.max-stale-period: readers refuse an older index. */
+#define CLEANER_READERS_STALE_MS ((int64_t)3600 * 1000)
 /* Shorter values of compactor_partial_block_deletion_delay switch the removal of unmarked partial blocks off, as in Mimir: an upload may take that long. */
 #define CLEANER_PARTIAL_DELAY_MIN_MS ((int64_t)4 * 3600 * 1000)
 

@@ -59,6 +59,11 @@ bool cleaner_clean(struct tenant_turn *t, struct err *err);
 bool cleaner_copy_marks(struct tenant_turn *t, struct err *err);
 /* Marks of blocks that seemed to be given up and were completed all the same. */
 void cleaner_drop_void_marks(struct tenant_turn *t);
+/*
+ * A mark that comes into the index late counts there as one of which readers have CLEANER_READERS_STALE_MS left to learn. The index keeps that time: the next
+ * round takes it over from there.
+ */
+void cleaner_hold_late_marks(struct tenant_turn *t);
 /* Copies of no-compact marks whose block is gone. */
 void cleaner_drop_orphan_marks(struct tenant_turn *t);
 /* The blocks that are older than the tenant's retention period are marked, in the index too. */

@@ -7,11 +7,10 @@
 #include "storage/compactor/cleaner/cleaner_int.h"
 
 /*
- * A block that was completed after it was marked. By how much the clocks of the store and of this process may differ: in each round, where a larger margin would
- * mean to read the mark of every block that was compacted soon after it came; and once more before the block is removed.
+ * A block that was completed after it was marked: by how much the clocks of the store and of this process may differ. A larger margin would mean to read the
+ * mark of every block that was compacted soon after it came, in each round. Before a block is removed its mark is read in any case.
  */
 #define CLOCK_MARGIN_S 60
-#define LAST_LOOK_MARGIN_S 3600
 
 /* --- copies ------------------------------------------------------------------------------------------------------------ */
 
@@ -117,12 +116,30 @@ void cleaner_drop_void_marks(struct tenant_turn *t)
         const struct index_block key = {.id = d->block}, *key_p = &key;
         const struct index_block **b = t->index.n_blocks ? bsearch(&key_p, blocks, t->index.n_blocks, sizeof(*blocks), by_block) : NULL;
         bool goes_now = (t->now_s - d->time_s) * 1000 >= delay_ms;
-        int64_t margin_s = goes_now ? LAST_LOOK_MARGIN_S : CLOCK_MARGIN_S;
-        if (!b || (*b)->uploaded_at_s + margin_s < d->time_s || !drop_void_mark(t, &d->block))
+        bool look = b && (goes_now || (*b)->uploaded_at_s + CLOCK_MARGIN_S >= d->time_s);
+        if (!look || !drop_void_mark(t, &d->block))
             kept[n++] = *d;
     }
     t->index.deletions = kept;
     t->index.n_deletions = n;
+}
+
+/* --- late marks ------------------------------------------------------------------------------------------------------------- */
+
+void cleaner_hold_late_marks(struct tenant_turn *t)
+{
+    struct ulid_set published;
+    struct index_deletion *all = ARENA_ARRAY(&t->arena, struct index_deletion, t->index.n_deletions + 1);
+    int64_t delay_ms = t->c->parts.cfg->deletion_delay;
+    int64_t earliest_s = t->now_s - (delay_ms - MIN(delay_ms, CLEANER_READERS_STALE_MS)) / 1000;
+    if (!all || !ulid_set_of_deletions(&t->old, &t->arena, &published, NULL))
+        return; /* what was not published is not removed in this round in any case */
+    for (size_t i = 0; i < t->index.n_deletions; i++) {
+        all[i] = t->index.deletions[i];
+        if (!ulid_set_has(&published, &all[i].block))
+            all[i].time_s = MAX(all[i].time_s, earliest_s);
+    }
+    t->index.deletions = all;
 }
 
 /* --- marks of blocks that are gone ------------------------------------------------------------------------------------------ */

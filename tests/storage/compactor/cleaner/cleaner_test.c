@@ -95,7 +95,22 @@ Test(cleaner, a_mark_that_no_reader_could_see_is_published_first)
     cr_expect(has_block(&c, "a", 1));
     cr_assert(index_now(&c, "a", &index));
     cr_expect(index_marks(&index, 1));
-    clean_at(&c, c.now_ms + 15 * MINUTE_MS);
+    clean_at(&c, c.now_ms + HOUR_MS - 1000); /* who has read the index just before may use it for an hour */
+    clean_round(&c);
+    cr_expect(has_block(&c, "a", 1));
+    clean_at(&c, c.now_ms + 1000);
+    clean_round(&c);
+    cr_expect_not(has_block(&c, "a", 1));
+}
+
+Test(cleaner, without_a_delay_a_published_mark_is_acted_on_in_the_next_round)
+{
+    c.cfg.deletion_delay = 0;
+    put_block(&c, "a", 1);
+    put_block(&c, "a", 2);
+    mark_block(&c, "a", 1);
+    clean_round(&c);
+    cr_expect(has_block(&c, "a", 1));
     clean_round(&c);
     cr_expect_not(has_block(&c, "a", 1));
 }

@@ -318,6 +318,10 @@ static void live(uint64_t from)
         }
     }
     check_nothing_lost(&w);
+    /* A mark that a merge found in place may have been a void one, and gone: the compactor marks what it finds superseded in each of its runs. */
+    for (unsigned i = 0; i < w.n_blocks; i++)
+        if (w.marked[i] && has_block(&c, "a", i))
+            mark_block(&c, "a", i);
     for (int i = 0; i < 4; i++) { /* the end: only what is whole or still being uploaded is left */
         clean_at(&c, c.now_ms + 30 * HOUR_MS);
         clean_round(&c);
