@@ -45,12 +45,15 @@ static void write_all(struct out *o, const uint8_t *p, size_t n)
     }
 }
 
-/* Has the kernel begin to write what is there: else all of it waits for the sync at the end, and other files' syncs behind it. */
+/* Has the kernel begin to write what is there, and waits for what was begun before: else all of it waits for the sync at the end, and other files' syncs behind
+ * it. */
 static void start_writing(struct out *o)
 {
     if (o->written - o->started < WRITE_BEHIND_BYTES)
         return;
     (void)sync_file_range(o->fd, (off_t)o->started, (off_t)(o->written - o->started), SYNC_FILE_RANGE_WRITE);
+    if (o->started > 0)
+        (void)sync_file_range(o->fd, 0, (off_t)o->started, SYNC_FILE_RANGE_WAIT_BEFORE);
     o->started = o->written;
 }
 

@@ -1,11 +1,11 @@
 /*
  * What cutting a block costs those who push, and what it costs at all.
  *
- *     bench_cut FOLDER [SERIES [PUSHES_A_SECOND [CPU_SHARE [QUIET_SECONDS]]]]      defaults 100000 100 0.25 15
+ *     bench_cut FOLDER [SERIES [PUSHES_A_SECOND [CPU_SHARE [ROUNDS]]]]      defaults 100000 100 0.25 5
  *
- * A partition of the embedded log and its ingester are filled with two hours of SERIES series (tests/bench/load_series.h), a sample a minute. Then requests of
+ * A partition of the embedded log and its ingester are filled with two hours of SERIES series (tests/bench/load_series.h), 120 samples of each. Then requests of
  * 1,000 series are pushed at an even pace, whatever the answers take, first while nothing else happens, then from the moment at which the range is ready until
- * its block is published. A push is timed from its body on: decompressed, produced, durable in the log, as the distributor does it; the same process
+ * its block is published, and for as long after. So ROUNDS times, with a range each. A push is timed from its body on: decompressed, produced, durable in the log, as the distributor does it; the same process
  * applies it meanwhile. Prints percentiles of both phases, and CPU and time a sample cut.
  */
 #include <dirent.h>
@@ -30,6 +30,8 @@
 #define T0 1700006400000LL
 #define MINUTE_MS 60000LL
 #define MAX_PUSHES 1000000
+#define WARM_S 5 /* after the filling: disks are busy for a while */
+#define QUIET_S 2
 
 static void die(const char *what)
 {
@@ -41,14 +43,18 @@ struct push {
     struct plog_produce p;
     struct plog_record rec;
     int64_t begin_ns;
+    int phase;
     char *value;
 };
+
+enum { QUIET, CUTTING, FILLING, PHASES };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static long in_flight;
-static double *times_us; /* of the phase */
-static size_t n_times;
+static int phase = FILLING;
+static double *times_us[PHASES];
+static size_t n_times[PHASES];
 
 static void pushed(struct plog_produce *p, const struct err *err)
 {
@@ -56,11 +62,12 @@ static void pushed(struct plog_produce *p, const struct err *err)
     if (err)
         die(err->text);
     double us = (double)(clock_mono_ns() - mine->begin_ns) / 1e3;
+    int at = mine->phase;
     free(mine->value);
     free(mine);
     pthread_mutex_lock(&lock);
-    if (n_times < MAX_PUSHES)
-        times_us[n_times++] = us;
+    if (n_times[at] < MAX_PUSHES)
+        times_us[at][n_times[at]++] = us;
     in_flight--;
     pthread_cond_signal(&changed);
     pthread_mutex_unlock(&lock);
@@ -81,10 +88,11 @@ static void push(struct plog *log, struct block *b, long scrape, int64_t t_ms)
     size_t n = body.raw_n;
     struct err err;
     mine->begin_ns = clock_mono_ns();
+    mine->phase = phase;
     if (!(mine->value = malloc(n)) || snappy_uncompress(body.p, body.n, mine->value, &n) != SNAPPY_OK)
         die("a body cannot be read");
     free(body.p);
-    mine->rec = (struct plog_record){.tenant = SL("anonymous"), .value = slice_make(mine->value, n), .timestamp_ms = t_ms};
+    mine->rec = (struct plog_record){.tenant = SL("anonymous"), .value = slice_make(mine->value, n), .timestamp_ms = clock_wall_ms()};
     mine->p = (struct plog_produce){.records = &mine->rec, .n = 1, .done = pushed};
     wait_below(1000);
     pthread_mutex_lock(&lock);
@@ -100,14 +108,13 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double percentiles(const char *phase)
+static double percentiles(const char *name, int of)
 {
-    wait_below(1);
-    qsort(times_us, n_times, sizeof(*times_us), by_value);
-    double p99 = times_us[n_times * 99 / 100];
-    printf("%-8s %7zu pushes: p50 %8.0f us, p90 %8.0f us, p99 %8.0f us, max %8.0f us\n", phase, n_times, times_us[n_times / 2],
-           times_us[n_times * 9 / 10], p99, times_us[n_times - 1]);
-    n_times = 0;
+    double *t = times_us[of];
+    size_t n = n_times[of];
+    qsort(t, n, sizeof(*t), by_value);
+    double p99 = t[n * 99 / 100];
+    printf("%-8s %7zu pushes: p50 %8.0f us, p90 %8.0f us, p99 %8.0f us, max %8.0f us\n", name, n, t[n / 2], t[n * 9 / 10], p99, t[n - 1]);
     return p99;
 }
 
@@ -197,7 +204,8 @@ static void push_next(struct load *l)
     }
 }
 
-static void at_pace(struct load *l, double rate, double seconds, struct ingester *until_published)
+/* For so many seconds, or until there are so many blocks; how long it took. */
+static double at_pace(struct load *l, double rate, double seconds, struct ingester *ing, size_t n_blocks)
 {
     int64_t begin_ns = clock_mono_ns();
     for (long i = 0;; i++) {
@@ -205,19 +213,45 @@ static void at_pace(struct load *l, double rate, double seconds, struct ingester
         int64_t now_ns = clock_mono_ns();
         if (now_ns < due_ns)
             nanosleep(&(struct timespec){.tv_nsec = due_ns - now_ns}, NULL);
-        if (until_published ? n_published(until_published) > 0 : (double)(now_ns - begin_ns) > seconds * 1e9)
-            return;
+        double s = (double)(now_ns - begin_ns) / 1e9;
+        if (n_blocks ? n_published(ing) >= n_blocks : s >= seconds)
+            return s;
         push_next(l);
     }
+}
+
+/* Two hours from R on, of which the round before has pushed one; applied and on disk. */
+static void fill_range(struct load *l, struct ingester *ing, int64_t r, bool first)
+{
+    int64_t from = first ? r : r + 61 * MINUTE_MS;
+    int64_t step = (r + 121 * MINUTE_MS - from) / 120;
+    int64_t begin, next;
+    struct arena arena;
+    struct err err;
+    phase = FILLING;
+    for (int i = 0; i < 120; i++, l->scrape++)
+        for (long k = 0; k < l->n; k++)
+            push(l->log, &l->blocks[k], l->scrape, from + i * step);
+    wait_below(1);
+    n_times[FILLING] = 0;
+    l->at = 0;
+    l->t_ms = r + 121 * MINUTE_MS;
+    arena_init(&arena, 0);
+    struct ctx ctx = {.arena = &arena};
+    if (!plog_offsets(l->log, 0, &begin, &next, &err) || !ingester_wait(ing, next, &ctx, &err) || !ingester_checkpoint(ing, &err))
+        die(err.text);
+    arena_release(&arena);
+    /* What the filling has written is not to be written while pushes are timed. */
+    sync();
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2)
-        die("usage: bench_cut FOLDER [SERIES [PUSHES_A_SECOND [CPU_SHARE [QUIET_SECONDS]]]]");
+        die("usage: bench_cut FOLDER [SERIES [PUSHES_A_SECOND [CPU_SHARE [ROUNDS]]]]");
     long series = argc > 2 ? atol(argv[2]) : 100000;
     double rate = argc > 3 ? atof(argv[3]) : 100;
-    double quiet_s = argc > 5 ? atof(argv[5]) : 15;
+    int rounds = argc > 5 ? atoi(argv[5]) : 5;
     struct ingest_config cfg;
     struct plog_config log_cfg;
     struct limits limits;
@@ -238,10 +272,12 @@ int main(int argc, char **argv)
     char dir[4096];
     snprintf(dir, sizeof(dir), "%s/log", argv[1]);
     struct load l = {.n = (series + A_RECORD - 1) / A_RECORD};
-    times_us = calloc(MAX_PUSHES, sizeof(*times_us));
+    for (int i = 0; i < PHASES; i++)
+        if (!(times_us[i] = calloc(MAX_PUSHES, sizeof(double))))
+            die("no memory");
     l.blocks = calloc((size_t)l.n, sizeof(*l.blocks));
     l.log = plog_open_embedded(&log_cfg, dir, &err);
-    if (!l.log || !l.blocks || !times_us)
+    if (!l.log || !l.blocks)
         die(err.text);
     snprintf(dir, sizeof(dir), "%s/ingester", argv[1]);
     struct ingester *ing = ingester_new(&cfg, &provider, l.log, 0, dir, "ingester-0", 1, &err);
@@ -249,31 +285,29 @@ int main(int argc, char **argv)
         die(err.text);
     for (long i = 0; i < l.n; i++)
         block_init(&l.blocks[i], i * A_RECORD, A_RECORD);
-    for (l.t_ms = T0; l.t_ms < T0 + 121 * MINUTE_MS; l.t_ms += MINUTE_MS, l.scrape++)
-        for (long i = 0; i < l.n; i++)
-            push(l.log, &l.blocks[i], l.scrape, l.t_ms);
-    wait_below(1);
-    int64_t first, next;
-    struct arena arena;
-    arena_init(&arena, 0);
-    struct ctx ctx = {.arena = &arena};
-    if (!plog_offsets(l.log, 0, &first, &next, &err) || !ingester_wait(ing, next, &ctx, &err) || !ingester_checkpoint(ing, &err))
-        die(err.text);
-    n_times = 0;
-
-    at_pace(&l, rate, quiet_s, NULL);
-    double quiet = percentiles("quiet");
-    size_t rss = rss_kib("RssAnon:");
-    double cpu = thread_seconds("cutter");
-    l.t_ms = T0 + 180 * MINUTE_MS;
-    int64_t begin_ms = clock_mono_ms();
-    at_pace(&l, rate, 0, ing);
-    double s = (double)(clock_mono_ms() - begin_ms) / 1e3;
+    double s = 0, cpu = thread_seconds("cutter");
+    for (int round = 0; round < rounds; round++) {
+        int64_t r = T0 + round * 120 * MINUTE_MS;
+        fill_range(&l, ing, r, round == 0);
+        at_pace(&l, rate, WARM_S, ing, 0);
+        wait_below(1);
+        phase = QUIET;
+        at_pace(&l, rate, QUIET_S, ing, 0);
+        wait_below(1);
+        l.t_ms = r + 180 * MINUTE_MS;
+        phase = CUTTING;
+        double took = at_pace(&l, rate, 0, ing, (size_t)round + 1);
+        wait_below(1);
+        s += took;
+        phase = QUIET;
+        at_pace(&l, rate, took, ing, 0);
+        wait_below(1);
+    }
     cpu = thread_seconds("cutter") - cpu;
-    double cutting = percentiles("cutting");
+    double quiet = percentiles("quiet", QUIET), cutting = percentiles("cutting", CUTTING);
     uint64_t samples = samples_of_blocks(ing);
-    printf("cut: %llu samples in %.1f s, %.1f ns CPU a sample, %.1f%% of a core; anonymous memory %zu MiB before, %zu after\n",
-           (unsigned long long)samples, s, cpu * 1e9 / (double)samples, cpu / s * 100, rss / 1024, rss_kib("RssAnon:") / 1024);
+    printf("cut: %llu samples in %.1f s, %.1f ns CPU a sample, %.1f%% of a core; resident memory at most %zu MiB\n",
+           (unsigned long long)samples, s, cpu * 1e9 / (double)samples, cpu / s * 100, rss_kib("VmHWM:") / 1024);
     printf("p99 while cutting: %.2f times quiet\n", cutting / quiet);
     ingester_stop(ing);
     ingester_free(ing);
@@ -281,8 +315,8 @@ int main(int argc, char **argv)
     for (long i = 0; i < l.n; i++)
         block_release(&l.blocks[i]);
     free(l.blocks);
-    free(times_us);
-    arena_release(&arena);
+    for (int i = 0; i < PHASES; i++)
+        free(times_us[i]);
     flag_set_free(flags);
     return 0;
 }
