@@ -182,7 +182,7 @@ def end_offset(cluster, partition):
 def test_scale_out_and_in(cluster, prometheus):
     """2 -> 4 -> 2 partitions. In as the rollout-operator does it: per zone prepare-partition-downscale on those that go and DELETE of it on
     those that stay, a wait, prepare-shutdown, SIGTERM."""
-    flags = [f"-querier.query-ingesters-within={QUERY_INGESTERS_WITHIN_S}s"]
+    flags = [f"-querier.query-ingesters-within={QUERY_INGESTERS_WITHIN_S}s", "-querier.query-store-after=0s"]
     reader = cluster.add("querier-recent", "querier", flags=flags + ["-querier.query-store-after=10s"] * cluster.mimir).start()
     old, new = {0: "ACTIVE", 1: "ACTIVE"}, (2, 3)
     seen = []
