@@ -171,7 +171,7 @@ static bool set_largest_aside(struct job *j, const struct err *why, struct err *
 
 static void count_merge(const struct job *j, double seconds)
 {
-    const struct merge_stats *s = &j->result.stats;
+    const struct join_stats *s = &j->result.stats;
     struct metric_family *samples = compactor_metrics[COMPACTOR_M_SAMPLES];
     metric_add(METRIC_WITH(samples, SL("in")), (double)s->samples_in);
     metric_add(METRIC_WITH(samples, SL("out")), (double)s->samples_out);
@@ -233,7 +233,7 @@ static bool verify_result(void *arg, size_t i, struct err *err)
 static bool check_sums(const struct job *j, struct err *err)
 {
     uint64_t in = 0, out = 0;
-    const struct merge_stats *s = &j->result.stats;
+    const struct join_stats *s = &j->result.stats;
     for (size_t i = 0; i < j->plan->n_blocks; i++)
         in += block_meta_of(j->sources[i])->stats.samples;
     for (size_t i = 0; i < j->result.n_blocks; i++)
@@ -378,7 +378,7 @@ static enum job_end work(struct job *j, struct err *err)
 
 static void tell(const struct job *j, enum job_end end, int64_t ms, const struct err *err)
 {
-    const struct merge_stats *s = &j->result.stats;
+    const struct join_stats *s = &j->result.stats;
     struct slice stage = slice_of(compaction_stage_name(j->plan->stage));
     metric_observe(METRIC_WITH(compactor_metrics[COMPACTOR_M_JOB_DURATION], stage), (double)ms / 1e3);
     if (end == JOB_FAILED && !ctx_check(j->ctx, NULL)) {

@@ -31,7 +31,7 @@ struct merge {
     struct source **heap;   /* owned */
     size_t n_heap;
     struct merge_symbols symbols;
-    struct merge_series joined;
+    struct join joined;
     uint32_t n_results;
     struct block_writer **writers; /* owned; NULL: nothing goes there */
     struct ulid *ulids;            /* owned */
@@ -230,16 +230,16 @@ static bool merge_one(struct merge *m, struct source **same, struct err *err)
 {
     size_t n = 0;
     struct labels labels = m->heap[0]->series.labels;
-    merge_series_start(&m->joined);
+    join_start(&m->joined);
     while (m->n_heap && labels_eq(m->heap[0]->series.labels, labels)) {
         struct source *s = same[n++] = m->heap[0];
-        if (!merge_series_put(&m->joined, s->rank, s->series.chunks, s->series.n_chunks, err))
+        if (!join_put(&m->joined, s->rank, s->series.chunks, s->series.n_chunks, err))
             return false;
         m->heap[0] = m->heap[--m->n_heap];
         sift_down(m->heap, m->n_heap, 0);
     }
     uint32_t result = merge_shard_of(labels, m->n_results);
-    if (!merge_series_finish(&m->joined, err))
+    if (!join_finish(&m->joined, err))
         return err_prefix(err, "block %s: ", block_meta_of(same[0]->b)->ulid.text);
     m->joined.stats.series += m->joined.n_out > 0;
     if (m->joined.n_out && !block_writer_add(m->writers[result], &labels, m->joined.out, m->joined.n_out, err))
@@ -336,7 +336,7 @@ static void merge_release(struct merge *m)
     free(m->writers);
     free(m->ulids);
     merge_symbols_release(&m->symbols);
-    merge_series_release(&m->joined);
+    join_release(&m->joined);
 }
 
 static bool run(struct merge *m, struct merge_result *ret, struct err *err)
@@ -352,7 +352,7 @@ bool blocks_merge(const struct merge_params *p, const struct ctx *ctx, struct ar
     ASSERT(p->n_blocks >= 1 && p->n_blocks <= MERGE_MAX_BLOCKS && p->shards <= MERGE_MAX_SHARDS);
     struct merge m = {.p = p, .ctx = ctx, .arena = arena, .n_results = MAX(p->shards, 1)};
     *ret = (struct merge_result){0};
-    merge_series_init(&m.joined);
+    join_init(&m.joined, 0);
     bool good = run(&m, ret, err);
     ret->stats = m.joined.stats;
     SLOW_ASSERT(!good || ret->stats.samples_in == ret->stats.samples_out + ret->stats.duplicates);

@@ -18,6 +18,7 @@
 #include "base/ctx.h"
 #include "base/err.h"
 #include "storage/block/block.h"
+#include "storage/join/join.h"
 
 #define MERGE_MAX_BLOCKS 4096
 #define MERGE_MAX_SHARDS 1024
@@ -32,17 +33,11 @@ struct merge_params {
     int64_t now_ms; /* of the ULIDs */
 };
 
-/* What became of the samples: in = out + duplicates. */
-struct merge_stats {
-    uint64_t series, samples_in, samples_out, duplicates;
-    uint64_t chunks_copied, chunks_merged, chunks_encoded; /* as they were; decoded; made of the latter */
-};
-
 struct merge_result {
     struct block_meta *blocks; /* strings in the arena; in order of shards, without those that have no series */
     uint32_t *shards;          /* of each, from 1; 0 without shards */
     size_t n_blocks;           /* 0: there were no samples */
-    struct merge_stats stats;
+    struct join_stats stats;
 };
 
 /*

@@ -1,4 +1,4 @@
-/* The parts of a merge: merge.c (sources, shards, results), merge_symbols.c (which symbols each result needs), merge_series.c (the chunks of one series). */
+/* The parts of a merge: merge.c (sources, shards, results), merge_symbols.c (which symbols each result needs); storage/join joins the chunks of one series. */
 #pragma once
 
 #include "base/arena.h"
@@ -29,29 +29,3 @@ static inline uint32_t merge_shard_of(struct labels l, uint32_t n_results)
 {
     return n_results > 1 ? (uint32_t)(query_shard_hash(l) % n_results) : 0;
 }
-
-/* --- merge_series.c --- */
-
-/* A chunk with the place of its block in the merge: of samples at one time the first block's wins. */
-struct merge_chunk {
-    struct series_chunk chunk;
-    uint32_t source;
-};
-
-/* Joins the chunks of one series at a time; reused. Zero-initialised, then merge_series_init. */
-struct merge_series {
-    struct merge_chunk *in; /* owned; filled by merge_series_put */
-    size_t n_in, cap_in;
-    struct series_chunk *out; /* owned; valid until the next start, as the bytes in `encoded` */
-    size_t n_out, cap_out;
-    struct arena decoded; /* of the overlapping chunks at hand */
-    struct arena encoded;
-    size_t n_bytes;       /* of chunks put; the caller takes it back to 0 */
-    struct merge_stats stats;
-};
-void merge_series_init(struct merge_series *m);
-void merge_series_release(struct merge_series *m);
-void merge_series_start(struct merge_series *m);
-bool merge_series_put(struct merge_series *m, uint32_t source, const struct series_chunk *chunks, size_t n, struct err *err);
-/* What was put, as chunks in order that do not overlap: m->out. */
-bool merge_series_finish(struct merge_series *m, struct err *err);

@@ -1,18 +1,19 @@
 /*
- * The chunks of one series from all blocks, joined into chunks in order that do not overlap.
+ * The chunks of one series from all sources, joined into chunks in order that do not overlap.
  *
  * Chunks are sorted by time and fall into groups that no time of another touches. A group of one is copied. In a larger one, chunks that are the same byte for
- * byte (two replicas that cut alike) are dropped but for one; if more are left they are decoded, laid into lanes (the chunks of one block that follow each
+ * byte (two replicas that cut alike) are dropped but for one; if more are left they are decoded, laid into lanes (the chunks of one source that follow each
  * other), merged sample by sample, and encoded anew: at most 120 samples a chunk, a new one where floats and histograms change places, and where a histogram
  * does not fit the chunk (storage/chunk). These are the rules of Prometheus's vertical compaction.
  *
  * A histogram that does not follow the sample which it followed in its old chunk loses the hint that it is no counter reset: the appender finds out.
  */
+#include "storage/join/join.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
-#include "storage/compactor/merge_int.h"
 
 #define SAMPLES_MAX CHUNK_SAMPLES
 
@@ -21,13 +22,14 @@ static bool no_memory(struct err *err)
     return err_set(err, ERR_NO_MEMORY, "no memory to merge a series");
 }
 
-void merge_series_init(struct merge_series *m)
+void join_init(struct join *m, size_t budget_bytes)
 {
-    arena_init(&m->decoded, 0);
-    arena_init(&m->encoded, 0);
+    *m = (struct join){0};
+    arena_init(&m->decoded, budget_bytes);
+    arena_init(&m->encoded, budget_bytes);
 }
 
-void merge_series_release(struct merge_series *m)
+void join_release(struct join *m)
 {
     free(m->in);
     free(m->out);
@@ -35,30 +37,30 @@ void merge_series_release(struct merge_series *m)
     arena_release(&m->encoded);
 }
 
-void merge_series_start(struct merge_series *m)
+void join_start(struct join *m)
 {
     m->n_in = m->n_out = 0;
     arena_clear(&m->encoded);
 }
 
-bool merge_series_put(struct merge_series *m, uint32_t source, const struct series_chunk *chunks, size_t n, struct err *err)
+bool join_put(struct join *m, uint32_t source, const struct series_chunk *chunks, size_t n, struct err *err)
 {
     if (m->n_in + n > m->cap_in) {
         size_t cap = MAX(m->cap_in * 2, m->n_in + n + 16);
-        struct merge_chunk *in = realloc(m->in, cap * sizeof(*in));
+        struct join_chunk *in = realloc(m->in, cap * sizeof(*in));
         if (!in)
             return no_memory(err);
         m->in = in;
         m->cap_in = cap;
     }
     for (size_t i = 0; i < n; i++) {
-        m->in[m->n_in++] = (struct merge_chunk){chunks[i], source};
+        m->in[m->n_in++] = (struct join_chunk){chunks[i], source};
         m->n_bytes += chunks[i].data.n;
     }
     return true;
 }
 
-static bool put_out(struct merge_series *m, const struct series_chunk *c, struct err *err)
+static bool put_out(struct join *m, const struct series_chunk *c, struct err *err)
 {
     if (m->n_out == m->cap_out) {
         size_t cap = MAX(m->cap_out * 2, 16);
@@ -75,7 +77,7 @@ static bool put_out(struct merge_series *m, const struct series_chunk *c, struct
 /* --- encoding ------------------------------------------------------------------------------------------------------------- */
 
 struct encoder {
-    struct merge_series *m;
+    struct join *m;
     enum chunk_encoding kind; /* of the open chunk; CHUNK_NONE: none is open */
     size_t n;                 /* samples in it */
     int64_t min_t, max_t;
@@ -161,7 +163,7 @@ struct column {
     size_t next; /* of its lane; SIZE_MAX: the last */
 };
 
-/* Columns of one block, one behind the other in time. */
+/* Columns of one source, one behind the other in time. */
 struct lane {
     uint32_t source;
     size_t column, at; /* the sample at hand; column SIZE_MAX: at the end */
@@ -188,7 +190,7 @@ static inline void lane_advance(const struct group *g, struct lane *l)
     l->at = 0;
 }
 
-static bool decode_group(struct merge_series *m, const struct merge_chunk *const *chunks, size_t n, struct group *g, struct err *err)
+static bool decode_group(struct join *m, const struct join_chunk *const *chunks, size_t n, struct group *g, struct err *err)
 {
     g->columns = ARENA_ARRAY(&m->decoded, struct column, n);
     g->lanes = ARENA_ARRAY(&m->decoded, struct lane, n);
@@ -254,7 +256,7 @@ static struct lane *next_lane(const struct group *g, int64_t *ret_until)
     return best;
 }
 
-static void skip_to(struct merge_series *m, const struct group *g, int64_t last_t)
+static void skip_to(struct join *m, const struct group *g, int64_t last_t)
 {
     for (size_t i = 0; i < g->n_lanes; i++)
         for (struct lane *l = &g->lanes[i]; l->column != SIZE_MAX && lane_t(g, l) <= last_t; lane_advance(g, l))
@@ -270,7 +272,7 @@ static bool encode_sample(struct encoder *e, const struct chunk_columns *c, size
     return encode_histogram(e, c->t[i], &c->h[i], err);
 }
 
-static bool encode_group(struct merge_series *m, struct group *g, struct encoder *e, struct err *err)
+static bool encode_group(struct join *m, struct group *g, struct encoder *e, struct err *err)
 {
     const struct lane *before = NULL;
     int64_t until, last_t = INT64_MIN;
@@ -292,7 +294,7 @@ static bool encode_group(struct merge_series *m, struct group *g, struct encoder
     return encoder_close(e, err);
 }
 
-static bool merge_group(struct merge_series *m, const struct merge_chunk *const *chunks, size_t n, struct err *err)
+static bool merge_group(struct join *m, const struct join_chunk *const *chunks, size_t n, struct err *err)
 {
     struct group g = {0};
     struct encoder e = {.m = m, .kind = CHUNK_NONE};
@@ -307,7 +309,7 @@ static bool merge_group(struct merge_series *m, const struct merge_chunk *const 
 
 /* --- groups ----------------------------------------------------------------------------------------------------------------- */
 
-static bool is_before(const struct merge_chunk *x, const struct merge_chunk *y)
+static bool is_before(const struct join_chunk *x, const struct join_chunk *y)
 {
     if (x->chunk.min_t != y->chunk.min_t)
         return x->chunk.min_t < y->chunk.min_t;
@@ -333,7 +335,7 @@ static bool count_samples(const struct series_chunk *c, uint64_t *ret, struct er
     return true;
 }
 
-static bool copy_chunk(struct merge_series *m, const struct series_chunk *c, struct err *err)
+static bool copy_chunk(struct join *m, const struct series_chunk *c, struct err *err)
 {
     uint64_t n = 0;
     if (!count_samples(c, &n, err))
@@ -345,11 +347,11 @@ static bool copy_chunk(struct merge_series *m, const struct series_chunk *c, str
 }
 
 /* Chunks [from, to), which touch each other's times. */
-static bool join_group(struct merge_series *m, size_t from, size_t to, struct err *err)
+static bool join_group(struct join *m, size_t from, size_t to, struct err *err)
 {
     size_t n = 0;
     arena_clear(&m->decoded);
-    const struct merge_chunk **kept = ARENA_ARRAY(&m->decoded, const struct merge_chunk *, to - from);
+    const struct join_chunk **kept = ARENA_ARRAY(&m->decoded, const struct join_chunk *, to - from);
     if (!kept)
         return no_memory(err);
     for (size_t i = from; i < to; i++) {
@@ -371,7 +373,7 @@ static bool join_group(struct merge_series *m, size_t from, size_t to, struct er
     return n == 1 ? copy_chunk(m, &kept[0]->chunk, err) : merge_group(m, kept, n, err);
 }
 
-bool merge_series_finish(struct merge_series *m, struct err *err)
+bool join_finish(struct join *m, struct err *err)
 {
     bool sorted = true;
     for (size_t i = 1; i < m->n_in && sorted; i++)
