@@ -129,7 +129,7 @@ static void order_tenants(struct flush_order *o, const struct slice *tenants, si
         o->tenants[o->n++] = slice_strdup(tenants[i]);
 }
 
-static void ask(struct flusher *f, const struct slice *tenants, size_t n, bool wait)
+void flusher_ask(struct flusher *f, const struct slice *tenants, size_t n, bool wait)
 {
     pthread_mutex_lock(&f->lock);
     uint64_t mine = ++f->asked;
@@ -152,7 +152,7 @@ static void flush_handler(struct http_request *req, void *arg)
     }
     const struct slice *tenants;
     size_t n = http_params(req, "tenant", &tenants);
-    ask(f, tenants, n, slice_eq(http_param(req, "wait"), SL("true")));
+    flusher_ask(f, tenants, n, slice_eq(http_param(req, "wait"), SL("true")));
     http_respond_status(req, 204);
 }
 

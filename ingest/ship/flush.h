@@ -25,5 +25,8 @@ struct flusher *flusher_new(struct ingester *const *ingesters, size_t n, struct 
 /* Ends with the turn that is under way: after the HTTP server has stopped, before the ingesters do. NULL is fine. */
 void flusher_free(struct flusher *f);
 
+/* Flushes these tenants, all of them where n is 0; wait: returns when it is done, whatever came of it (the log says). Any thread. */
+void flusher_ask(struct flusher *f, const struct slice *tenants, size_t n, bool wait);
+
 extern const struct http_route flush_routes[]; /* arg: the flusher */
 extern const size_t flush_routes_n;

@@ -219,22 +219,7 @@ Test(member_requests, unregister_is_decided_by_flag_and_request)
     world_free(w);
 }
 
-/* --- flush, shutdown --- */
-
-Test(member_requests, flush_writes_a_checkpoint)
-{
-    struct world *w = world_new();
-    world_start(w);
-    cr_expect_not(world_has_file(w, "manifest"));
-    cr_expect_str_eq(ask(w, "POST", "/ingester/flush?wait=true", NULL), "204 ");
-    cr_expect(world_has_file(w, "manifest"));
-    char path[128];
-    snprintf(path, sizeof(path), "%s/manifest", w->dir);
-    unlink(path);
-    cr_expect_str_eq(ask(w, "GET", "/ingester/flush?tenant=a&tenant=b", NULL), "204 ");
-    EVENTUALLY(world_has_file(w, "manifest"));
-    world_free(w);
-}
+/* --- shutdown --- */
 
 Test(member_requests, shutdown_leaves_the_rings_and_the_process_stays)
 {
@@ -251,8 +236,6 @@ Test(member_requests, shutdown_leaves_the_rings_and_the_process_stays)
     cr_expect_not(member_ready(w->m, &err));
     cr_expect_str_eq(err.text, "the ingester was shut down");
     cr_expect_str_eq(ask(w, "POST", "/ingester/shutdown", NULL), "204 ");
-    cr_expect_str_eq(ask(w, "POST", "/ingester/flush", NULL),
-                     "503 ingester is unavailable (current state: Terminated)");
     cr_expect_eq(strncmp(ask(w, "POST", PREPARE, NULL), "503 ", 4), 0);
     cr_expect_str_eq(ask(w, "GET", PREPARE, NULL), "200 unset\n");
     usleep(50000);

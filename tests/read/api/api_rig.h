@@ -65,7 +65,7 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
     (void)ctx;
     (void)err;
     struct store_set *x = calloc(1, sizeof(*x));
-    *x = (struct store_set){{&store_set_ops}, (struct store *)q, *p, 0};
+    *x = (struct store_set){.base = {.ops = &store_set_ops}, .store = (struct store *)q, .params = *p};
     x->store->open_sets++;
     return &x->base;
 }
