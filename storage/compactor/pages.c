@@ -297,7 +297,7 @@ static void planned_json(struct http_request *req, const struct planned *p)
 
 static void html_jobs(struct buf *out, const struct planned *p)
 {
-    buf_puts(out, "<div class=\"pane\"><table>\n<tr><th>From</th><th>To</th><th>Stage</th><th>Shard</th><th>Blocks</th><th>Lag in hours</th><th>Here</th>"
+    buf_puts(out, "<div class=\"pane\"><table class=\"wide\">\n<tr><th>From</th><th>To</th><th>Stage</th><th>Shard</th><th>Blocks</th><th>Lag in hours</th><th>Here</th>"
                   "<th>Job</th></tr>\n");
     for (size_t i = 0; i < p->n_jobs; i++) {
         const struct compaction_job *job = &p->jobs[i];
@@ -344,7 +344,7 @@ static void planned_html(struct http_request *req, const struct planned *p)
     buf_printf(&out, "</h1>\n<p>%zu jobs to split, %zu to merge, %.1f hours behind; %u shards, %u split groups. Bucket index of ", p->n_split,
                p->n_jobs - p->n_split, hours(p->lag_ms), p->params.shards, p->params.split_groups);
     html_time(&out, p->updated_ms);
-    buf_puts(&out, ".</p>\n");
+    buf_puts(&out, ". <a href=\"blocks\">All blocks</a></p>\n");
     html_jobs(&out, p);
     html_aside(&out, p);
     page_end(req, &out);

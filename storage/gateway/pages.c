@@ -270,7 +270,7 @@ static void blocks_html(struct http_request *req, const struct blocks_query *q, 
     page_text(&out, q->tenant);
     buf_printf(&out, "</h1>\n<p>%zu blocks, %.1f MiB. <a href=\"%s</a></p>\n", q->n, (double)bytes / (1 << 20),
                with_deleted ? "?\">Hide those that are marked for deletion" : "?show_deleted=on\">Show those that are marked for deletion, too");
-    buf_puts(&out, "<div class=\"pane\"><table>\n<tr><th>Block</th><th>Made</th><th>From</th><th>To</th><th>Range</th><th>Level</th><th>Sources</th><th>Series</th>"
+    buf_puts(&out, "<div class=\"pane\"><table class=\"wide\">\n<tr><th>Block</th><th>Made</th><th>From</th><th>To</th><th>Range</th><th>Level</th><th>Sources</th><th>Series</th>"
                    "<th>MiB</th><th>What</th><th>Labels</th></tr>\n");
     for (size_t i = 0; i < q->n; i++)
         html_block(&out, q, &q->blocks[i]);

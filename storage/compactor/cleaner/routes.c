@@ -258,11 +258,11 @@ static void respond_page(struct http_request *req, struct slice tenant, const st
     buf_puts(&out, " has them.");
     if (s->n > PAGE_BLOCKS_MAX)
         buf_printf(&out, " The newest %d are shown.", PAGE_BLOCKS_MAX);
-    buf_puts(&out, "</p>\n<table>\n<thead><tr><th>Block</th><th>From</th><th>To</th><th>Size</th><th>Level</th><th>Source</th><th>Shard</th>"
+    buf_puts(&out, " <a href=\"planned_jobs\">Planned jobs</a></p>\n<div class=\"pane\"><table class=\"wide\">\n<thead><tr><th>Block</th><th>From</th><th>To</th><th>Size</th><th>Level</th><th>Source</th><th>Shard</th>"
                    "<th>Out of order</th><th>Uploaded</th><th>Marked for deletion</th><th>Not compacted</th></tr></thead>\n<tbody>\n");
     for (size_t i = 0; i < s->n && i < PAGE_BLOCKS_MAX; i++)
         put_row(&out, &s->rows[i]);
-    buf_puts(&out, "</tbody>\n</table>\n");
+    buf_puts(&out, "</tbody>\n</table></div>\n");
     page_end(req, &out);
 }
 
