@@ -5,10 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+
+#define QUERY_THREADS_MAX 8
+#define CREW_MIN_SERIES 1024 /* less are decoded sooner than others can be woken */
 
 #define METRICS_ROOM api
 #define METRICS_DEF "read/api/api_metrics.def"
@@ -38,6 +42,13 @@ const struct http_route read_routes[] = {
 };
 const size_t read_routes_n = ARRAY_LEN(read_routes);
 
+/* All cores, but no more than what one query has a use for. */
+static size_t default_query_threads(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return cores < 1 ? 1 : MIN((size_t)cores, (size_t)QUERY_THREADS_MAX);
+}
+
 struct query_api *query_api_new(const struct read_config *cfg, const struct limits_provider *limits, struct queryable *q,
                                 read_barrier_fn *barrier, void *barrier_arg)
 {
@@ -45,11 +56,14 @@ struct query_api *query_api_new(const struct read_config *cfg, const struct limi
     struct query_api *api = calloc(1, sizeof(*api));
     ASSERT(api);
     *api = (struct query_api){.cfg = cfg, .limits = limits, .q = q, .barrier = barrier, .barrier_arg = barrier_arg};
+    api->crew = engine_crew_new(cfg->query_threads ? (size_t)cfg->query_threads : default_query_threads(), CREW_MIN_SERIES);
     return api;
 }
 
 void query_api_free(struct query_api *api)
 {
+    if (api)
+        engine_crew_free(api->crew);
     free(api);
 }
 

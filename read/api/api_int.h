@@ -24,6 +24,7 @@ struct query_api {
     struct queryable *q;
     read_barrier_fn *barrier;
     void *barrier_arg;
+    struct engine_crew *crew; /* NULL: each query runs on its own thread alone */
 };
 
 struct call {

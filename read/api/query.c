@@ -157,6 +157,7 @@ static struct engine_config engine_config_of(const struct call *c)
 {
     const struct limits *l = c->limits;
     return (struct engine_config){
+        .crew = c->api->crew,
         .lookback_delta_ms = c->api->cfg->lookback_delta,
         .default_evaluation_interval_ms = c->api->cfg->default_evaluation_interval,
         .max_samples = c->api->cfg->max_samples,

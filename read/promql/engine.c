@@ -280,7 +280,7 @@ bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ct
     struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err, .over_time = query->end_ms > query->start_ms};
     env.lookback_ms = query->lookback_delta_ms ? query->lookback_delta_ms : cfg->lookback_delta_ms;
     *ret = (struct engine_result){0};
-    env.root = env_arena(&env);
+    env.root = env.notes = env_arena(&env);
     bool ok = env.root && env_tick(&env) && exec(&env, query, ret);
     ret->samples_read = env.samples_read;
     env_release(&env);

@@ -14,7 +14,16 @@
 #include "read/promql/ast.h"
 #include "storage/queryable.h"
 
+/*
+ * Threads that help queries whose selectors find thousands of series, shared by all queries; tenants take turns. Results do not depend on it.
+ */
+struct engine_crew;
+/* A query uses up to `threads` at a time, its own included: less than 2 give NULL. min_series: those that a selector gives before help is asked for. */
+struct engine_crew *engine_crew_new(size_t threads, size_t min_series);
+void engine_crew_free(struct engine_crew *c); /* no query runs any more; NULL is fine */
+
 struct engine_config {
+    struct engine_crew *crew;              /* NULL: each query runs on its own thread alone */
     int64_t lookback_delta_ms;             /* -querier.lookback-delta */
     int64_t default_evaluation_interval_ms; /* subqueries without a step */
     uint64_t max_samples;                  /* -querier.max-samples */
@@ -37,7 +46,7 @@ struct start_time {
     int64_t start_t; /* ms, not 0, which means unknown */
 };
 struct start_times {
-    /* Those of one series, by t, of samples in [min_t, max_t] at least; valid until the end of the query. Called on the query's thread. */
+    /* Those of one series, by t, of samples in [min_t, max_t] at least; valid until the end of the query. Called on the query's thread, which then does without a crew. */
     void (*of_series)(struct start_times *s, struct labels series, int64_t min_t, int64_t max_t, const struct start_time **ret, size_t *ret_n);
 };
 

@@ -5,7 +5,7 @@
  * query's budget, so that an allocation past it fails at once; two arenas that grow in the same batch may together overshoot by what
  * one batch takes, which the next tick notices.
  */
-#include "read/promql/engine_int.h"
+#include "read/promql/crew_int.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -100,9 +100,12 @@ bool env_tick(struct env *env)
     uint64_t max = env->cfg->max_memory_bytes;
     if (max == 0)
         return true;
-    uint64_t used = env->ctx->arena->used_bytes; /* the tree, the result and what the store has copied */
+    uint64_t used = env->outside_bytes + runs_used_bytes(env);
+    if (env->ctx->arena)
+        used += env->ctx->arena->used_bytes; /* the tree, the result and what the store has copied */
     for (struct mem *m = env->mems; m; m = m->next)
         used += m->arena.used_bytes;
+    env->used_bytes = used;
     if (used > max)
         return env_memory_error(env);
     for (struct mem *m = env->mems; m; m = m->next)
@@ -123,6 +126,7 @@ bool env_hold_samples(struct env *env, uint64_t n)
 
 void env_release(struct env *env)
 {
+    runs_release(env);
     for (struct set_ref *s = env->sets; s; s = s->next)
         series_set_release(s->set);
     for (struct regex_ref *r = env->regexes; r; r = r->next)
@@ -183,7 +187,7 @@ static struct annotation *annotation_of(struct env *env, bool info, const char *
         size_t cap = env->cap_annotations ? env->cap_annotations * 2 : 16;
         if (cap > 4096)
             return NULL; /* more are not counted: nobody reads them */
-        struct annotation *a = arena_array(env->root, cap, sizeof(*a));
+        struct annotation *a = arena_array(env->notes, cap, sizeof(*a));
         if (!a)
             return NULL;
         if (env->n_annotations)
@@ -191,7 +195,7 @@ static struct annotation *annotation_of(struct env *env, bool info, const char *
         env->annotations = a;
         env->cap_annotations = cap;
     }
-    struct slice copy = arena_dup(env->root, slice_make(text, n));
+    struct slice copy = arena_dup(env->notes, slice_make(text, n));
     if (!copy.p)
         return NULL;
     env->annotations[env->n_annotations] = (struct annotation){.text = copy, .info = info, .hash = hash};
@@ -271,6 +275,23 @@ void annotate_forced(struct env *env, int32_t pos, const char *for_metric, int64
     a->max_t = a->forced ? MAX(a->max_t, t) : t;
     a->forced = true;
     bucket_fix_merge(&a->fix, fix);
+}
+
+void annotations_move(struct env *env, struct env *lane)
+{
+    for (size_t i = 0; i < lane->n_annotations; i++) {
+        const struct annotation *from = &lane->annotations[i];
+        struct annotation *to = annotation_of(env, from->info, from->text.p, from->text.n);
+        ASSERT(!from->forced); /* histogram_quantile runs on the query's thread */
+        if (to && from->n && to->n == 0)
+            to->pos = from->pos;
+        if (to)
+            to->n += from->n;
+    }
+    if (lane->n_annotations)
+        arena_clear(lane->notes);
+    lane->annotations = NULL;
+    lane->n_annotations = lane->cap_annotations = 0;
 }
 
 /* Two digits, as Go's %.2g. */

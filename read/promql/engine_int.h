@@ -1,7 +1,8 @@
 /*
  * Inside of the engine: columns, batches, operators, the environment of one query. See README.md for the story.
  *
- * A query runs on one thread; nothing here is shared. Everything is freed at once by env_release.
+ * An environment and all that hangs on it belong to one thread; a query whose series are worked on by several has an environment more for each of its lanes
+ * (crew_int.h). Everything is freed at once by env_release.
  */
 #pragma once
 
@@ -147,6 +148,10 @@ struct env {
     int64_t lookback_ms;
     struct mem *mems;
     struct arena *root; /* operators, scalar columns, materialised series: what lives to the end of the query */
+    struct arena *notes; /* annotations: the root, but for lanes */
+    struct crew_run *runs; /* operators whose series several threads work on */
+    uint64_t used_bytes;    /* as of the last tick */
+    uint64_t outside_bytes; /* of a lane: what the rest of the query uses */
     struct set_ref *sets;
     struct regex_ref *regexes;
     struct matcher_ref *matchers;
@@ -159,6 +164,7 @@ struct env {
     struct shares *shares; /* NULL: no aggregation comes twice */
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
+    uint64_t samples_most; /* of a lane's series */
     uint64_t n_series, n_chunks, chunk_bytes;
     struct slice quoted_for; /* what quoted() and for_metric() made last: messages come once a step, for one series after another */
     const char *quoted_text;
@@ -207,6 +213,8 @@ void annotate_forced(struct env *env, int32_t pos, const char *for_metric, int64
 #define WARN(env, pos, ...) annotate((env), false, (pos), __VA_ARGS__)
 #define INFO(env, pos, ...) annotate((env), true, (pos), __VA_ARGS__)
 bool annotations_finish(struct env *env, struct engine_result *ret);
+/* Those of a lane, as if they had been made here; it has none then. */
+void annotations_move(struct env *env, struct env *lane);
 /* A Go-quoted copy ("%q") in the root arena, for messages. s lives as long as the query. */
 const char *quoted(struct env *env, struct slice s);
 /* " for metric name \"x\"" or "". */
@@ -385,6 +393,7 @@ struct reader {
     struct series_set *set;
     struct series buf[64];
     size_t n, i;
+    uint64_t n_series; /* that reader_next has given */
     int64_t min_t, max_t; /* both inclusive: what is decoded is clipped to it */
     struct arena *mem;    /* for the columns, which grow and are reused */
     size_t cap;
@@ -397,6 +406,10 @@ void reader_end(struct reader *r); /* its memory; the series set stays */
 bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t);
 /* A vector selector that lets one metric name through: names do not tell its series apart. */
 bool selector_is_unique(const struct node *n);
+/* Scratch for the decoding of series that come from elsewhere, in env. */
+bool reader_open_lane(struct reader *r, struct env *env, int64_t min_t, int64_t max_t);
+/* Counts a series against the query's limits; reader_next does. */
+bool reader_charge(struct reader *r, const struct series *s);
 /* *ret == NULL: the end. */
 bool reader_next(struct reader *r, const struct series **ret);
 /* Histograms are made in hist_mem. Stale markers are kept as they are: floats by their bits, histograms by fhist.stale. */

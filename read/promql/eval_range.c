@@ -86,6 +86,18 @@ static bool samples_of_column(struct range_op *r, const struct column *c, struct
     return true;
 }
 
+static bool samples_of_series(struct range_op *r, const struct series *s, struct samples *ret)
+{
+    if (!reader_decode(&r->reader, s, r->series_mem, ret))
+        return false;
+    strip_stale(&r->reader, ret);
+    if (r->start_times && !reader_start_times(&r->reader, s, ret))
+        return false;
+    if (r->stats)
+        mark_resets(ret, r->window_mem);
+    return true;
+}
+
 /* false in *ret_more: no more series. Histograms of the samples live until the next call. */
 static bool source_next(struct range_op *r, struct column *ret_id, struct samples *ret, bool *ret_more)
 {
@@ -97,15 +109,8 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
             return false;
         if (!(*ret_more = s != NULL))
             return true;
-        if (!reader_decode(&r->reader, s, r->series_mem, ret))
-            return false;
-        strip_stale(&r->reader, ret);
-        if (r->start_times && !reader_start_times(&r->reader, s, ret))
-            return false;
-        if (r->stats)
-            mark_resets(ret, r->window_mem);
         *ret_id = (struct column){.labels = s->labels};
-        return true;
+        return samples_of_series(r, s, ret);
     }
     if (!r->child) {
         *ret_more = false;
@@ -245,6 +250,42 @@ static bool range_series(struct range_op *r, const struct column *id, const stru
     return column_drop_name(r->op.env, r->out->mem, c);
 }
 
+static bool range_one(struct op *op, const struct series *s)
+{
+    struct range_op *r = (struct range_op *)op;
+    struct column id = {.labels = s->labels};
+    struct samples in;
+    arena_clear(r->series_mem);
+    return samples_of_series(r, s, &in) && (in.n == 0 || range_series(r, &id, &in)) && ctx_check(op->env->ctx, op->env->err);
+}
+
+static struct op *range_copy(const struct op *op, struct env *env, size_t cap, struct batch **ret_out)
+{
+    const struct range_op *from = (const struct range_op *)op;
+    struct range_op *r = (struct range_op *)op_new(env, sizeof(*r), op->ops, &op->grid);
+    if (!r)
+        return NULL;
+    r->call = from->call;
+    r->arg = from->arg;
+    r->fn = from->fn;
+    r->counter = from->counter;
+    r->anchored = from->anchored;
+    r->smoothed = from->smoothed;
+    r->stats = from->stats;
+    r->range_ms = from->range_ms;
+    r->shift = from->shift;
+    r->param = from->param; /* shared, read only */
+    r->param2 = from->param2;
+    r->selector = from->selector;
+    r->needs_values = from->needs_values;
+    if (!(r->out = *ret_out = batch_new(env, cap)) || !(r->window_mem = env_arena(env)) || !(r->series_mem = env_arena(env)) ||
+        !reader_open_lane(&r->reader, env, from->reader.min_t, from->reader.max_t))
+        return NULL;
+    return &r->op;
+}
+
+static const struct lane_ops range_lanes = {.copy = range_copy, .one = range_one};
+
 static bool range_next(struct op *op, struct batch **ret)
 {
     struct range_op *r = (struct range_op *)op;
@@ -252,6 +293,10 @@ static bool range_next(struct op *op, struct batch **ret)
         return false;
     if (!batch_begin(op->env, r->out))
         return false;
+    if (!r->run && r->selector && !r->start_times && run_wanted(op, &r->reader) && !(r->run = run_new(op, &r->reader, &range_lanes)))
+        return false;
+    if (r->run)
+        return run_next(r->run, ret);
     while (r->out->n < r->out->cap) {
         struct column id;
         struct samples in;
@@ -276,6 +321,8 @@ static bool range_next(struct op *op, struct batch **ret)
 static void range_end(struct op *op)
 {
     struct range_op *r = (struct range_op *)op;
+    run_end(r->run);
+    r->run = NULL;
     batch_end(op->env, r->out);
     env_arena_end(op->env, r->series_mem);
     env_arena_end(op->env, r->window_mem);

@@ -1,7 +1,7 @@
 /* Range functions: what the files eval_range*.c share. */
 #pragma once
 
-#include "read/promql/engine_int.h"
+#include "read/promql/crew_int.h"
 
 /* Function and its float kernel. */
 #define RANGE_KERNELS(X)                                                                                               \
@@ -56,6 +56,7 @@ struct range_op {
     const struct fhist **h;
     bool source_unique;
 
+    struct crew_run *run; /* once the selector has given series enough */
     struct batch *out;
     struct arena *series_mem; /* histograms of the series being worked on */
     struct arena *window_mem; /* and of one window */

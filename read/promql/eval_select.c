@@ -4,7 +4,7 @@
  * The columns of a reader are reused from series to series and grow to the longest one. A series is decoded once, whatever the number of
  * steps; the selector then finds each step's sample with one index that only moves forward.
  */
-#include "read/promql/engine_int.h"
+#include "read/promql/crew_int.h"
 
 #include <string.h>
 
@@ -14,12 +14,17 @@ static const char narrow[] = " Consider reducing the time range and/or number of
 
 /* --- reader ---------------------------------------------------------------------------------------------------------------------- */
 
-bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t)
+bool reader_open_lane(struct reader *r, struct env *env, int64_t min_t, int64_t max_t)
 {
     *r = (struct reader){.env = env, .min_t = min_t, .max_t = max_t};
+    return (r->mem = env_arena(env)) && (r->scratch = env_arena(env));
+}
+
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t)
+{
     struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers};
     struct set_ref *ref = ENV_NEW(env, struct set_ref);
-    if (!ref || !(r->mem = env_arena(env)) || !(r->scratch = env_arena(env)))
+    if (!reader_open_lane(r, env, min_t, max_t) || !ref)
         return false;
     r->set = env->q->ops->select(env->q, env->ctx, &p, env->err);
     if (!r->set)
@@ -49,7 +54,7 @@ static bool limit_exceeded(struct env *env, enum err_code code, const char *what
     return false;
 }
 
-static bool charge(struct reader *r, const struct series *s)
+bool reader_charge(struct reader *r, const struct series *s)
 {
     struct env *env = r->env;
     const struct engine_config *cfg = env->cfg;
@@ -80,7 +85,8 @@ bool reader_next(struct reader *r, const struct series **ret)
             return true;
     }
     *ret = &r->buf[r->i++];
-    return charge(r, *ret);
+    r->n_series++;
+    return reader_charge(r, *ret);
 }
 
 static bool reserve(struct reader *r, size_t n, size_t used, bool hists)
@@ -230,6 +236,7 @@ bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_
             return false;
     }
     r->env->samples_read += n;
+    r->env->samples_most = MAX(r->env->samples_most, n);
     if (r->env->cfg->max_samples && r->env->samples_held + n > r->env->cfg->max_samples)
         return env_hold_samples(r->env, n);
     *ret = (struct samples){.n = n, .t = r->t, .v = r->v, .h = hists ? (const struct fhist *const *)r->h : NULL};
@@ -315,6 +322,7 @@ struct select_op {
     bool opened;
     struct reader reader;
     struct batch *out;
+    struct crew_run *run; /* once there are series enough */
 };
 
 static bool select_open(struct select_op *s)
@@ -450,6 +458,46 @@ static bool select_smoothed(struct select_op *s, struct column *c, const struct 
     return true;
 }
 
+static bool select_one(struct op *op, const struct series *series)
+{
+    struct select_op *s = (struct select_op *)op;
+    struct samples in;
+    if (s->node->selector.anchored) /* an error only where there is a series, as upstream */
+        return env_fail(op->env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
+    if (!reader_decode(&s->reader, series, s->out->mem, &in) ||
+        (s->what == SELECT_START_TIMES && !reader_start_times(&s->reader, series, &in)))
+        return false;
+    struct column *c = batch_slot(op->env, s->out, &op->grid);
+    if (!c)
+        return false;
+    c->labels = series->labels;
+    if (s->stats)
+        mark_resets(&in, s->scratch);
+    if (!(s->node->selector.smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
+        return false;
+    if (column_empty(c, &op->grid))
+        s->out->n--;
+    return true;
+}
+
+static struct op *select_copy(const struct op *op, struct env *env, size_t cap, struct batch **ret_out)
+{
+    const struct select_op *from = (const struct select_op *)op;
+    struct select_op *s = (struct select_op *)op_new(env, sizeof(*s), op->ops, &op->grid);
+    if (!s)
+        return NULL;
+    s->node = from->node;
+    s->shift = from->shift;
+    s->what = from->what;
+    s->stats = from->stats;
+    if (!(s->scratch = env_arena(env)) || !(s->out = *ret_out = batch_new(env, cap)) ||
+        !reader_open_lane(&s->reader, env, from->reader.min_t, from->reader.max_t))
+        return NULL;
+    return &s->op;
+}
+
+static const struct lane_ops select_lanes = {.copy = select_copy, .one = select_one};
+
 static bool select_next(struct op *op, struct batch **ret)
 {
     struct select_op *s = (struct select_op *)op;
@@ -457,28 +505,19 @@ static bool select_next(struct op *op, struct batch **ret)
         return false;
     if (!batch_begin(op->env, s->out))
         return false;
+    bool alone = s->what == SELECT_START_TIMES && op->env->query->start_times;
+    if (!s->run && !alone && run_wanted(op, &s->reader) && !(s->run = run_new(op, &s->reader, &select_lanes)))
+        return false;
+    if (s->run)
+        return run_next(s->run, ret);
     while (s->out->n < s->out->cap) {
         const struct series *series;
-        struct samples in;
         if (!reader_next(&s->reader, &series))
             return false;
         if (!series)
             break;
-        if (s->node->selector.anchored) /* an error only where there is a series, as upstream */
-            return env_fail(op->env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
-        if (!reader_decode(&s->reader, series, s->out->mem, &in) ||
-            (s->what == SELECT_START_TIMES && !reader_start_times(&s->reader, series, &in)))
+        if (!select_one(op, series))
             return false;
-        struct column *c = batch_slot(op->env, s->out, &op->grid);
-        if (!c)
-            return false;
-        c->labels = series->labels;
-        if (s->stats)
-            mark_resets(&in, s->scratch);
-        if (!(s->node->selector.smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
-            return false;
-        if (column_empty(c, &op->grid))
-            s->out->n--;
     }
     *ret = s->out;
     return true;
@@ -487,6 +526,8 @@ static bool select_next(struct op *op, struct batch **ret)
 static void select_end(struct op *op)
 {
     struct select_op *s = (struct select_op *)op;
+    run_end(s->run);
+    s->run = NULL;
     batch_end(op->env, s->out);
     env_arena_end(op->env, s->scratch);
     reader_end(&s->reader);

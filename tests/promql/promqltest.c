@@ -1,11 +1,12 @@
 /*
- * promqltest [-v] [-names-early] [-mimir-errors] [-min percent] file...
+ * promqltest [-v] [-names-early] [-mimir-errors] [-threads N] [-min percent] file...
  *
  * Runs test scripts in the language of Prometheus's promqltest and prints `name: N passed, N failed` a file and a total. An eval counts once; an
  * instant eval is also run as a range query around its time, whose middle step must give the same.
  *   -v            print what failed
  *   -mimir-errors errors in the words of Mimir's engine, which is how the server gives them unless it is told otherwise (-querier.query-engine)
  *   -names-early  metric names are dropped where the operation happens (delayed name removal off)
+ *   -threads N    so many threads work on each selector, from its first series on
  *   -min N        exit 0 when at least N per cent of all evals pass (100 when not given)
  */
 #include <stdio.h>
@@ -220,7 +221,7 @@ static bool exec(struct runner *r, const struct eval *e, int64_t start, int64_t 
 {
     struct engine_config cfg = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000, .max_samples = 50000000,
                                 .max_memory_bytes = (uint64_t)1 << 30, .delayed_name_removal = !r->names_early, .type_and_unit_labels = true,
-                                .prometheus_errors = !r->mimir_errors};
+                                .prometheus_errors = !r->mimir_errors, .crew = r->crew};
     struct node *n = promql_parse(e->expr, NULL, &r->arena, err);
     if (!n)
         return false;
@@ -390,6 +391,8 @@ int main(int argc, char **argv)
             r.names_early = true;
         else if (strcmp(argv[i], "-mimir-errors") == 0)
             r.mimir_errors = true;
+        else if (strcmp(argv[i], "-threads") == 0 && i + 1 < argc && !r.crew)
+            r.crew = engine_crew_new((size_t)atoi(argv[++i]), 0);
         else if (strcmp(argv[i], "-min") == 0 && i + 1 < argc)
             min = atof(argv[++i]);
         else
@@ -397,6 +400,7 @@ int main(int argc, char **argv)
     }
     int total = r.passed + r.failed;
     print_counts(NULL, r.passed, r.failed);
+    engine_crew_free(r.crew);
     arena_release(&r.arena);
     buf_release(&r.why);
     return ok && total && r.passed * 100.0 >= min * total ? 0 : 1;

@@ -64,6 +64,7 @@ void store_clear(struct store *s);
 /* One `load` block: item i of a sequence is at i * step. Of a series written twice in the block the last counts. */
 void store_load(struct store *s, const struct sequence *seqs, size_t n, int64_t step_ms);
 struct queryable *store_queryable(struct store *s);
+/* NULL: no series has any. */
 struct start_times *store_start_times(struct store *s);
 
 /* Adds to seqs the custom-bucket histograms that the classic ones among them stand for (load_with_nhcb). */
@@ -105,6 +106,7 @@ struct runner {
     const char *file;
     int line;
     bool verbose, names_early, mimir_errors;
+    struct engine_crew *crew;
     int passed, failed;
     struct buf why;
 };

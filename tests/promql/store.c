@@ -195,7 +195,10 @@ static void store_starts_of(struct start_times *base, struct labels series, int6
 
 struct start_times *store_start_times(struct store *s)
 {
-    return &s->start_times;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->series[i].n_starts)
+            return &s->start_times;
+    return NULL;
 }
 
 static const struct queryable_ops store_ops = {.select = store_select};
