@@ -52,6 +52,7 @@ struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *
     a->gateway = gateway;
     a->renew = renew;
     a->began_ns = clock_mono_ns();
+    a->heard_ms = clock_mono_ms();
     arena_init(&a->decoded, f->ctx->arena->budget_bytes);
     f->n_instances++;
     return a;

@@ -51,7 +51,10 @@ struct block {
     struct {
         const struct ring_instance *gateway;
         bool unavailable; /* could not be reached: worth another try when all others have failed */
+        bool outrun;      /* others answered first and it was canceled: as good as one that was not asked */
     } tried[BLOCK_TRIES_MAX];
+    uint8_t n_slow;
+    struct attempt *slow[BLOCK_TRIES_MAX - 1]; /* running ones that were asked for it, are silent, and may still answer first: hedge.c */
     struct block *next; /* of the attempt that asks for it, or has answered from it */
 };
 
@@ -59,6 +62,8 @@ struct fetch;
 
 /* The blocks of the bucket index that the params touch, into f->blocks. False: the arena is used up. */
 bool blocks_plan(struct fetch *f, const struct select_params *p);
+/* Is there one that was not yet asked for the block? */
+bool blocks_plan_has_other(struct fetch *f, const struct block *b);
 /* A store-gateway that was not yet asked for the block, or one that could not be reached. NULL: nobody is left; *why says so. */
 const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why);
 
@@ -81,6 +86,8 @@ struct attempt {
     struct peer *peer;         /* with a reference; NULL: the gateway is of this process */
     struct rpc_stream *stream; /* the same */
     int64_t began_ns;
+    int64_t heard_ms; /* when it last said something, or was asked */
+    bool slow;        /* was silent: its blocks are asked of others too */
     bool counted; /* its duration, in the metrics */
     struct gateway_found found; /* arena */
     /* Unary calls: the answer; arena. */
@@ -137,6 +144,7 @@ struct fetch {
     struct attempt *running;
     struct attempt *answered;
     size_t n_missing; /* blocks that nobody is left for: the call fails when all others are answered, so that it names all of them */
+    size_t n_hedged;  /* attempts that were silent */
     size_t n_instances, n_refetches; /* for the metrics: requests; how often the block that was asked for most was asked for again */
     struct labels_table names;       /* select; of struct name */
     uint32_t mark;
@@ -158,6 +166,23 @@ bool blocks_fetch_finish(struct fetch *f, struct ctx *ctx, struct err *err);
  * call fails with err; a is freed with the rest.
  */
 bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err *why, struct err *err);
+
+/* --- hedge.c: who is silent ------------------------------------------------------------------------------------------------------------- */
+
+/* When others are to be asked beside it; INT64_MAX: never. */
+int64_t blocks_hedge_at_ms(const struct fetch *f, const struct attempt *a);
+/* Opens the blocks of all attempts that have been silent for too long; after what they sent has been read. */
+void blocks_hedge(struct fetch *f);
+/* Nobody else is left to ask for the open block: it belongs to an attempt that is silent. False: there is none. */
+bool blocks_hedge_give_back(struct block *b);
+/* The attempt fails: no block waits for it; calls failed(b, a, why) for those that did. */
+void blocks_hedge_failed(struct fetch *f, const struct attempt *a, void (*failed)(struct block *b, const struct attempt *a, const struct err *why), const struct err *why);
+/* It is complete, and has its own answered blocks: it gets those that waited for it too, if they are found. Nobody waits for others about any of them. */
+void blocks_hedge_answered(struct fetch *f, struct attempt *a, bool (*found)(const struct attempt *a, const struct block *b));
+/* Cancels running attempts that others were faster than. */
+void blocks_hedge_sweep(struct fetch *f);
+/* Waits for the stream's next chunks. False: they take long, and others have not been asked: it is to be taken over. */
+bool blocks_hedge_wait(struct fetch *f, struct attempt *a, struct err *why);
 
 /* --- attempt.c --------------------------------------------------------------------------------------------------------------------------- */
 

@@ -80,6 +80,8 @@ static struct attempt *distribute(struct fetch *f)
             continue;
         bool renew;
         const struct ring_instance *gateway = blocks_plan_replica(f, b, &renew, &f->why);
+        if (!gateway && blocks_hedge_give_back(b))
+            continue;
         if (!gateway) {
             b->state = b->dispensable ? BLOCK_LEFT_OUT : BLOCK_MISSING;
             f->n_missing += !b->dispensable;
@@ -112,13 +114,19 @@ static void reopen(struct attempt *a)
     a->blocks = NULL;
 }
 
+static void mark_failed(struct block *b, const struct attempt *a, const struct err *why)
+{
+    for (size_t i = 0; i < b->n_tried; i++)
+        if (b->tried[i].gateway == a->gateway)
+            b->tried[i].unavailable = why->code == ERR_UNAVAILABLE && !a->renew;
+}
+
 /* Keeps why. False: the whole call ends with err, because it was given up or would fail anywhere. */
 static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err *why, struct err *err)
 {
     for (struct block *b = a->blocks; b; b = b->next)
-        for (size_t i = 0; i < b->n_tried; i++)
-            if (b->tried[i].gateway == a->gateway)
-                b->tried[i].unavailable = why->code == ERR_UNAVAILABLE && !a->renew;
+        mark_failed(b, a, why);
+    blocks_hedge_failed(f, a, mark_failed, why);
     f->why = *why;
     err_prefix(&f->why, "%s: ", a->gateway->id);
     if (!ctx_check(f->ctx, err))
@@ -128,10 +136,10 @@ static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err 
 
 /* --- complete attempts ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_found(const struct gateway_found *found, const struct ulid *id)
+static bool is_found(const struct attempt *a, const struct block *b)
 {
-    for (size_t i = 0; i < found->n; i++)
-        if (memcmp(found->blocks[i].text, id->text, ULID_TEXT_LEN) == 0)
+    for (size_t i = 0; i < a->found.n; i++)
+        if (memcmp(a->found.blocks[i].text, b->in_index->id.text, ULID_TEXT_LEN) == 0)
             return true;
     return false;
 }
@@ -142,18 +150,20 @@ static void take_answer(struct fetch *f, struct attempt *a)
     struct block *blocks = a->blocks;
     size_t n = 0;
     a->blocks = NULL;
+    take_off(&f->running, a);
     for (struct block *b = blocks, *next; b; b = next) {
         next = b->next;
         b->next = NULL;
         b->state = BLOCK_OPEN;
-        if (!is_found(&a->found, &b->in_index->id))
+        if (!is_found(a, b))
             continue;
         b->state = BLOCK_ANSWERED;
         b->next = a->blocks;
         a->blocks = b;
-        n++;
     }
-    take_off(&f->running, a);
+    blocks_hedge_answered(f, a, is_found);
+    for (struct block *b = a->blocks; b; b = b->next)
+        n++;
     if (n == 0) {
         blocks_attempt_free(f, a);
         return;
@@ -221,6 +231,7 @@ static enum fetch_step read_answer(struct fetch *f, struct attempt *a, struct er
 static bool step_attempt(struct fetch *f, struct attempt *a, struct err *err)
 {
     struct err why = ERR_NONE;
+    a->heard_ms = clock_mono_ms();
     switch (read_answer(f, a, &why)) {
     case FETCH_MORE:
         return true;
@@ -232,13 +243,16 @@ static bool step_attempt(struct fetch *f, struct attempt *a, struct err *err)
     }
 }
 
-/* Calls the gateway of this process, if it is to be asked; then waits for one of the others, and reads from it. */
+/* Calls the gateway of this process, if it is to be asked; then waits for one of the others, and reads from it, until one of them has been silent for too long. */
 static bool step(struct fetch *f, struct err *err)
 {
     size_t n = 0;
-    for (struct attempt *a = f->running; a; a = a->next, n++)
+    int64_t wake_ms = clock_mono_ms() + WAIT_MS;
+    for (struct attempt *a = f->running; a; a = a->next, n++) {
         if (!a->stream)
             return ask_local(f, a, err);
+        wake_ms = MIN(wake_ms, blocks_hedge_at_ms(f, a));
+    }
     struct attempt **live = calloc(n, sizeof(*live));
     struct rpc_stream **streams = calloc(n, sizeof(*streams));
     ASSERT(live && streams);
@@ -247,7 +261,7 @@ static bool step(struct fetch *f, struct err *err)
         live[n] = a;
         streams[n++] = a->stream;
     }
-    rpc_stream_wait_any(streams, n, WAIT_MS);
+    rpc_stream_wait_any(streams, n, MAX(wake_ms - clock_mono_ms(), (int64_t)0));
     bool ok = ctx_check(f->ctx, err);
     for (size_t from = 0; ok && from < n;) {
         int i = rpc_stream_wait_any(streams + from, n - from, 0);
@@ -258,6 +272,8 @@ static bool step(struct fetch *f, struct err *err)
     }
     free(live);
     free(streams);
+    blocks_hedge_sweep(f);
+    blocks_hedge(f);
     return ok;
 }
 
@@ -332,16 +348,27 @@ static bool pass_over(struct fetch *f, struct attempt *a, struct labels last, st
     return true;
 }
 
+/* Those that come from here on. False: one is of this process, and they are not known. */
+static bool mark_names(const struct fetch *f, const struct attempt *list)
+{
+    for (; list; list = list->next) {
+        if (list->set)
+            return false;
+        for (size_t i = list->at; i < list->n; i++)
+            list->names[i]->mark = f->mark;
+    }
+    return true;
+}
+
 /* Blocks do not change, so those that take over name whatever was named before. Of a gateway of this process nothing is known beforehand. */
-static bool names_all(struct fetch *f, const struct attempt *old, const struct attempt *fresh)
+static bool names_all(struct fetch *f, const struct attempt *old, const struct attempt *fresh, const struct attempt *others)
 {
     f->mark++;
-    for (; fresh; fresh = fresh->next) {
-        if (fresh->set)
-            return true;
-        for (size_t i = fresh->at; i < fresh->n; i++)
-            fresh->names[i]->mark = f->mark;
-    }
+    if (!mark_names(f, fresh))
+        return true;
+    /* A slow one names series of blocks too that others had answered before. */
+    if (old->slow && !mark_names(f, others))
+        return true;
     for (size_t i = old->at; i < old->n; i++)
         if (old->names[i]->mark != f->mark)
             return false;
@@ -366,7 +393,7 @@ bool blocks_fetch_take_over(struct fetch *f, struct attempt *a, const struct err
     if (ok && last_of(a, &last))
         for (struct attempt *x = fresh; x && ok; x = x->next)
             ok = pass_over(f, x, last, err);
-    if (ok && !a->set && !names_all(f, a, fresh))
+    if (ok && !a->set && !names_all(f, a, fresh, others))
         ok = err_set(err, ERR_INTERNAL, "two store-gateways have different series in the same blocks");
     append(&f->answered, others);
     if (!a->set) {

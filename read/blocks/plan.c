@@ -128,6 +128,39 @@ static const struct ring_instance *best_of(struct fetch *f, const struct block *
     return best;
 }
 
+bool blocks_plan_has_other(struct fetch *f, const struct block *b)
+{
+    struct replication_set set;
+    struct err err = ERR_NONE;
+    bool has = false;
+    for (size_t i = 0; i < b->n_tried; i++)
+        has |= b->tried[i].outrun;
+    if (b->tries == BLOCK_TRIES_MAX)
+        return false;
+    if (has || b->n_tried == BLOCK_TRIES_MAX ||
+        !ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, &err))
+        return has;
+    for (size_t i = 0; i < set.n; i++)
+        has |= !was_tried(b, set.instances[i]);
+    replication_set_release(&set);
+    return has;
+}
+
+/* Of those that were asked before one that was outrun, or could not be reached. */
+static const struct ring_instance *try_again(struct block *b, bool *ret_renew)
+{
+    size_t best = b->n_tried;
+    for (size_t i = 0; i < b->n_tried; i++)
+        if (b->tried[i].outrun || (b->tried[i].unavailable && best == b->n_tried))
+            best = i;
+    if (best == b->n_tried)
+        return NULL;
+    *ret_renew = b->tried[best].unavailable;
+    b->tried[best].unavailable = b->tried[best].outrun = false;
+    b->tries++;
+    return b->tried[best].gateway;
+}
+
 const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why)
 {
     struct replication_set set;
@@ -135,22 +168,16 @@ const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b
     *ret_renew = false;
     if (b->tries == BLOCK_TRIES_MAX)
         return NULL;
-    if (ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, why)) {
+    if (b->n_tried < BLOCK_TRIES_MAX &&
+        ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, why)) {
         in = best_of(f, b, &set);
         replication_set_release(&set);
     }
-    for (size_t i = 0; i < b->n_tried && !in; i++) {
-        if (!b->tried[i].unavailable)
-            continue;
-        b->tried[i].unavailable = false;
-        *ret_renew = true;
-        b->tries++;
-        return b->tried[i].gateway;
-    }
     if (!in)
-        return NULL;
+        return try_again(b, ret_renew);
     b->tries++;
     b->tried[b->n_tried].gateway = in;
+    b->tried[b->n_tried].outrun = false;
     b->tried[b->n_tried++].unavailable = false;
     return in;
 }

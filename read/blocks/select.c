@@ -158,10 +158,12 @@ static bool open_message(struct attempt *a, struct err *why)
 }
 
 /* The next message. */
-static bool read_message(const struct fetch *f, struct attempt *a, struct err *why)
+static bool read_message(struct fetch *f, struct attempt *a, struct err *why)
 {
     struct rpc_status st = RPC_STATUS_NONE;
     close_message(a);
+    if (!blocks_hedge_wait(f, a, why))
+        return false;
     if (rpc_stream_next(a->stream, &a->msg, &st) == RPC_NEXT_MESSAGE) {
         blocks_attempt_count_bytes(a, a->msg.n);
         return open_message(a, why);
@@ -183,7 +185,7 @@ static bool has_chunks(struct attempt *a)
     return a->chunk_at < a->n_chunks;
 }
 
-static bool load(const struct fetch *f, struct attempt *a, struct err *why)
+static bool load(struct fetch *f, struct attempt *a, struct err *why)
 {
     while (!has_chunks(a))
         if (!read_message(f, a, why))
