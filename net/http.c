@@ -221,6 +221,7 @@ bool http_server_start(struct http_server *s, struct err *err)
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
     s->query_pool = fair_pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
+    s->stream_pool = pool_new("http-stream", n_workers(0, 1, 2), HTTP_MAX_STREAMS, 0);
     for (size_t i = 0; i < s->n_entries && !s->spool_pool; i++)
         if (s->entries[i].route->flags & HTTP_SPOOL)
             s->spool_pool = pool_new("http-spool", SPOOL_WORKERS, HTTP_MAX_SPOOLS, 0);
@@ -278,6 +279,8 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     wait_until_quiet(s, ABORT_GRACE_MS);
     pool_stop(s->spool_pool); /* its jobs resume connections */
     s->spool_pool = NULL;
+    pool_stop(s->stream_pool); /* likewise */
+    s->stream_pool = NULL;
     http_watch_stop(s);
     http_tls_close(s);
     for (size_t i = 0; i < s->n_io; i++)

@@ -178,6 +178,24 @@ void http_respond_err(struct http_request *req, const struct err *err);
 /* A body that lives as long as the process (embedded pages); may be pre-compressed: gzip says so. */
 void http_respond_static(struct http_request *req, const char *content_type, struct slice body, bool gzip);
 
+/*
+ * An answer that is made while it is sent, so that no more than a piece of it is in memory. The source is asked for piece after piece: at first on the thread that
+ * responds, then on threads of the stream pool, one at a time, whenever the client has taken what was there; it must not wait long. An answer of less than
+ * HTTP_PIECE_BYTES is sent whole, as http_respond does it. At most HTTP_MAX_STREAMS at once, further ones are refused with 503.
+ */
+#define HTTP_PIECE_BYTES ((size_t)256 << 10)
+#define HTTP_MAX_STREAMS 1024
+struct http_source {
+    /*
+     * Appends the next piece to out, about HTTP_PIECE_BYTES; nothing at all means the end, and it is not asked again. False: the answer is that error when nothing
+     * has been sent yet; later the connection is closed within the answer, so that the client sees that it is not whole. Sources look at their deadline here.
+     */
+    bool (*next)(void *arg, struct buf *out, struct err *err);
+    void (*release)(void *arg); /* exactly once; on any thread. Until it returns the request's ctx is valid */
+    void *arg;
+};
+void http_respond_stream(struct http_request *req, int status, const char *content_type, struct http_source source);
+
 /* --- for servers of other protocols (net/rpc) ------------------------------------------------------------------------------ */
 
 /* The listening socket, not blocking; address "" = all, port 0 = a free one. Errors as those of http_server_start. */

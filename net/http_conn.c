@@ -87,6 +87,7 @@ void http_unref(struct http_request *req)
         MHD_destroy_response(req->response);
     if (req->charged_bytes)
         atomic_fetch_sub_explicit(&s->body_bytes, req->charged_bytes, memory_order_relaxed);
+    http_stream_free(s, req->stream);
     buf_release(&req->body);
     http_spool_free(req);
     arena_release(&req->arena);
@@ -114,6 +115,11 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
     if (!req)
         return;
     *con_cls = NULL;
+    if (req->stream) {
+        if (req->queued)
+            http_stats_record(req); /* now it is known how much was sent, and how long it took */
+        http_stream_end(req);
+    }
     live_remove(req);
     if (req->stats)
         metric_add(req->stats->inflight, -1);
@@ -269,7 +275,8 @@ static void admit(struct http_request *req)
 
 static enum MHD_Result queue_answer(struct http_request *req)
 {
-    http_stats_record(req);
+    if (!req->stream)
+        http_stats_record(req);
     req->queued = true;
     if (!req->response)
         return MHD_NO; /* no memory for it: the connection is closed */

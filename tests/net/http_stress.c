@@ -1,7 +1,7 @@
 /*
  * The HTTP server under everything at once, as a plain program, because Criterion does not start under TSan:
  *
- *     http_stress [seconds]        many clients, late answers from two threads, clients that break off, scrapes, stops and starts;
+ *     http_stress [seconds]        many clients, late answers from two threads, clients that break off, streamed answers, scrapes, stops and starts;
  *                                  exits 0 when every answer that was waited for came
  *     http_stress -serve PORT [THREADS [CERT KEY]]
  *                                  a server for wrk: POST /api/v1/push is parked and answered 200 by another thread, /inline answers at once;
@@ -67,6 +67,26 @@ static void big(struct http_request *req, void *arg)
     http_respond(req, 200, "text/plain", &out);
 }
 
+static bool stream_next(void *arg, struct buf *out, struct err *err)
+{
+    static const char zeros[HTTP_PIECE_BYTES];
+    size_t *left = arg;
+    if (*left == 0)
+        return true;
+    buf_put(out, zeros, sizeof zeros);
+    return --*left != 3 || err_set(err, ERR_TIMEOUT, "enough");
+}
+
+/* Of 8 pieces, or broken off after 5 when it is long. */
+static void stream(struct http_request *req, void *arg)
+{
+    (void)arg;
+    size_t *left = malloc(sizeof *left);
+    ASSERT(left);
+    *left = http_path_var(req, "x").n == 1 ? 3 : 8;
+    http_respond_stream(req, 200, "text/plain", (struct http_source){stream_next, free, left});
+}
+
 static void metrics(struct http_request *req, void *arg)
 {
     (void)arg;
@@ -102,6 +122,7 @@ static const struct http_route routes[] = {
     {HTTP_ANY, "/inline", HTTP_POOL_INLINE, HTTP_BIG_BODY, quick, ""},
     {HTTP_ANY, "/hold-inline", HTTP_POOL_INLINE, HTTP_BIG_BODY, hold, ""},
     {HTTP_ANY, "/big/{x}", HTTP_POOL_QUERY, HTTP_GZIP, big, ""},
+    {HTTP_ANY, "/stream/{x}", HTTP_POOL_QUERY, HTTP_GZIP, stream, ""},
     {HTTP_GET, "/metrics", HTTP_POOL_QUERY, HTTP_GZIP, metrics, ""},
 };
 
@@ -132,6 +153,7 @@ static void one_connection(uint16_t port, unsigned *seed)
         "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n", "GET /inline HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST /hold-inline HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n",
         "GET /big/1 HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /stream/1 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /stream/12 HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n",
         "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"};
     static const char body[20000];
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -156,7 +178,10 @@ static void one_connection(uint16_t port, unsigned *seed)
         bool good = n > 12 && memcmp(in, "HTTP/1.1 ", 9) == 0;
         /* Answers longer than one read end the connection: this client only wants to know that they begin. */
         atomic_fetch_add(good ? &n_good : atomic_load(&stopping) ? &n_good : &n_bad, 1);
-        if (!good || n > 1000)
+        bool streamed = strstr(head, "/stream/") != NULL;
+        for (int k = rand_r(seed) % 60; streamed && k > 0 && recv(fd, in, sizeof in, 0) > 0; k--)
+            ; /* all of it, or what this client has patience for */
+        if (!good || n > 1000 || streamed)
             break;
     }
     close(fd);
