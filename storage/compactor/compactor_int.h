@@ -1,6 +1,6 @@
 /*
  * The parts of the compactor: compactor.c (life, the loop over tenants), tenant.c (one tenant), tenant_blocks.c (what the bucket has of it), job.c (one job),
- * pages.c.
+ * downsampling.c, pages.c.
  *
  * Locks: `lock` guards what stands behind it and is held for moments alone. Of the rest each member belongs to the loop's thread or is immutable.
  */
@@ -66,7 +66,7 @@ struct tenant_blocks {
     size_t n;
     size_t n_no_compact;
 };
-/* What was read before is not read again. Of blocks that have no meta.json, or none that can be read, nothing is known. */
+/* tenant: or the room of an aggregate (downsample_room). What was read before is not read again. Of blocks that have no meta.json, or none that can be read, nothing is known. */
 struct tenant_blocks *tenant_blocks_read(struct compactor *c, const struct ctx *ctx, struct slice tenant, struct err *err);
 /* Kept for the next read, or freed when there is no room for it. */
 void tenant_blocks_keep(struct compactor *c, struct tenant_blocks *t);
@@ -96,6 +96,15 @@ enum job_end {
  */
 enum job_end job_run(struct compactor *c, const struct ctx *ctx, struct slice tenant, const struct compaction_job *job, const struct tenant_blocks *all,
                      bool *ret_aside, struct err *err);
+
+/* --- downsampling.c --- */
+
+/*
+ * Makes what the tenant's settled days lack of downsampled blocks, if its limits ask for them. blocks: the tenant's; jobs: all that are planned. Called when a round
+ * has found nothing more to compact; by the loop's thread.
+ */
+bool downsample_tenant(struct compactor *c, const struct ctx *ctx, struct slice tenant, const struct tenant_blocks *blocks, const struct compaction_job *jobs,
+                       size_t n_jobs, struct err *err);
 
 /* --- compactor.c --- */
 

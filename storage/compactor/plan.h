@@ -80,3 +80,10 @@ bool plan_must_wait(const struct compactor_config *cfg, const struct compaction_
 bool plan_superseded(const struct plan_block *blocks, size_t n, size_t *ret_by, struct err *err);
 /* -compactor.max-lookback: the block was made longer ago. */
 bool plan_is_too_old(const struct limits *l, const struct plan_block *b, int64_t now_ms);
+/*
+ * Which blocks are the last word on their day (range_ms: the largest range), so that what is made of each of them may be added up. Such a day has no block that
+ * reaches out of it, no job (jobs: all that are planned, due or not), and no two blocks that could have a sample both: they are apart in time, or shards of the same
+ * split of the same labels. ret_settled[n].
+ */
+bool plan_settled(const struct plan_block *blocks, size_t n, const struct compaction_job *jobs, size_t n_jobs, int64_t range_ms, bool *ret_settled,
+                  struct err *err);

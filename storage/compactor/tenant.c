@@ -28,6 +28,8 @@ struct tenant_run {
     struct ulid_list gone, aside; /* marked in this run */
     struct tenant_blocks *blocks; /* of this round; owned */
     struct arena arena;           /* of this round */
+    const struct compaction_job *all_jobs; /* whoever's, and due or not */
+    size_t n_all_jobs;
     const struct compaction_job **jobs; /* due, ours, and not to wait */
     size_t n_jobs;
     size_t n_due;   /* whoever's they are */
@@ -188,6 +190,8 @@ static bool plan(struct tenant_run *r, struct err *err)
     r->jobs = ARENA_ARRAY(&r->arena, const struct compaction_job *, n_all + 1);
     if (!r->jobs)
         return no_memory(err);
+    r->all_jobs = all;
+    r->n_all_jobs = n_all;
     r->n_jobs = r->n_due = 0;
     r->lag_ms = 0;
     for (size_t i = 0; i < n_all; i++) {
@@ -286,6 +290,8 @@ bool compact_tenant(struct compactor *c, const struct ctx *ctx, struct slice ten
     for (size_t i = 0; good && progress && i < ROUNDS_MAX && !time_is_up(&r); i++) {
         arena_clear(&r.arena);
         good = run_round(&r, &progress, &why);
+        if (good && !progress)
+            good = downsample_tenant(c, ctx, tenant, r.blocks, r.all_jobs, r.n_all_jobs, &why);
         if (!good || !progress)
             tell_status(&r, good ? &r.first : &why);
         if (r.blocks)

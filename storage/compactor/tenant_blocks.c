@@ -207,6 +207,12 @@ static void set_state(struct slice state, size_t n)
     metric_set(METRIC_WITH(compactor_metrics[COMPACTOR_M_META_BLOCKS], state), (double)n);
 }
 
+/* The gauges are about blocks that may be compacted. */
+static bool is_counted(const struct tenant_blocks *t)
+{
+    return !strchr(t->tenant, '/');
+}
+
 static void count_states(const struct reading *r, size_t n, const struct tenant_blocks *t)
 {
     size_t corrupt = 0;
@@ -227,7 +233,7 @@ static bool read_all(struct compactor *c, const struct ctx *ctx, const struct te
     arena_init(&arena, 0);
     bool good = list(&r, old, &arena, &n, err) && parallel_run(n, (size_t)MAX(c->cfg->meta_sync_concurrency, 1), fetch, &r, err) &&
                 take_over(&r, n, t, err);
-    if (good)
+    if (good && is_counted(t))
         count_states(&r, n, t);
     for (size_t i = 0; i < n; i++)
         arena_release(&r.blocks[i].arena);

@@ -31,6 +31,17 @@ const char *downsample_aggregate_name(enum downsample_aggregate a)
     return aggregates[a];
 }
 
+int64_t downsample_after_ms(const struct limits *l, enum downsample_resolution r)
+{
+    return r == DOWNSAMPLE_5M ? l->compactor_downsample_5m_after : l->compactor_downsample_1h_after;
+}
+
+int64_t downsample_retention_ms(const struct limits *l, enum downsample_resolution r)
+{
+    int64_t own = r == DOWNSAMPLE_5M ? l->compactor_downsample_5m_retention : l->compactor_downsample_1h_retention;
+    return own > 0 ? own : l->compactor_blocks_retention_period;
+}
+
 static void folder_name(enum downsample_resolution r, enum downsample_aggregate a, char *ret, size_t size)
 {
     snprintf(ret, size, "%s-%s", resolutions[r].name, aggregates[a]);

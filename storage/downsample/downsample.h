@@ -29,6 +29,7 @@
 #include "base/arena.h"
 #include "base/ctx.h"
 #include "base/err.h"
+#include "model/limits.h"
 #include "storage/block/block.h"
 #include "storage/bucket/bucket.h"
 
@@ -44,6 +45,11 @@ enum downsample_aggregate { DOWNSAMPLE_COUNT, DOWNSAMPLE_SUM, DOWNSAMPLE_MIN, DO
 const char *downsample_resolution_name(enum downsample_resolution r); /* "5m", "1h" */
 int64_t downsample_resolution_ms(enum downsample_resolution r);
 const char *downsample_aggregate_name(enum downsample_aggregate a); /* "count", "sum", "min", "max", "counter" */
+
+/* compactor_downsample_<r>_after: how old a day must be. */
+int64_t downsample_after_ms(const struct limits *l, enum downsample_resolution r);
+/* compactor_downsample_<r>_retention, or that of the raw blocks where it is 0; 0: for ever. */
+int64_t downsample_retention_ms(const struct limits *l, enum downsample_resolution r);
 
 /*
  * "<tenant>/downsampled/<resolution>-<aggregate>": where the blocks of one aggregate lie, laid out as a tenant's are, with a bucket index and marks of their own.

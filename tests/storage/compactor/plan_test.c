@@ -315,3 +315,63 @@ Test(superseded, lookback_goes_by_when_a_block_was_made, .init = setup, .fini = 
     cr_expect(plan_is_too_old(&l, &b, DAY0 + 11 * HOUR));
     cr_expect(!plan_is_too_old(&l, &b, DAY0 + 9 * HOUR));
 }
+
+/* --- settled days --------------------------------------------------------------------------------------------------------------------------- */
+
+Test(plan, days_are_settled_when_no_block_of_theirs_can_share_a_sample_and_no_job_is_left, .init = setup, .fini = teardown)
+{
+    /* Letters of the settled blocks; `job`: hours that a job has. */
+    static const struct {
+        const char *blocks;
+        double job_from, job_to;
+        const char *settled;
+    } cases[] = {
+        {"a 0-24", 0, 0, "a"},
+        {"a 0-24;b 24-48", 0, 0, "ab"},
+        {"a 0-24;b 24-48", 24, 26, "a"},
+        {"a 0-24;b 24-48", 23, 25, ""},
+        {"a 0-24;b 24-48;c 48-72", 24, 48, "ac"},
+        {"a 3-5", 0, 0, "a"},
+        {"a 3-5;b 7-9", 0, 0, "ab"},
+        {"a 0-24;b 2-4", 0, 0, ""},
+        {"a 0-24;b 2-4;c 24-48", 0, 0, "c"},
+        {"a 0-24 1_of_2;b 0-24 2_of_2", 0, 0, "ab"},
+        {"a 0-24 1_of_2;b 0-24 1_of_2", 0, 0, ""},
+        {"a 0-24 1_of_2;b 0-24 2_of_4", 0, 0, ""},
+        {"a 0-24 1_of_2;b 0-24", 0, 0, ""},
+        {"a 0-24 1_of_2;b 0-24 2_of_2 - x=1", 0, 0, ""},
+        {"a 0-24 1_of_2 - x=1;b 0-24 2_of_2 - x=1", 0, 0, "ab"},
+        {"a 0-24 1_of_2 - x=1;b 0-24 2_of_2 - x=2", 0, 0, ""},
+        {"a 0-24 - x=1;b 0-24 - x=2", 0, 0, ""},
+        {"a 0-24;b 23-25;c 24-48;d 48-72", 0, 0, "d"},
+        {"a 0-72;b 24-26;c 72-96", 0, 0, "c"},
+        {"a -24-0;b 0-24", 0, 0, "ab"},
+        {"a -1-1;b 0-24", 0, 0, ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct plan_block *blocks;
+        bool settled[64];
+        struct err err = ERR_NONE;
+        size_t n = parse(cases[i].blocks, &blocks), n_jobs = cases[i].job_to > 0, at = 0;
+        char got[64];
+        struct compaction_job job = {.start = DAY0 + (int64_t)(cases[i].job_from * (double)HOUR), .end = DAY0 + (int64_t)(cases[i].job_to * (double)HOUR)};
+        job.min_t = job.start;
+        job.max_t = job.end;
+        cr_assert(plan_settled(blocks, n, &job, n_jobs, 24 * HOUR, settled, &err), "%s", err.text);
+        for (size_t k = 0; k < n; k++)
+            if (settled[k])
+                got[at++] = (char)(blocks[k].id.text[ULID_TEXT_LEN - 1] - 'A' + 'a');
+        got[at] = '\0';
+        cr_expect_str_eq(got, cases[i].settled, "%s: %s, not %s", cases[i].blocks, got, cases[i].settled);
+    }
+}
+
+Test(plan, days_with_blocks_of_another_resolution_are_not_settled, .init = setup, .fini = teardown)
+{
+    struct plan_block *blocks;
+    bool settled[2];
+    size_t n = parse("a 0-24;b 24-48", &blocks);
+    blocks[0].resolution_ms = 300000;
+    cr_assert(plan_settled(blocks, n, NULL, 0, 24 * HOUR, settled, NULL));
+    cr_expect(!settled[0] && settled[1]);
+}
