@@ -127,6 +127,8 @@ static void count_jobs(struct tenant_turn *t)
 
 static void show(struct tenant_turn *t)
 {
+    if (t->is_room)
+        return;
     if (is_empty(t)) {
         cleaner_forget_metrics(t->tenant);
         return;

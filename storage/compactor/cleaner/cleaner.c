@@ -15,8 +15,6 @@
 #define METRICS_DEFINE_ONLY
 #include "base/metrics_table.h"
 
-/* Two indexes of BUCKET_INDEX_MAX_BYTES, decoded. */
-#define TURN_ARENA_BYTES ((size_t)4 << 30)
 #define HTTP_QUEUE 64
 
 /* --- many jobs, few threads -------------------------------------------------------------------------------------- */
@@ -111,7 +109,9 @@ static bool take_turn(struct tenant_turn *t, struct err *err)
         return false;
     if (bucket_read_tenant_mark(t->c->parts.bucket, t->ctx, t->tenant, &mark, &why))
         return cleaner_delete_tenant(t, &mark, err);
-    return why.code == ERR_NOT_FOUND ? cleaner_clean(t, err) : err_set(err, why.code, "%s", why.text);
+    if (why.code != ERR_NOT_FOUND)
+        return err_set(err, why.code, "%s", why.text);
+    return cleaner_clean(t, err) && cleaner_clean_rooms(t, err);
 }
 
 static void tenant_job(void *arg, size_t job)
@@ -120,9 +120,11 @@ static void tenant_job(void *arg, size_t job)
     struct slice tenant = r->tenants[job];
     if (!r->c->parts.owns(r->c->parts.owns_arg, tenant))
         return; /* the ring has changed since the round began */
-    struct tenant_turn t = {.c = r->c, .ctx = r->ctx, .tenant = tenant, .now_s = clock_wall_ms() / 1000};
+    int64_t retention_ms = limits_of(r->c->parts.limits, tenant)->compactor_blocks_retention_period;
+    struct tenant_turn t = {
+        .c = r->c, .ctx = r->ctx, .tenant = tenant, .user = tenant, .retention_ms = retention_ms, .now_s = clock_wall_ms() / 1000};
     struct err err = ERR_NONE;
-    arena_init(&t.arena, TURN_ARENA_BYTES);
+    arena_init(&t.arena, CLEANER_TURN_BYTES);
     bool good = take_turn(&t, &err);
     arena_release(&t.arena);
     if (good)

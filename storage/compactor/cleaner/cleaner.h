@@ -7,7 +7,8 @@
  *   3. blocks whose mark is older than -compactor.deletion-delay, *and was in the index that was read*, are removed,
  *   4. partial blocks (no meta.json) are removed when they have a mark, or marked when nothing of them has moved for
  *      compactor_partial_block_deletion_delay,
- *   5. the index is written; a tenant without any block loses its index, markers and debug data instead.
+ *   5. the index is written; a tenant without any block loses its index, markers and debug data instead,
+ *   6. the same is done in each room of its downsampled blocks (storage/downsample), whose retention period is compactor_downsample_<resolution>_retention.
  * A tenant with a deletion mark: its index goes first, then all blocks, then the mark says when that was done, and -compactor.tenant-cleanup-delay later
  * the rest of its folder goes, the mark last.
  *

@@ -13,6 +13,9 @@
 #define METRICS_DEF "storage/compactor/cleaner/cleaner_metrics.def"
 #include "base/metrics_table.h"
 
+/* Two indexes of BUCKET_INDEX_MAX_BYTES, decoded. */
+#define CLEANER_TURN_BYTES ((size_t)4 << 30)
+
 /* How the details of a mark begin that was made because the block seemed to have been given up. */
 #define CLEANER_GIVEN_UP "stale partial block"
 
@@ -38,7 +41,10 @@ struct cleaner {
 struct tenant_turn {
     struct cleaner *c;
     const struct ctx *ctx;
-    struct slice tenant;
+    struct slice tenant;  /* or a room of its downsampled blocks (rooms.c): where the blocks lie */
+    struct slice user;    /* the tenant: whose limits are asked */
+    bool is_room;         /* nothing is told about it but in the log */
+    int64_t retention_ms; /* 0: none */
     struct arena arena; /* indexes, lists, names */
     int64_t now_s;
     struct bucket_index old, index; /* as read (empty when there was none); as it will be written */
@@ -76,6 +82,11 @@ void cleaner_remove_partial(struct tenant_turn *t);
 size_t cleaner_remove_blocks(struct tenant_turn *t, const struct ulid *blocks, size_t n, bool *ret_done);
 /* Removes all objects below "<tenant>/<folder>", but the tenant's deletion mark. */
 bool cleaner_remove_folder(struct tenant_turn *t, const char *folder, struct err *err);
+
+/* rooms.c: downsampled blocks. The turn is the tenant's, when its own blocks are done. */
+bool cleaner_clean_rooms(struct tenant_turn *t, struct err *err);
+/* Of a tenant that is to be deleted: the indexes, then all of them. */
+bool cleaner_delete_rooms(struct tenant_turn *t, struct err *err);
 
 /* deleted.c: a tenant that is to be deleted. */
 bool cleaner_delete_tenant(struct tenant_turn *t, const struct tenant_mark *mark, struct err *err);

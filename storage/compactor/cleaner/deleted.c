@@ -1,7 +1,7 @@
 /*
  * A tenant that is to be deleted, round by round:
  *
- *     marked ──(index removed, then all blocks)──> finished_time set ──(-compactor.tenant-cleanup-delay)──> nothing left
+ *     marked ──(index removed, then downsampled blocks, then all others)──> finished_time set ──(-compactor.tenant-cleanup-delay)──> nothing left
  *
  * The index goes first, so that nobody is led to blocks that go one after the other. Blocks that come in between (an ingester that had not seen the mark)
  * are found by the next round, and the time of the delay begins anew. The mark goes last of all: while it is there ingesters do not ship the tenant's blocks.
@@ -37,7 +37,7 @@ bool cleaner_delete_tenant(struct tenant_turn *t, const struct tenant_mark *mark
     struct objstore *bucket = t->c->parts.bucket;
     struct bucket_name index = bucket_tenant_file(t->tenant, BUCKET_INDEX);
     size_t n_blocks;
-    if (!objstore_remove(bucket, t->ctx, bucket_name_slice(&index), err) || !remove_all_blocks(t, &n_blocks, err))
+    if (!objstore_remove(bucket, t->ctx, bucket_name_slice(&index), err) || !cleaner_delete_rooms(t, err) || !remove_all_blocks(t, &n_blocks, err))
         return false;
     if (n_blocks > 0 || mark->finished_time_s == 0) {
         struct tenant_mark finished = {mark->deletion_time_s, t->now_s};

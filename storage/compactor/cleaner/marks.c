@@ -205,7 +205,7 @@ static bool mark_expired(struct tenant_turn *t, const struct index_block *b, int
 
 void cleaner_apply_retention(struct tenant_turn *t)
 {
-    int64_t retention_ms = limits_of(t->c->parts.limits, t->tenant)->compactor_blocks_retention_period;
+    int64_t retention_ms = t->retention_ms;
     struct ulid_set marked;
     if (retention_ms <= 0 || !ulid_set_of_deletions(&t->index, &t->arena, &marked, NULL))
         return;

@@ -155,7 +155,7 @@ static void mark_given_up(struct tenant_turn *t, const struct ulid *block, int64
 /* 0: partial blocks without a mark stay. */
 static int64_t given_up_after_ms(struct tenant_turn *t)
 {
-    int64_t delay_ms = limits_of(t->c->parts.limits, t->tenant)->compactor_partial_block_deletion_delay;
+    int64_t delay_ms = limits_of(t->c->parts.limits, t->user)->compactor_partial_block_deletion_delay;
     if (delay_ms <= 0 || delay_ms >= CLEANER_PARTIAL_DELAY_MIN_MS)
         return MAX(delay_ms, (int64_t)0);
     LOG_WARN("compactor_partial_block_deletion_delay is shorter than 4h: partial blocks stay", {"user", LOG_SLICE(t->tenant)});

@@ -425,3 +425,77 @@ Test(cleaner, rounds_repeat)
     cr_expect_not(metrics_hold("cortex_compactor_block_cleanup_completed_total 0\n"));
     cr_expect_not(metrics_hold("cortex_compactor_block_cleanup_completed_total 1\n"));
 }
+
+/* --- downsampled blocks ------------------------------------------------------------------------------------------------- */
+
+#define ROOM_5M "a/downsampled/5m-sum"
+#define ROOM_1H "a/downsampled/1h-max"
+
+Test(cleaner, downsampled_blocks_have_indexes_of_their_own_and_are_in_no_other)
+{
+    struct bucket_index index;
+    put_block(&c, "a", 1);
+    put_block(&c, ROOM_5M, 1);
+    put_block(&c, ROOM_5M, 2);
+    put_block(&c, ROOM_1H, 1);
+    put_block(&c, "a/downsampled/7m-sum", 1); /* nobody's */
+    clean_round(&c);
+    cr_assert(index_now(&c, "a", &index));
+    cr_expect_eq(index.n_blocks, 1);
+    cr_assert(index_now(&c, ROOM_5M, &index));
+    cr_expect(index.n_blocks == 2 && index_has(&index, 1) && index_has(&index, 2));
+    cr_assert(index_now(&c, ROOM_1H, &index));
+    cr_expect_eq(index.n_blocks, 1);
+    cr_expect_not(index_now(&c, "a/downsampled/7m-sum", &index));
+    cr_expect(metrics_hold("cortex_bucket_blocks_count{user=\"a\"} 1\n"));
+    cr_expect_not(metrics_hold("downsampled"));
+}
+
+Test(cleaner, downsampled_blocks_have_retention_periods_of_their_own)
+{
+    c.limit_values.compactor_blocks_retention_period = 24 * HOUR_MS;
+    c.limit_values.compactor_downsample_5m_retention = 48 * HOUR_MS;
+    put_block(&c, "a", 1);
+    put_block(&c, ROOM_5M, 1);
+    put_block(&c, ROOM_1H, 1); /* as the others */
+    clean_round(&c);
+    for (int64_t hours = 25; hours <= 25 + 13; hours += 13) {
+        clean_at(&c, START_MS + hours * HOUR_MS);
+        clean_round(&c);
+    }
+    cr_expect(!has_block(&c, "a", 1) && has_block(&c, ROOM_5M, 1) && !has_block(&c, ROOM_1H, 1));
+    for (int64_t hours = 49; hours <= 49 + 13; hours += 13) {
+        clean_at(&c, START_MS + hours * HOUR_MS);
+        clean_round(&c);
+    }
+    cr_expect_not(has_block(&c, ROOM_5M, 1));
+    cr_expect_not(has(&c, ROOM_5M "/bucket-index.json.gz"));
+}
+
+Test(cleaner, downsampled_blocks_that_are_marked_or_partial_go_like_others)
+{
+    put_block(&c, "a", 1);
+    put_block(&c, ROOM_5M, 1);
+    put_block(&c, ROOM_5M, 2);
+    put_files(&c, ROOM_5M, 3);
+    mark_block(&c, ROOM_5M, 2);
+    clean_round(&c);
+    cr_expect(has_block(&c, ROOM_5M, 2));
+    clean_at(&c, START_MS + 13 * HOUR_MS);
+    clean_round(&c);
+    cr_expect(has_block(&c, ROOM_5M, 1) && !has_block(&c, ROOM_5M, 2) && has(&c, name_of(ROOM_5M, 3, "index")));
+    clean_at(&c, START_MS + 25 * HOUR_MS);
+    clean_round(&c);
+    clean_round(&c);
+    cr_expect_not(has(&c, name_of(ROOM_5M, 3, "index")));
+}
+
+Test(cleaner, a_deleted_tenant_takes_its_downsampled_blocks_with_it)
+{
+    put_block(&c, "a", 1);
+    put_block(&c, ROOM_5M, 1);
+    clean_round(&c);
+    cr_assert(bucket_write_tenant_mark(c.bucket.store, &no_hurry, SL("a"), &(struct tenant_mark){.deletion_time_s = START_MS / 1000}, NULL));
+    clean_round(&c);
+    cr_expect(!has_block(&c, "a", 1) && !has_block(&c, ROOM_5M, 1) && !has(&c, ROOM_5M "/bucket-index.json.gz"));
+}
