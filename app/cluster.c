@@ -266,10 +266,11 @@ static bool start_ingesters(struct process *p, struct err *err)
 bool ingesters_start(struct process *p, struct err *err)
 {
     char dir[PATH_MAX];
-    snprintf(dir, sizeof(dir), "%s/tsdb", p->app.data_dir);
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
-        return err_errno(err, ERR_IO, errno, "making folder %s", dir);
-    return (p->member_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-lifecycler", err)) &&
+    if (p->app.tsdb_dir[0])
+        snprintf(dir, sizeof(dir), "%s", p->app.tsdb_dir);
+    else
+        snprintf(dir, sizeof(dir), "%s/tsdb", p->app.data_dir);
+    return data_dir_make(dir, err) && (p->member_kv = open_store(p, &p->cluster.instance_kv, INGESTER_RING, "ingester-lifecycler", err)) &&
            (p->member_partition_kv =
                 open_store(p, &p->cluster.partition_kv, PARTITION_RING, "ingester-partitions-lifecycler", err)) &&
            add_seats(p, dir, err) && shipper_open(p, err) && start_ingesters(p, err);

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool make_dir(const char *path, struct err *err)
+bool data_dir_make(const char *path, struct err *err)
 {
     char part[PATH_MAX];
     if (snprintf(part, sizeof(part), "%s", path) >= PATH_MAX)
@@ -92,7 +92,7 @@ static bool load_seed(struct data_dir *d, struct err *err)
 bool data_dir_open(struct data_dir *d, const char *path, struct err *err)
 {
     *d = (struct data_dir){.path = path, .lock_fd = -1};
-    if (make_dir(path, err) && lock_dir(d, err) && load_seed(d, err))
+    if (data_dir_make(path, err) && lock_dir(d, err) && load_seed(d, err))
         return true;
     data_dir_close(d);
     return false;

@@ -19,5 +19,7 @@ struct data_dir {
     uint64_t hash_seed;
 };
 
+/* A folder and those above it, where they are missing. */
+bool data_dir_make(const char *path, struct err *err);
 bool data_dir_open(struct data_dir *d, const char *path, struct err *err);
 void data_dir_close(struct data_dir *d);

@@ -47,6 +47,15 @@ extern const size_t ring_page_routes_n;
 void cluster_add_routes(struct process *p);
 void cluster_free_routes(struct process *p);
 
+/* --- accepted.c --- */
+
+/* What Mimir's configurations may hold that has no effect here. */
+void accepted_add_flags(struct process *p);
+/* One line in the log about those that were given. */
+void accepted_log(const struct process *p);
+/* A component of Mimir that is not here. */
+bool accepted_is_other_target(const char *name);
+
 /* --- storage.c --- */
 
 void storage_add_flags(struct process *p);

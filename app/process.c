@@ -41,6 +41,8 @@ static bool add_target(struct process *p, const char *name, struct err *err)
             return true;
         }
     }
+    if (accepted_is_other_target(name))
+        return err_set(err, ERR_CONFIG, "-target=%s: there is no %s here; -modules lists what there is", name, name);
     return err_set(err, ERR_CONFIG, "-target=%s: unrecognised module name: %s; -modules lists them", name, name);
 }
 
@@ -89,6 +91,7 @@ bool process_configure(struct process *p, int argc, char **argv, struct err *err
     cluster_add_flags(p);
     storage_add_flags(p);
     flag_set_add(p->flags, "Limits", limits_flags, limits_flags_n, &p->limits);
+    accepted_add_flags(p);
     p->limits_provider.defaults = &p->limits;
     return flag_set_parse(p->flags, argc, argv, err) && limits_validate(&p->limits, err) &&
            write_config_validate(&p->write, err) && read_config_validate(&p->read, err) && ingesters_config_check(&p->ingesters_cfg, err) && plog_config_validate(&p->log_cfg, err) && check_log_flags(&p->app, err) &&
@@ -108,6 +111,7 @@ bool process_has_module(const struct process *p, size_t i)
 bool process_start(struct process *p, struct err *err)
 {
     metrics_register_process();
+    accepted_log(p);
     for (size_t i = 0; i < n_modules; i++) {
         if (!process_has_module(p, i))
             continue;

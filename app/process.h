@@ -83,7 +83,7 @@ struct storage_config {
     struct objstore_config common_bucket, bucket;
     struct index_cache_config indexes;
     struct store_config store;
-    struct cache_config index_cache, chunks_cache, metadata_cache;
+    struct cache_config index_cache, chunks_cache;
     struct gateway_config gateway;
     struct gateway_ring_config gateway_ring;
     struct compactor_config compactor;

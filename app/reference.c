@@ -32,6 +32,15 @@ static void put_flags(struct process *p, struct buf *out)
     flag_set_print_markdown(p->flags, out);
 }
 
+static void put_accepted_flags(struct process *p, struct buf *out)
+{
+    buf_puts(out, "# Flags that are accepted without effect\n\n" GENERATED
+                  "Configurations of Grafana Mimir 3 start here as they are. Flags and keys in this table are checked and then ignored, for the reason given. "
+                  "One line of the log at start names those that were given a value other than the default. Where only the default is accepted, anything else is "
+                  "an error: someone may rely on what is not there. A name with `*` stands for all that begin so and are in no other row.\n\n");
+    flag_set_print_accepted_markdown(p->flags, out);
+}
+
 static const struct {
     const char *code;
     int status;
@@ -161,6 +170,8 @@ bool reference_write(struct process *p, const char *dir, struct err *err)
     buf_init(&page, 0);
     put_flags(p, &page);
     bool ok = write_page(dir, "flags.md", &page, err);
+    put_accepted_flags(p, &page);
+    ok = ok && write_page(dir, "accepted-flags.md", &page, err);
     put_errors(&page);
     ok = ok && write_page(dir, "errors.md", &page, err);
     put_metrics(&page);

@@ -44,7 +44,6 @@ void storage_add_flags(struct process *p)
     flag_set_add(p->flags, "Store-gateway", store_flags, store_flags_n, &c->store);
     flag_set_add(p->flags, "Store-gateway", store_index_cache_flags, store_cache_flags_n, &c->index_cache);
     flag_set_add(p->flags, "Store-gateway", store_chunks_cache_flags, store_cache_flags_n, &c->chunks_cache);
-    flag_set_add(p->flags, "Store-gateway", store_metadata_cache_flags, store_cache_flags_n, &c->metadata_cache);
     flag_set_add(p->flags, "Store-gateway ring", gateway_kv_flags, gateway_kv_flags_n, &c->gateway_ring.kv);
     flag_set_add(p->flags, "Store-gateway ring", gateway_member_flags, gateway_member_flags_n, &c->gateway_ring.member);
     flag_set_add(p->flags, "Store-gateway ring", gateway_sharding_flags, gateway_sharding_flags_n, &c->gateway_ring.sharding);

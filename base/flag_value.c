@@ -44,6 +44,7 @@ static bool parse_int(struct slice text, int64_t *ret, struct err *err)
     return true;
 }
 
+/* One or more numbers with their units, which are added: Go programs print 65535 as "63KiB1023B". */
 static bool parse_bytes(struct slice text, uint64_t *ret, struct err *err)
 {
     static const struct {
@@ -51,15 +52,24 @@ static bool parse_bytes(struct slice text, uint64_t *ret, struct err *err)
         uint64_t factor;
     } suffixes[] = {{"", 1},          {"B", 1},          {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30},
                     {"TiB", 1ull << 40}, {"KB", 1000},     {"MB", 1000000},     {"GB", 1000000000}};
-    uint64_t v;
-    size_t used;
-    if (parse_u64(text, &v, &used)) {
-        struct slice suffix = slice_make(text.p + used, text.n - used);
-        for (size_t i = 0; i < ARRAY_LEN(suffixes); i++)
-            if (slice_eq(suffix, slice_of(suffixes[i].suffix)) && !__builtin_mul_overflow(v, suffixes[i].factor, ret))
-                return true;
+    uint64_t v, part, sum = 0;
+    size_t used, at = 0;
+    bool ok = text.n > 0;
+    while (ok && at < text.n && (ok = parse_u64(slice_make(text.p + at, text.n - at), &v, &used))) {
+        size_t end = at + used;
+        while (end < text.n && (text.p[end] < '0' || text.p[end] > '9'))
+            end++;
+        struct slice suffix = slice_make(text.p + at + used, end - at - used);
+        ok = false;
+        for (size_t i = 0; i < ARRAY_LEN(suffixes) && !ok; i++)
+            ok = slice_eq(suffix, slice_of(suffixes[i].suffix)) && !__builtin_mul_overflow(v, suffixes[i].factor, &part) &&
+                 !__builtin_add_overflow(sum, part, &sum);
+        at = end;
     }
-    return err_set(err, ERR_CONFIG, "not a size in bytes: \"%.*s\"", SL_FMT(text));
+    if (!ok)
+        return err_set(err, ERR_CONFIG, "not a size in bytes: \"%.*s\"", SL_FMT(text));
+    *ret = sum;
+    return true;
 }
 
 bool flag_value_parse(enum flag_type type, struct slice text, void *ret_field, struct flag_set *owner, struct err *err)
@@ -69,6 +79,7 @@ bool flag_value_parse(enum flag_type type, struct slice text, void *ret_field, s
     switch (type) {
     case FLAG_STRING:
     case FLAG_SECRET:
+    case FLAG_TREE:
         *(const char **)ret_field = arena_dup(&owner->arena, text).p;
         return true;
     case FLAG_BOOL:
@@ -119,6 +130,7 @@ void flag_value_print(enum flag_type type, const void *field, struct buf *out)
     const struct flag_list *list = field;
     switch (type) {
     case FLAG_STRING:
+    case FLAG_TREE:
         buf_puts(out, *(const char *const *)field);
         return;
     case FLAG_SECRET:

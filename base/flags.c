@@ -23,6 +23,7 @@ void flag_set_free(struct flag_set *fs)
     if (!fs)
         return;
     arena_release(&fs->arena);
+    free(fs->accepted_differs);
     free(fs);
 }
 
@@ -42,13 +43,28 @@ struct flag *flag_set_find_yaml(struct flag_set *fs, struct slice path)
     return NULL;
 }
 
-bool flag_set_is_block(const struct flag_set *fs, struct slice path)
+static bool is_within(struct slice yaml, struct slice block)
+{
+    return yaml.n > block.n && slice_has_prefix(yaml, block) && yaml.p[block.n] == '.';
+}
+
+bool flag_set_is_room_block(const struct flag_set *fs, struct slice path)
 {
     for (size_t i = 0; i < fs->n_flags; i++) {
         struct slice yaml = slice_of(fs->flags[i].def->yaml);
-        if (yaml.n > path.n && slice_has_prefix(yaml, path) && yaml.p[path.n] == '.')
+        if (is_within(yaml, path))
             return true;
     }
+    return false;
+}
+
+bool flag_set_is_block(const struct flag_set *fs, struct slice path)
+{
+    if (flag_set_is_room_block(fs, path))
+        return true;
+    for (size_t i = 0; i < fs->n_accepted; i++)
+        if (is_within(slice_of(fs->accepted[i].yaml), path))
+            return true;
     return false;
 }
 
@@ -87,13 +103,31 @@ static bool split_word(const char *arg, struct word *ret, struct err *err)
     return true;
 }
 
-static bool set_from_word(struct flag_set *fs, struct word w, struct err *err)
+/* One of the two is there. */
+static bool set_from_word(struct flag_set *fs, struct flag *f, const struct flag_accepted *a, struct word w, struct err *err)
 {
-    struct flag *f = flag_set_find_flag(fs, w.name);
-    if (!flag_value_parse(f->def->type, w.value, f->field, fs, err))
+    if (f ? !flag_value_parse(f->def->type, w.value, f->field, fs, err) : !flag_set_check_accepted(fs, a, w.value, err))
         return err_prefix(err, "invalid value for flag -%.*s: ", SL_FMT(w.name));
-    f->source = FLAG_FROM_COMMAND_LINE;
+    if (f)
+        f->source = FLAG_FROM_COMMAND_LINE;
     return true;
+}
+
+/* May the next word be the value of this one? Of a flag of unknown type: unless it is a flag itself. */
+static bool takes_word(const struct flag *f, const struct flag_accepted *a, const char *next)
+{
+    if (a && a->type == FLAG_TREE)
+        return next && (next[0] != '-' || (next[1] >= '0' && next[1] <= '9'));
+    return next && (f ? f->def->type : a->type) != FLAG_BOOL;
+}
+
+bool flag_set_wants_word(struct flag_set *fs, const char *word)
+{
+    struct word w;
+    if (!split_word(word, &w, NULL) || w.value.p)
+        return false;
+    const struct flag *f = flag_set_find_flag(fs, w.name);
+    return f && f->def->type != FLAG_BOOL;
 }
 
 static bool parse_words(struct flag_set *fs, int argc, char **argv, struct err *err)
@@ -103,15 +137,16 @@ static bool parse_words(struct flag_set *fs, int argc, char **argv, struct err *
         if (!split_word(argv[i], &w, err))
             return false;
         struct flag *f = flag_set_find_flag(fs, w.name);
-        if (!f)
+        const struct flag_accepted *a = f ? NULL : flag_set_find_accepted(fs, w.name, SL(""));
+        if (!f && !a)
             return err_set(err, ERR_CONFIG, "unknown flag -%.*s (see -help)", SL_FMT(w.name));
-        if (!w.value.p && f->def->type == FLAG_BOOL)
+        if (!w.value.p && takes_word(f, a, i + 1 < argc ? argv[i + 1] : NULL))
+            w.value = slice_of(argv[++i]);
+        else if (!w.value.p && ((f ? f->def->type : a->type) == FLAG_BOOL || (a && a->type == FLAG_TREE)))
             w.value = SL("true");
-        else if (!w.value.p && ++i < argc)
-            w.value = slice_of(argv[i]);
         if (!w.value.p)
             return err_set(err, ERR_CONFIG, "flag -%.*s needs a value", SL_FMT(w.name));
-        if (!set_from_word(fs, w, err))
+        if (!set_from_word(fs, f, a, w, err))
             return false;
     }
     return true;
@@ -168,6 +203,7 @@ static void copy_value(struct flag *to, const struct flag *from)
         [FLAG_STRING] = sizeof(const char *), [FLAG_SECRET] = sizeof(const char *), [FLAG_BOOL] = sizeof(bool),
         [FLAG_INT] = sizeof(int64_t),         [FLAG_UINT64] = sizeof(uint64_t),     [FLAG_DOUBLE] = sizeof(double),
         [FLAG_DURATION] = sizeof(int64_t),    [FLAG_BYTES] = sizeof(uint64_t),      [FLAG_LIST] = sizeof(struct flag_list),
+        [FLAG_TREE] = sizeof(const char *),
     };
     ASSERT(to->def->type == from->def->type);
     memcpy(to->field, from->field, sizes[to->def->type]);
@@ -194,7 +230,13 @@ static const char *const type_names[] = {
     [FLAG_STRING] = "string", [FLAG_SECRET] = "string",     [FLAG_BOOL] = "boolean",
     [FLAG_INT] = "int",       [FLAG_UINT64] = "uint",       [FLAG_DOUBLE] = "float",
     [FLAG_DURATION] = "duration", [FLAG_BYTES] = "bytes",   [FLAG_LIST] = "comma-separated list of strings",
+    [FLAG_TREE] = "any",
 };
+
+const char *flag_type_name(enum flag_type type)
+{
+    return type_names[type];
+}
 
 static const char *const class_names[] = {
     [FLAG_CLASS_BASIC] = "basic", [FLAG_CLASS_ADVANCED] = "advanced", [FLAG_CLASS_EXPERIMENTAL] = "experimental"};
@@ -220,6 +262,8 @@ void flag_set_print_help(const struct flag_set *fs, bool all, struct buf *out)
             buf_printf(out, " (default %s)", d->def);
         buf_putc(out, '\n');
     }
+    if (all)
+        flag_set_print_accepted_help(fs, out);
 }
 
 /* A table cell: '|' would end it. */

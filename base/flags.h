@@ -36,6 +36,7 @@ enum flag_type {
     FLAG_DURATION, /* int64_t milliseconds; Go or Prometheus syntax: 1h30m, 13h0m0s, 1d, 250ms, 0 */
     FLAG_BYTES,    /* uint64_t; plain number, or with KiB/MiB/GiB/KB/MB/GB */
     FLAG_LIST,     /* struct flag_list; comma-separated on the command line, a sequence or that string in YAML */
+    FLAG_TREE,     /* const char *; in YAML whatever stands there. Only of flags that are accepted without effect */
 };
 
 struct flag_list {
@@ -80,6 +81,20 @@ struct flag_def {
 #define FLAG_ROW(config, field, type, flag, yaml, def, cls, help)                                                      \
     {FLAG_##type, flag, yaml, def, FLAG_CLASS_##cls, help, offsetof(struct config, field)},
 
+/*
+ * A flag of another program that is accepted without effect, so that configurations written for it go on working: it is checked by its type, is never shown among
+ * the values, and whoever gives it something else than its default is told so. default_only: anything else is an error, because ignoring it would take away what
+ * was relied on (protection, encryption, durability); the default is what happens anyway.
+ */
+struct flag_accepted {
+    const char *flag; /* "" = YAML only; "a.*": all that begin with "a." and have no row before this one */
+    const char *yaml; /* "" = flag only; "a.*" */
+    enum flag_type type; /* FLAG_TREE for those with '*': their values are not looked at */
+    const char *def;
+    bool default_only;
+    const char *why; /* it has no effect */
+};
+
 struct flag_set;
 
 struct flag_set *flag_set_new(void);
@@ -88,12 +103,20 @@ void flag_set_free(struct flag_set *fs); /* frees every parsed string and list t
 /* Adds a room's table; config is its struct, filled with the defaults at once. A flag name or path used twice asserts. */
 void flag_set_add(struct flag_set *fs, const char *room, const struct flag_def *defs, size_t n, void *config);
 
+/* The table of what is accepted without effect; once, before flag_set_parse. Not copied. A name that a room's flag has is that flag. */
+void flag_set_accept(struct flag_set *fs, const struct flag_accepted *table, size_t n);
+/* After flag_set_parse: appends the names of those that were given something else than their default, "-a, -b"; how many they are. */
+size_t flag_set_print_ignored(const struct flag_set *fs, struct buf *out);
+
 /*
  * Parses argv[1..]. "-name=value", "-name value", "--name=value"; a bool alone means true. Reads the file of -config.file (a flag that
  * some room has registered, as is -config.expand-env) first and then lets the command line override it. Words that are no flags
  * are an error, but for those after "--" ... there are none: also an error.
  */
 bool flag_set_parse(struct flag_set *fs, int argc, char **argv, struct err *err);
+
+/* Is the word, "-name" without a value, of a flag that takes its value from the next word? For those who have other words beside flags. */
+bool flag_set_wants_word(struct flag_set *fs, const char *word);
 
 /*
  * What configurations have in common is said once: each flag of prefix `to` that nobody has set takes the value of the flag of prefix `from` with the
@@ -109,6 +132,7 @@ void flag_value_print(enum flag_type type, const void *field, struct buf *out);
 void flag_set_print_help(const struct flag_set *fs, bool all, struct buf *out);
 /* Reference page in Markdown. */
 void flag_set_print_markdown(const struct flag_set *fs, struct buf *out);
+void flag_set_print_accepted_markdown(const struct flag_set *fs, struct buf *out);
 /* YAML as /config shows it, 4-space indent: all values, only those that differ from the defaults, or the defaults. Secrets masked. */
 enum flag_dump { FLAG_DUMP_ALL, FLAG_DUMP_DIFF, FLAG_DUMP_DEFAULTS };
 void flag_set_print_yaml(const struct flag_set *fs, enum flag_dump mode, struct buf *out);

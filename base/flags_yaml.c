@@ -34,16 +34,38 @@ static bool fail_at(struct walk *w, const yaml_event_t *ev, const char *before, 
     return err_set(w->err, ERR_CONFIG, "%s:%zu: %s%s%s", w->file, ev->start_mark.line + 1, before, path, after);
 }
 
+static bool is_null(const yaml_event_t *ev, struct slice text)
+{
+    return ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && (text.n == 0 || slice_eq(text, SL("null")) || slice_eq(text, SL("~")));
+}
+
+static const struct flag_accepted *find_accepted(const struct walk *w, const char *path)
+{
+    return flag_set_find_accepted(w->fs, SL(""), slice_of(path));
+}
+
+/* text: what a scalar says; without: a sequence or mapping that holds something. */
+static bool check_accepted(struct walk *w, const yaml_event_t *ev, const char *path, const struct flag_accepted *a, struct slice text)
+{
+    struct err err = ERR_NONE;
+    if (text.p ? flag_set_check_accepted(w->fs, a, text, &err) : flag_set_note_accepted(w->fs, a, true, &err))
+        return true;
+    err_prefix(&err, ": ");
+    return fail_at(w, ev, "invalid value for ", path, err.text);
+}
+
 static bool set_scalar(struct walk *w, const yaml_event_t *ev, const char *path)
 {
     struct flag *f = flag_set_find_yaml(w->fs, slice_of(path));
+    struct slice text = slice_make(ev->data.scalar.value, ev->data.scalar.length);
+    const struct flag_accepted *a = f ? NULL : find_accepted(w, path);
+    if (a)
+        return check_accepted(w, ev, path, a, is_null(ev, text) ? slice_of(a->def) : text);
     if (!f)
         return fail_at(w, ev, "field ", path, " not found");
     if (f->source == FLAG_FROM_YAML)
         return fail_at(w, ev, "field ", path, " already set");
-    struct slice text = slice_make(ev->data.scalar.value, ev->data.scalar.length);
-    bool null = ev->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && (text.n == 0 || slice_eq(text, SL("null")) || slice_eq(text, SL("~")));
-    if (null)
+    if (is_null(ev, text))
         text = slice_of(f->def->def);
     struct err err = ERR_NONE;
     if (!flag_value_parse(f->def->type, text, f->field, w->fs, &err)) {
@@ -58,8 +80,9 @@ static bool set_scalar(struct walk *w, const yaml_event_t *ev, const char *path)
 static bool set_sequence(struct walk *w, const yaml_event_t *start, const char *path)
 {
     struct flag *f = flag_set_find_yaml(w->fs, slice_of(path));
-    if (!f || f->def->type != FLAG_LIST)
-        return fail_at(w, start, "field ", path, f ? " does not take a list" : " not found");
+    const struct flag_accepted *a = f ? NULL : find_accepted(w, path);
+    if (!(f ? f->def->type == FLAG_LIST : a && a->type == FLAG_LIST))
+        return fail_at(w, start, "field ", path, f || a ? " does not take a list" : " not found");
     struct buf joined;
     buf_init(&joined, 0);
     bool ok = true, done = false;
@@ -77,12 +100,58 @@ static bool set_sequence(struct walk *w, const yaml_event_t *start, const char *
         }
         yaml_event_delete(&ev);
     }
-    if (ok) {
+    if (ok && a) {
+        ok = check_accepted(w, start, path, a, joined.n ? buf_slice(&joined) : SL(""));
+    } else if (ok) {
         flag_list_parse(buf_slice(&joined), f->field, w->fs);
         f->source = FLAG_FROM_YAML;
     }
     buf_release(&joined);
     return ok;
+}
+
+/* A mapping of scalars for a string flag that holds a JSON object of texts, whose default is "{}". */
+static bool set_object(struct walk *w, struct flag *f, const char *path)
+{
+    struct buf json;
+    buf_init(&json, 0);
+    buf_putc(&json, '{');
+    bool ok = true, done = false;
+    for (size_t i = 0; ok && !done; i++) {
+        yaml_event_t ev;
+        if (!(ok = next_event(w, &ev)))
+            break;
+        done = ev.type == YAML_MAPPING_END_EVENT;
+        if (ev.type == YAML_SCALAR_EVENT) {
+            buf_puts(&json, i == 0 ? "" : i % 2 ? ":" : ",");
+            json_put_quoted(&json, slice_make(ev.data.scalar.value, ev.data.scalar.length));
+        } else if (!done) {
+            ok = fail_at(w, &ev, "field ", path, ": only plain values are allowed in the block");
+        }
+        yaml_event_delete(&ev);
+    }
+    buf_putc(&json, '}');
+    ok = ok && flag_value_parse(f->def->type, buf_slice(&json), f->field, w->fs, w->err);
+    f->source = FLAG_FROM_YAML;
+    buf_release(&json);
+    return ok;
+}
+
+/* Passes over whatever stands at the path of an accepted flag; start is its first event, a sequence's or a mapping's. */
+static bool skip_tree(struct walk *w, const yaml_event_t *start, const char *path, const struct flag_accepted *a)
+{
+    size_t n_inside = 0;
+    for (int depth = 1; depth > 0;) {
+        yaml_event_t ev;
+        if (!next_event(w, &ev))
+            return false;
+        bool begins = ev.type == YAML_SEQUENCE_START_EVENT || ev.type == YAML_MAPPING_START_EVENT;
+        bool ends = ev.type == YAML_SEQUENCE_END_EVENT || ev.type == YAML_MAPPING_END_EVENT;
+        yaml_event_delete(&ev);
+        depth += begins - ends;
+        n_inside += !ends;
+    }
+    return n_inside == 0 || check_accepted(w, start, path, a, (struct slice){NULL, 0});
 }
 
 static bool walk_mapping(struct walk *w, const char *path, int depth);
@@ -93,14 +162,21 @@ static bool walk_value(struct walk *w, const char *path, int depth)
     if (!next_event(w, &ev))
         return false;
     bool ok;
-    if (ev.type == YAML_SCALAR_EVENT)
+    /* A block of which a room has flags is walked, whatever else of it is accepted. */
+    struct flag *f = flag_set_find_yaml(w->fs, slice_of(path));
+    const struct flag_accepted *a = flag_set_is_room_block(w->fs, slice_of(path)) ? NULL : find_accepted(w, path);
+    if (a && a->type == FLAG_TREE && (ev.type == YAML_SEQUENCE_START_EVENT || ev.type == YAML_MAPPING_START_EVENT))
+        ok = skip_tree(w, &ev, path, a);
+    else if (ev.type == YAML_MAPPING_START_EVENT && f && f->def->type == FLAG_STRING && strcmp(f->def->def, "{}") == 0)
+        ok = set_object(w, f, path);
+    else if (ev.type == YAML_SCALAR_EVENT)
         /* "limits:" with nothing under it is an empty block. */
         ok = (ev.data.scalar.length == 0 && flag_set_is_block(w->fs, slice_of(path))) || set_scalar(w, &ev, path);
     else if (ev.type == YAML_SEQUENCE_START_EVENT)
         ok = set_sequence(w, &ev, path);
     else if (ev.type == YAML_MAPPING_START_EVENT && !flag_set_is_block(w->fs, slice_of(path)))
         ok = fail_at(w, &ev, "field ", path,
-                     flag_set_find_yaml(w->fs, slice_of(path)) ? " is a value, not a block" : " not found");
+                     f ? " is a value, not a block" : " not found");
     else if (ev.type == YAML_MAPPING_START_EVENT && depth < YAML_MAX_DEPTH)
         ok = walk_mapping(w, path, depth + 1);
     else
@@ -202,6 +278,7 @@ static void put_value(const struct flag *f, const void *field, int depth, struct
     const struct flag_list *list = field;
     switch (f->def->type) {
     case FLAG_STRING:
+    case FLAG_TREE:
     case FLAG_SECRET: {
         struct buf text;
         buf_init(&text, 0);

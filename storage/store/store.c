@@ -53,13 +53,6 @@ const struct flag_def store_index_cache_flags[] = {
 const struct flag_def store_chunks_cache_flags[] = {
 #include "storage/cache/cache_flags.def"
 };
-#undef CACHE_FLAG
-#undef CACHE_YAML
-#define CACHE_FLAG STORE_METADATA_CACHE_FLAGS
-#define CACHE_YAML "blocks_storage.bucket_store.metadata_cache."
-const struct flag_def store_metadata_cache_flags[] = {
-#include "storage/cache/cache_flags.def"
-};
 #undef FLAG
 const size_t store_cache_flags_n = ARRAY_LEN(store_index_cache_flags);
 

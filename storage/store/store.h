@@ -25,7 +25,7 @@
 #include "storage/objstore/objstore.h"
 #include "storage/queryable.h"
 
-/* --- flags: four tables, each added by itself (flag_set_add) with its struct --- */
+/* --- flags: three tables, each added by itself (flag_set_add) with its struct --- */
 
 struct store_config {
 #define FLAG FLAG_FIELD
@@ -34,14 +34,12 @@ struct store_config {
 };
 extern const struct flag_def store_flags[];
 extern const size_t store_flags_n;
-/* cache_config of blocks-storage.bucket-store.index-cache, -chunks-cache and -metadata-cache; the last is for the bucket's own readers. */
+/* cache_config of blocks-storage.bucket-store.index-cache and -chunks-cache. */
 extern const struct flag_def store_index_cache_flags[];
 extern const struct flag_def store_chunks_cache_flags[];
-extern const struct flag_def store_metadata_cache_flags[];
-extern const size_t store_cache_flags_n; /* of each of the three */
+extern const size_t store_cache_flags_n; /* of each of the two */
 #define STORE_INDEX_CACHE_FLAGS "blocks-storage.bucket-store.index-cache."
 #define STORE_CHUNKS_CACHE_FLAGS "blocks-storage.bucket-store.chunks-cache."
-#define STORE_METADATA_CACHE_FLAGS "blocks-storage.bucket-store.metadata-cache."
 
 /* --- the store: what all blocks of a process share --- */
 

@@ -147,6 +147,95 @@ Test(flags, a_value_in_common_is_for_those_who_have_none_of_their_own)
     cr_expect_str_eq(cfg.password, "");
 }
 
+static const struct flag_accepted accepted[] = {
+    {"old.guard", "old.guard", FLAG_BOOL, "false", true, "nobody guards"},
+    {"old.wait", "a.wait", FLAG_DURATION, "1h", false, "nobody waits"},
+    {"", "old.rules", FLAG_TREE, "", true, "there are no rules"},
+    {"gone.*", "gone.*", FLAG_TREE, "", false, "it is gone"},
+};
+
+static void accept_some(void)
+{
+    flag_set_accept(fs, accepted, sizeof(accepted) / sizeof(accepted[0]));
+}
+
+static const char *ignored(void)
+{
+    static char text[256];
+    struct buf names;
+    buf_init(&names, 0);
+    flag_set_print_ignored(fs, &names);
+    snprintf(text, sizeof(text), "%s", buf_cstr(&names));
+    buf_release(&names);
+    return text;
+}
+
+Test(flags, what_is_accepted_without_effect_is_named_when_it_differs)
+{
+    struct err err = ERR_NONE;
+    accept_some();
+    cr_assert(PARSE(&err, "-old.wait=60m", "-old.guard=false", "-a.count=1"), "%s", err.text);
+    cr_expect_str_eq(ignored(), "", "60m is the default");
+    cr_assert(PARSE(&err, "-old.wait", "2h", "-gone.far.away", "-1", "-gone.on", "-a.count=2"), "%s", err.text);
+    cr_expect_str_eq(ignored(), "-old.wait, -gone.*");
+    cr_expect_eq(cfg.count, 2);
+}
+
+Test(flags, what_is_accepted_without_effect_is_checked)
+{
+    static const struct {
+        char *word;
+        const char *text;
+    } cases[] = {
+        {"-old.wait=soon", "invalid value for flag -old.wait: not a valid duration string: \"soon\""},
+        {"-old.guard", "invalid value for flag -old.guard: only its default (false) is accepted: nobody guards"},
+        {"-older.wait=1h", "unknown flag -older.wait (see -help)"},
+        {"-gone=1", "unknown flag -gone (see -help)"},
+    };
+    accept_some();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct err err = ERR_NONE;
+        cr_assert_not(PARSE(&err, cases[i].word));
+        cr_expect_str_eq(err.text, cases[i].text);
+    }
+}
+
+Test(flags, yaml_of_what_is_accepted_without_effect)
+{
+    static const struct {
+        const char *yaml;
+        const char *text;    /* NULL: it is good */
+        const char *ignored;
+    } cases[] = {
+        {"old:\n  guard: false\n  rules: []\na:\n  wait: 1h\n  name: x\n", NULL, ""},
+        {"old: {rules: {}}\ngone: {}\n", NULL, ""},
+        {"gone: {x: {y: [1, {z: 2}]}, n: 1}\na: {wait: null}\n", NULL, "-gone.*"},
+        {"gone:\na:\n  wait: 2h\n", NULL, "-old.wait"},
+        {"old:\n  guard: true\n", ":2: invalid value for old.guard: only its default (false) is accepted: nobody guards", ""},
+        {"old:\n  rules: [x]\n", ":2: invalid value for old.rules: only its default (empty) is accepted: there are no rules", ""},
+        {"old:\n  more: 1\n", ":2: field old.more not found", ""},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        teardown();
+        setup();
+        accept_some();
+        struct err err = ERR_NONE;
+        bool good = PARSE(&err, config_file(cases[i].yaml));
+        cr_expect_eq(good, !cases[i].text, "%s: %s", cases[i].yaml, err.text);
+        cr_expect(!cases[i].text || strstr(err.text, cases[i].text), "for %s got %s", cases[i].yaml, err.text);
+        cr_expect(cases[i].text || strcmp(ignored(), cases[i].ignored) == 0, "for %s got %s", cases[i].yaml, ignored());
+    }
+}
+
+Test(flags, sizes_may_be_sums)
+{
+    struct err err = ERR_NONE;
+    cr_assert(PARSE(&err, "-size=63KiB1023B"), "%s", err.text);
+    cr_expect_eq(cfg.size, 65535);
+    cr_expect_not(PARSE(&err, "-size=1KiB2x"));
+    cr_expect_not(PARSE(&err, "-size="));
+}
+
 Test(flags, yaml_is_strict)
 {
     static const struct {
