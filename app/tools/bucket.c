@@ -96,7 +96,7 @@ static bool list_blocks(struct objstore *s, struct slice tenant, struct err *err
 
 static int bucket_ls(int argc, char **argv)
 {
-    static const char usage[] = "bucket ls -blocks-storage.*=... [-tenant=ID]";
+    static const char usage[] = "bucket ls [-config.file=FILE] [-blocks-storage.*=...] [-tenant=ID]";
     struct tool_args args;
     struct ls_config cfg;
     struct objstore_config bucket;
@@ -123,6 +123,6 @@ int tool_bucket(int argc, char **argv)
         return bucket_ls(argc, argv);
     if (argc > 0 && strcmp(argv[0], "verify") == 0)
         return bucket_verify(argc, argv);
-    fprintf(stderr, "usage: brunn tool bucket ls|verify -blocks-storage.*=...\n");
+    fprintf(stderr, "usage: brunn tool bucket ls|verify [-config.file=FILE] [-blocks-storage.*=...]\n");
     return TOOL_USAGE;
 }

@@ -312,7 +312,7 @@ static bool verify(struct verify *v, const struct objstore_config *bucket, struc
 
 int bucket_verify(int argc, char **argv)
 {
-    static const char usage[] = "bucket verify -blocks-storage.*=... [-tenant=ID] [-deep] [-tmp-dir=DIR]";
+    static const char usage[] = "bucket verify [-config.file=FILE] [-blocks-storage.*=...] [-tenant=ID] [-deep] [-tmp-dir=DIR]";
     struct tool_args args;
     struct verify v = {0};
     struct objstore_config bucket;

@@ -20,9 +20,16 @@
 
 /* --- the command line (args.c) ------------------------------------------------------------------------------------------------ */
 
+struct tool_config_file {
+    const char *path;
+    bool expand_env;
+};
+
 /* Flags of one tool and the words beside them. */
 struct tool_args {
     struct flag_set *flags;
+    struct tool_config_file file;
+    struct objstore_config common_bucket;
     char **words; /* owned array */
     int n_words;
 };
@@ -33,7 +40,7 @@ bool tool_args_parse(struct tool_args *a, int argc, char **argv, const char *usa
 /* Tells an error; TOOL_FAILED. */
 int tool_fail(const struct err *err);
 
-/* The bucket's flags, -blocks-storage.*, added to the set. */
+/* The bucket's flags, -blocks-storage.* and -common.storage.*, and the server's -config.file, added to the set. */
 void tool_bucket_flags(struct tool_args *a, struct objstore_config *cfg);
 /* The bucket that they name; a folder must be there already. NULL: err. */
 struct objstore *tool_bucket_open(const struct objstore_config *cfg, struct err *err);

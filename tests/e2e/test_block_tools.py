@@ -167,3 +167,17 @@ def test_a_text_that_is_wrong_makes_no_block(tmp_path, text, why):
     assert subprocess.run([PROMTOOL, "tsdb", "create-blocks-from", "openmetrics", tmp_path / "text", tmp_path / "theirs"], capture_output=True).returncode != 0
     assert why in tool("backfill", f"-output={tmp_path}/ours", tmp_path / "text", status=1)
     assert os.listdir(tmp_path / "ours") == []
+
+
+def test_tools_take_the_servers_file_and_values_in_words_of_their_own(tmp_path, bucket):
+    expected = tool("bucket", "ls", flag(bucket))
+    (tmp_path / "common.yaml").write_text("target: ingester\nlimits: {ingestion_rate: 5, more: [a, {b: c}]}\n"
+                                          f"common:\n  storage:\n    filesystem: {{dir: {bucket}}}\nruler_storage: {{s3: {{endpoint: x}}}}\n")
+    (tmp_path / "own.yaml").write_text(f"common: {{storage: {{filesystem: {{dir: /does/not/exist}}}}}}\nblocks_storage:\n  filesystem:\n    dir: ${{BUCKET}}\n"
+                                       "  tsdb: {dir: x}\n")
+    assert tool("bucket", "ls", f"-config.file={tmp_path}/common.yaml") == expected
+    assert tool("bucket", "ls", "-config.file", tmp_path / "own.yaml", "-config.expand-env", env={**os.environ, "BUCKET": str(bucket)}) == expected
+    assert tool("bucket", "ls", "-common.storage.filesystem.dir", bucket, "-tenant", "tenant-a") == tool("bucket", "ls", flag(bucket), "-tenant=tenant-a")
+    blocks = os.path.join(REAL, "level1", "tenant-a")
+    assert tool("block", "dump", "-min-time", "0", blocks) == tool("block", "dump", "-min-time=0", blocks)
+    assert "needs a value" in tool("bucket", "ls", "-tenant", status=2)
