@@ -198,8 +198,8 @@ static bool encode(struct make *m, const struct downsample_column *c, struct ser
 static bool put_aggregate(struct make *m, enum downsample_aggregate a, const struct labels *labels, const struct downsample_column *in, struct err *err)
 {
     struct downsample_column out;
-    struct series_chunk *chunks;
-    size_t n;
+    struct series_chunk *chunks = NULL;
+    size_t n = 0;
     if (!downsample_column(a, m->p->again, downsample_resolution_ms(m->p->resolution), in, &m->arena, &out))
         return no_memory(err);
     m->stats->samples_out[a] += out.n;

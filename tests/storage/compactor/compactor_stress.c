@@ -1,6 +1,6 @@
 /*
  * Two compactors of one ring on one bucket, several jobs of each at a time, while blocks arrive, the pages' questions are asked and one of the two leaves and comes
- * back. In the end the bucket has every sample, none twice. Run under the thread sanitizer; the argument is for how many seconds.
+ * back. In the end the bucket has every sample, none twice, and downsampled blocks of all of them. Run under the thread sanitizer; the argument is for how many seconds.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,12 +17,15 @@
 #include "storage/bucket/bucket.h"
 #include "storage/compactor/compactor_int.h"
 #include "storage/compactor/tree_int.h"
+#include "storage/downsample/downsample.h"
 
 #define CLAIM(cond, ...) ((cond) ? (void)0 : (fprintf(stderr, __VA_ARGS__), fputc('\n', stderr), abort()))
 #define T0 INT64_C(1763596800000)
 #define RANGE INT64_C(7200000)
 #define SERIES 20
 #define SAMPLES 100
+#define WINDOWS_5M 6 /* that the samples of a range lie in: the first is at the end of one */
+#define WINDOWS_1H 2
 #define TENANT SL("tenant-a")
 
 static const struct flag_def store_flags[] = {
@@ -139,26 +142,39 @@ static void *watch(void *arg)
 }
 
 /* Samples of the blocks that are not marked. */
-static uint64_t count_samples(void)
+static uint64_t count_samples(struct slice tenant)
 {
     struct arena arena;
     const struct ulid *ids, *marked;
     size_t n, n_marked;
     uint64_t samples = 0;
     arena_init(&arena, 0);
-    CLAIM(bucket_blocks(store, &(struct ctx){0}, TENANT, &arena, &ids, &n, NULL) &&
-              bucket_list_marks(store, &(struct ctx){0}, TENANT, BLOCK_MARK_DELETION, &arena, &marked, &n_marked, NULL),
+    CLAIM(bucket_blocks(store, &(struct ctx){0}, tenant, &arena, &ids, &n, NULL) &&
+              bucket_list_marks(store, &(struct ctx){0}, tenant, BLOCK_MARK_DELETION, &arena, &marked, &n_marked, NULL),
           "the bucket cannot be listed");
     for (size_t i = 0; i < n; i++) {
         struct block_meta meta;
         bool gone = false;
         for (size_t k = 0; k < n_marked; k++)
             gone |= strcmp(marked[k].text, ids[i].text) == 0;
-        if (!gone && bucket_read_meta(store, &(struct ctx){0}, TENANT, &ids[i], &arena, &meta, NULL))
+        if (!gone && bucket_read_meta(store, &(struct ctx){0}, tenant, &ids[i], &arena, &meta, NULL))
             samples += meta.stats.samples;
     }
     arena_release(&arena);
     return samples;
+}
+
+/* Those of every aggregate that has one a window. */
+static bool rooms_have(uint64_t n_ranges)
+{
+    static const uint64_t windows[DOWNSAMPLE_RESOLUTIONS] = {WINDOWS_5M, WINDOWS_1H};
+    for (unsigned r = 0; r < DOWNSAMPLE_RESOLUTIONS; r++)
+        for (unsigned a = 0; a < DOWNSAMPLE_COUNTER; a++) {
+            struct bucket_name room = downsample_room(TENANT, r, a);
+            if (count_samples(bucket_name_slice(&room)) != n_ranges * SERIES * windows[r])
+                return false;
+        }
+    return true;
 }
 
 static void configure(struct flag_set *flags)
@@ -176,6 +192,7 @@ static void configure(struct flag_set *flags)
     cfg.compaction_concurrency = 3;
     kv_cfg.store = "inmemory";
     limits.compactor_split_and_merge_shards = 2;
+    limits.compactor_downsample_enabled = true;
     CLAIM(mkdtemp(dir), "no folder");
     snprintf(path, sizeof(path), "%s/bucket", dir);
     store = objstore_open(&store_cfg, "blocks-storage.", path, &err);
@@ -205,10 +222,13 @@ int main(int argc, char **argv)
     pthread_join(arriving, NULL);
     pthread_join(watching, NULL);
     uint64_t want = (uint64_t)atomic_load(&n_written) * SERIES * SAMPLES, got = 0;
-    for (int i = 0; i < 60 && got != want; i++) {
+    bool complete = false;
+    for (int i = 0; i < 90 && (got != want || !complete); i++) {
         nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
-        got = count_samples();
+        got = count_samples(TENANT);
+        complete = rooms_have((uint64_t)atomic_load(&n_written));
     }
+    CLAIM(complete, "the downsampled blocks have not what they should have");
     CLAIM(got == want, "%llu samples, and %llu were written", (unsigned long long)got, (unsigned long long)want);
     printf("%d ranges, %llu samples\n", atomic_load(&n_written), (unsigned long long)got);
     peer_stop(&peers[1]);
