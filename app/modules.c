@@ -109,6 +109,7 @@ static bool querier_start(struct process *p, struct err *err)
     p->api = process_is_alone(p)
                  ? query_api_new(&p->read, &p->limits_provider, p->queryable, wait_for_log, p)
                  : query_api_new(&p->read, &p->limits_provider, p->queryable, ingesters_consistency, &p->consistency);
+    query_api_spill_to(p->api, p->data_dir.path);
     return true;
 }
 

@@ -55,9 +55,15 @@ struct query_api *query_api_new(const struct read_config *cfg, const struct limi
     api_metrics_register();
     struct query_api *api = calloc(1, sizeof(*api));
     ASSERT(api);
-    *api = (struct query_api){.cfg = cfg, .limits = limits, .q = q, .barrier = barrier, .barrier_arg = barrier_arg};
+    *api = (struct query_api){.cfg = cfg, .limits = limits, .q = q, .barrier = barrier, .barrier_arg = barrier_arg, .spill_dir = "/tmp"};
     api->crew = engine_crew_new(cfg->query_threads ? (size_t)cfg->query_threads : default_query_threads(), CREW_MIN_SERIES);
     return api;
+}
+
+void query_api_spill_to(struct query_api *api, const char *dir)
+{
+    if (dir)
+        api->spill_dir = dir;
 }
 
 void query_api_free(struct query_api *api)
@@ -130,8 +136,10 @@ static int64_t earlier(int64_t a, int64_t b)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-static void call_init(struct call *c, struct http_request *req, struct query_api *api)
+struct call *call_new(struct http_request *req, struct query_api *api)
 {
+    struct call *c = malloc(sizeof(*c));
+    ASSERT(c);
     *c = (struct call){.api = api, .req = req, .err = ERR_NONE, .began_ns = clock_mono_ns()};
     const struct ctx *ctx = http_ctx(req);
     c->limits = limits_of(api->limits, ctx->tenant);
@@ -144,10 +152,17 @@ static void call_init(struct call *c, struct http_request *req, struct query_api
     if (api->cfg->timeout > 0)
         c->ctx.deadline_ms = earlier(ctx->deadline_ms, clock_mono_ms() + api->cfg->timeout);
     buf_init(&c->body, api->cfg->max_response_bytes);
+    return c;
 }
 
-/* Says to the store how fresh the answer must be, and waits here if that is done here. */
-static bool wait_for_writes(struct call *c)
+void call_free(struct call *c)
+{
+    buf_release(&c->body);
+    arena_release(&c->arena);
+    free(c);
+}
+
+bool wait_for_writes(struct call *c)
 {
     return add_consistency(c) && (!c->api->barrier || c->api->barrier(c->api->barrier_arg, &c->ctx, &c->err));
 }
@@ -183,27 +198,52 @@ static void set_timing_header(struct call *c)
     http_set_header(c->req, "Server-Timing", text);
 }
 
+/* --- answers that are written while they are sent -------------------------------------------------------------------------- */
+
+static bool next_piece(void *arg, struct buf *out, struct err *err)
+{
+    struct call *c = arg;
+    return ctx_check(&c->ctx, err) && c->more(c, out, err);
+}
+
+static void end_call(void *arg)
+{
+    struct call *c = arg;
+    c->end(c);
+    call_free(c);
+}
+
+/* Takes over c. */
+static void respond_success(struct call *c)
+{
+    struct http_request *req = c->req;
+    if (c->more) {
+        http_respond_stream(req, 200, "application/json", (struct http_source){next_piece, end_call, c});
+        return;
+    }
+    if (c->is_query)
+        buf_putc(&c->body, '\n');
+    if (c->is_query && c->api->cfg->query_stats_enabled)
+        set_timing_header(c);
+    http_respond(req, 200, "application/json", &c->body);
+    call_free(c);
+}
+
 void serve(struct http_request *req, struct query_api *api, const char *op, int kind, call_fn *fn)
 {
-    struct call c;
-    call_init(&c, req, api);
-    c.is_query = kind & CALL_IS_QUERY;
+    struct call *c = call_new(req, api);
+    c->is_query = kind & CALL_IS_QUERY;
     struct metric *in_progress = metric_single(api_metrics[API_M_IN_PROGRESS]);
     metric_add(in_progress, 1);
-    metric_inc(METRIC_WITH(api_metrics[API_M_QUERIES], slice_of(op), c.ctx.tenant));
-    bool ok = http_params_check(req, &c.err) && (!(kind & CALL_READS) || wait_for_writes(&c)) && fn(&c) && check_size(&c);
-    if (c.is_query)
-        count_query(&c);
+    metric_inc(METRIC_WITH(api_metrics[API_M_QUERIES], slice_of(op), c->ctx.tenant));
+    bool ok = http_params_check(req, &c->err) && (!(kind & CALL_READS) || wait_for_writes(c)) && fn(c) && check_size(c);
+    if (c->is_query)
+        count_query(c);
     metric_add(in_progress, -1);
-    if (!ok) {
-        respond_error(&c);
-    } else {
-        if (c.is_query)
-            buf_putc(&c.body, '\n');
-        if (c.is_query && api->cfg->query_stats_enabled)
-            set_timing_header(&c);
-        http_respond(req, 200, "application/json", &c.body);
+    if (ok) {
+        respond_success(c);
+        return;
     }
-    buf_release(&c.body);
-    arena_release(&c.arena);
+    respond_error(c);
+    call_free(c);
 }

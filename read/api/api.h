@@ -1,5 +1,5 @@
 /*
- * The query API under <prefix>/api/v1: query, query_range, series, labels, label values, metadata, format_query, as Prometheus and Mimir's
+ * The query API under <prefix>/api/v1: query, query_range, series, labels, label values, metadata, format_query, remote read, as Prometheus and Mimir's
  * query-frontend answer. Runs on the query pool.
  */
 #pragma once
@@ -30,6 +30,8 @@ struct query_api;
 struct query_api *query_api_new(const struct read_config *cfg, const struct limits_provider *limits, struct queryable *q,
                                 read_barrier_fn *barrier, void *barrier_arg);
 void query_api_free(struct query_api *api);
+/* Where large remote reads keep what is not sent yet, in files without names. /tmp when nobody says so, or NULL; dir must outlive the api. Before the first request. */
+void query_api_spill_to(struct query_api *api, const char *dir);
 
 /* Refusals of the server, as this API words them: http_server_on_refusal(server, read_routes, query_api_refuse). */
 http_refuse_fn query_api_refuse;

@@ -2,7 +2,8 @@
  * What the files of the query API share.
  *
  * A handler runs on a thread of the query pool from beginning to end and is one call: serve() makes the struct call (its arena, deadline, limits),
- * waits for the read barrier where asked to, lets the handler's function write the whole answer into one buffer, and sends that or the error.
+ * waits for the read barrier where asked to, lets the handler's function write the whole answer into one buffer (or say how it is written piece by piece), and
+ * sends that or the error.
  */
 #pragma once
 
@@ -24,6 +25,7 @@ struct query_api {
     struct queryable *q;
     read_barrier_fn *barrier;
     void *barrier_arg;
+    const char *spill_dir; /* of large remote reads; not owned */
     struct engine_crew *crew; /* NULL: each query runs on its own thread alone */
 };
 
@@ -36,6 +38,13 @@ struct call {
     struct ctx ctx; /* with that arena and the call's deadline */
     struct err err;
     struct buf body;
+    /*
+     * An answer that may be large is not written to body, but piece by piece while it is sent: the call's function sets these instead. more appends about HTTP_PIECE_BYTES
+     * to out, nothing at all at the end. end runs once when no more is wanted; the call and its arena live until then.
+     */
+    bool (*more)(struct call *c, struct buf *out, struct err *err);
+    void (*end)(struct call *c);
+    void *state;
     int64_t began_ns;
     /* for the Server-Timing header and the metrics of queries */
     int64_t engine_ns;
@@ -52,6 +61,12 @@ enum call_kind {
     CALL_IS_QUERY = 2 /* the answer ends with a newline and has a Server-Timing header */
 };
 void serve(struct http_request *req, struct query_api *api, const char *op, int kind, call_fn *fn);
+
+/* What serve is made of, for handlers whose answers are not JSON. NULL never. */
+struct call *call_new(struct http_request *req, struct query_api *api);
+void call_free(struct call *c);
+/* Says to the store how fresh the answer must be, and waits here if that is done here. */
+bool wait_for_writes(struct call *c);
 
 /* Runs on the server's threads; arg is the struct query_api. */
 #define ROUTE(methods, path, pool, flags, handler, help) http_handler handler;
@@ -92,6 +107,8 @@ void match_sets_release(struct match_sets *m);
 
 /* Refuses or cuts a query by the tenant's limits on time. *ret_empty: the whole of it is older than the tenant may see. */
 bool limit_query_time(struct call *c, const struct node *expr, struct engine_query *q, bool *ret_empty);
+/* The same for a range that is read as it is: a remote read. */
+bool limit_read_time(struct call *c, int64_t *start_ms, int64_t end_ms, bool *ret_empty);
 /* Cuts the range of a label or series request. */
 void limit_label_time(struct call *c, int64_t *start_ms, int64_t *end_ms, bool *ret_empty);
 /* The parse options that let through the experimental parts the tenant has enabled. */

@@ -1,4 +1,8 @@
-/* labels, label values and series: what is there, by name. */
+/*
+ * labels, label values and series: what is there, by name.
+ *
+ * The strings and label sets of an answer are in the call's arena (or, labels of series, with their sets); the JSON, which is larger, is written while it is sent.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +55,7 @@ static struct select_params select_of(const struct label_request *r, const struc
                                   .limit = ask(r)};
 }
 
-static void put_limit_warning(struct call *c, const struct label_request *r, bool cut, const char *limit_name)
+static void put_limit_warning(struct buf *out, const struct label_request *r, bool cut, const char *limit_name)
 {
     char text[160];
     struct slice s = SL("results truncated due to limit");
@@ -62,7 +66,74 @@ static void put_limit_warning(struct call *c, const struct label_request *r, boo
                          r->limit ? r->limit + 1 : 0, r->enforced);
         s = slice_make(text, (size_t)n);
     }
-    put_annotations(&c->body, "warnings", &s, 1);
+    put_annotations(out, "warnings", &s, 1);
+}
+
+/* --- answers ------------------------------------------------------------------------------------------------------------------------- */
+
+/* An answer that is being written: the call's state. Either strings or series. */
+struct listing {
+    struct label_request r;
+    const struct slice *strings;
+    const struct labels *series;
+    size_t n, at;
+    bool cut, ended;
+    const char *limit_name;
+    struct series_set **sets; /* whose labels the series are; arena, the sets owned */
+    struct select_params *params; /* a select refers to its parameters until its set is released */
+    size_t n_sets;
+};
+
+static bool listing_more(struct call *c, struct buf *out, struct err *err)
+{
+    struct listing *l = c->state;
+    size_t before = out->n;
+    (void)err;
+    if (l->ended)
+        return true;
+    if (l->at == 0)
+        buf_puts(out, "{\"status\":\"success\",\"data\":[");
+    for (; l->at < l->n && out->n - before < HTTP_PIECE_BYTES; l->at++) {
+        if (l->at)
+            buf_putc(out, ',');
+        if (l->series)
+            put_labels(out, l->series[l->at]);
+        else
+            json_put_quoted(out, l->strings[l->at]);
+    }
+    if (l->at < l->n)
+        return true;
+    buf_putc(out, ']');
+    put_limit_warning(out, &l->r, l->cut, l->limit_name);
+    buf_putc(out, '}');
+    l->ended = true;
+    return true;
+}
+
+static void listing_end(struct call *c)
+{
+    struct listing *l = c->state;
+    for (size_t i = 0; i < l->n_sets; i++)
+        series_set_release(l->sets[i]);
+    match_sets_release(&l->r.match);
+}
+
+typedef bool fill_fn(struct call *c, struct listing *l);
+
+static bool run_listing(struct call *c, bool prefixed, int64_t tenant_limit, const char *limit_name, fill_fn *fill)
+{
+    struct listing *l = ARENA_NEW(&c->arena, struct listing);
+    if (!l)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    l->limit_name = limit_name;
+    c->state = l;
+    if (!read_request(c, prefixed, tenant_limit, &l->r) || !fill(c, l)) {
+        listing_end(c);
+        return false;
+    }
+    c->more = listing_more;
+    c->end = listing_end;
+    return true;
 }
 
 /* --- names and values ---------------------------------------------------------------------------------------------------------------- */
@@ -103,48 +174,40 @@ static bool merge(struct call *c, const struct slice **all, size_t *n_all, const
 }
 
 /* name.p NULL: label names. */
-static bool answer_strings(struct call *c, struct slice name, struct label_request *r, const char *limit_name)
+static bool fill_strings(struct call *c, struct listing *l, struct slice name)
 {
-    const struct slice *all = NULL;
-    size_t n = 0;
+    const struct label_request *r = &l->r;
     for (size_t i = 0; !r->empty && i < MAX(r->match.n, (size_t)1); i++) {
         struct select_params p = select_of(r, r->match.n ? &r->match.sets[i] : NULL);
         const struct slice *some;
         size_t n_some;
-        if (!ask_strings(c, name, &p, &some, &n_some) || !merge(c, &all, &n, some, n_some))
+        if (!ask_strings(c, name, &p, &some, &n_some) || !merge(c, &l->strings, &l->n, some, n_some))
             return false;
     }
-    bool cut = most(r) && n > most(r);
-    if (cut)
-        n = most(r);
-    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
-    for (size_t i = 0; i < n; i++) {
-        if (i)
-            buf_putc(&c->body, ',');
-        json_put_quoted(&c->body, all[i]);
-    }
-    buf_putc(&c->body, ']');
-    put_limit_warning(c, r, cut, limit_name);
-    buf_putc(&c->body, '}');
+    l->cut = most(r) && l->n > most(r);
+    if (l->cut)
+        l->n = most(r);
     return true;
+}
+
+static bool fill_names(struct call *c, struct listing *l)
+{
+    return fill_strings(c, l, (struct slice){NULL, 0});
+}
+
+static bool fill_values(struct call *c, struct listing *l)
+{
+    return fill_strings(c, l, http_path_var(c->req, "name"));
 }
 
 static bool run_label_names(struct call *c)
 {
-    struct label_request r;
-    bool ok = read_request(c, false, c->limits->max_label_names_limit, &r) &&
-              answer_strings(c, (struct slice){NULL, 0}, &r, "max-label-names-limit");
-    match_sets_release(&r.match);
-    return ok;
+    return run_listing(c, false, c->limits->max_label_names_limit, "max-label-names-limit", fill_names);
 }
 
 static bool run_label_values(struct call *c)
 {
-    struct label_request r;
-    bool ok = read_request(c, false, c->limits->max_label_values_limit, &r) &&
-              answer_strings(c, http_path_var(c->req, "name"), &r, "max-label-values-limit");
-    match_sets_release(&r.match);
-    return ok;
+    return run_listing(c, false, c->limits->max_label_values_limit, "max-label-values-limit", fill_values);
 }
 
 void label_names_handler(struct http_request *req, void *arg)
@@ -236,58 +299,39 @@ static void sort_unique(struct series_list *l)
     l->n = n;
 }
 
-static bool put_series(struct call *c, const struct label_request *r, struct series_list *l)
+static bool fill_series(struct call *c, struct listing *l)
 {
-    sort_unique(l);
-    bool cut = most(r) && l->n > most(r);
-    size_t n = cut ? most(r) : l->n;
-    if (!may_have(c, n))
-        return false;
-    buf_puts(&c->body, "{\"status\":\"success\",\"data\":[");
-    for (size_t i = 0; i < n && !c->body.failed; i++) {
-        if (i)
-            buf_putc(&c->body, ',');
-        put_labels(&c->body, l->items[i]);
-    }
-    buf_putc(&c->body, ']');
-    put_limit_warning(c, r, cut, "max-series-query-limit");
-    buf_putc(&c->body, '}');
-    return true;
-}
-
-static bool answer_series(struct call *c, struct label_request *r)
-{
+    const struct label_request *r = &l->r;
     struct series_list list = {0};
     struct queryable *q = c->api->q;
-    struct series_set **sets = ARENA_ARRAY(&c->arena, struct series_set *, r->match.n);
-    /* A select refers to its parameters until its set is released. */
-    struct select_params *params = ARENA_ARRAY(&c->arena, struct select_params, r->match.n);
-    size_t opened = 0;
-    bool ok = (sets && params) || err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
-    while (ok && !r->empty && opened < r->match.n) {
-        params[opened] = select_of(r, &r->match.sets[opened]);
+    l->sets = ARENA_ARRAY(&c->arena, struct series_set *, r->match.n);
+    l->params = ARENA_ARRAY(&c->arena, struct select_params, r->match.n);
+    if (!l->sets || !l->params)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    for (size_t i = 0; !r->empty && i < r->match.n; i++) {
+        l->params[i] = select_of(r, &r->match.sets[i]);
         if (r->match.n > 1)
-            params[opened].limit = 0; /* which of them come first of all is not known yet */
-        struct series_set *set = q->ops->select(q, &c->ctx, &params[opened], &c->err);
-        if (set)
-            sets[opened++] = set;
-        ok = set && drain(c, r, &list, set);
+            l->params[i].limit = 0; /* which of them come first of all is not known yet */
+        struct series_set *set = q->ops->select(q, &c->ctx, &l->params[i], &c->err);
+        if (!set)
+            return false;
+        l->sets[l->n_sets++] = set;
+        if (!drain(c, r, &list, set))
+            return false;
     }
-    ok = ok && put_series(c, r, &list);
-    for (size_t i = 0; i < opened; i++)
-        series_set_release(sets[i]);
-    return ok;
+    sort_unique(&list);
+    l->series = list.items;
+    l->cut = most(r) && list.n > most(r);
+    l->n = l->cut ? most(r) : list.n;
+    return may_have(c, l->n);
 }
 
 static bool run_series(struct call *c)
 {
-    struct label_request r = {0};
     const struct slice *texts;
     if (http_params(c->req, "match[]", &texts) == 0)
         return err_set(&c->err, ERR_BAD_DATA, "no match[] parameter provided");
-    bool ok = read_request(c, true, c->limits->max_series_query_limit, &r) && answer_series(c, &r);
-    match_sets_release(&r.match);
-    return ok;
+    return run_listing(c, true, c->limits->max_series_query_limit, "max-series-query-limit", fill_series);
 }
 
 void series_handler(struct http_request *req, void *arg)

@@ -178,6 +178,25 @@ bool limit_query_time(struct call *c, const struct node *expr, struct engine_que
     return true;
 }
 
+bool limit_read_time(struct call *c, int64_t *start_ms, int64_t end_ms, bool *ret_empty)
+{
+    const struct limits *l = c->limits;
+    *ret_empty = *start_ms > end_ms;
+    if (*ret_empty)
+        return true;
+    int64_t length = sat_sub(end_ms, *start_ms);
+    if (l->max_total_query_length > 0 && length > l->max_total_query_length)
+        return too_long(c, ERR_MAX_TOTAL_QUERY_LENGTH, "total ", length, l->max_total_query_length, "max-total-query-length",
+                        "query-frontend.max-total-query-length");
+    if (l->max_query_lookback > 0)
+        *start_ms = MAX(*start_ms, clock_wall_ms() - l->max_query_lookback);
+    *ret_empty = *start_ms > end_ms;
+    length = *ret_empty ? 0 : sat_sub(end_ms, *start_ms);
+    if (l->max_partial_query_length > 0 && length > l->max_partial_query_length)
+        return too_long(c, ERR_MAX_QUERY_LENGTH, "", length, l->max_partial_query_length, "max-query-length", "querier.max-partial-query-length");
+    return true;
+}
+
 void limit_label_time(struct call *c, int64_t *start_ms, int64_t *end_ms, bool *ret_empty)
 {
     const struct limits *l = c->limits;
