@@ -161,7 +161,7 @@ struct env {
     bool hist_stats, hist_buckets;
     /* While planning: are start and end of the query, or of the subquery, different? sort() is warned of then, as upstream does, be it one step. */
     bool over_time;
-    struct shares *shares; /* NULL: no aggregation comes twice */
+    struct shares *shares; /* NULL: nothing comes twice */
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t samples_most; /* of a lane's series */
@@ -277,15 +277,15 @@ bool labels_set(struct env *env, struct arena *a, struct labels l, struct slice 
 const struct node *plan_simplify(const struct node *n, struct arena *a);
 /* A selector of which that has found that it selects nothing. */
 bool is_nothing(const struct node *n);
-/* plan_share.c: finds the aggregations that come more than once. Before planning; false: out of memory. */
+/* plan_share.c: finds the expressions that come more than once. Before planning; false: out of memory. */
 bool shares_find(struct env *env, const struct node *n);
-/* How often the aggregation is asked for, and which others are the same (*ret_hash, when the result is more than 1). */
+/* How often the expression is asked for, and which others are the same (*ret_hash, when the result is more than 1). */
 size_t shares_uses(const struct env *env, const struct node *n, uint64_t *ret_hash);
-/* Aggregations that differ; 0 when none comes twice. */
+/* Expressions that differ; 0 when none comes twice. */
 size_t shares_count(const struct env *env);
 /* What is evaluated for a node, in the order of the text; returns how many. */
 size_t node_children(const struct node *n, const struct node *ret[static PROMQL_MAX_ARGS]);
-/* Plans an aggregation by the function given, or reads from one that has been planned. */
+/* Plans an expression by the function given, or reads from one that has been planned. */
 struct op *plan_shared(struct env *env, const struct node *n, const struct grid *g, struct op *(*plan)(struct env *, const struct node *, const struct grid *));
 const struct node *unwrap(const struct node *n);
 struct op *plan_vector(struct env *env, const struct node *n, const struct grid *g);

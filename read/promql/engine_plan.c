@@ -278,7 +278,7 @@ static struct op *plan_aggregation(struct env *env, const struct node *n, const 
     }
 }
 
-static struct op *plan_any(struct env *env, const struct node *n, const struct grid *g)
+static struct op *plan_kind(struct env *env, const struct node *n, const struct grid *g)
 {
     switch (n->kind) {
     case NODE_VECTOR_SELECTOR:
@@ -290,13 +290,18 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
             return plan_vector_scalar(env, n, g);
         return op_is_set(n->binary.op) ? plan_set_op(env, n, g) : plan_binary(env, n, g);
     case NODE_AGGREGATE:
-        return plan_shared(env, n, g, plan_aggregation);
+        return plan_aggregation(env, n, g);
     case NODE_CALL:
         return plan_call(env, n, g);
     default:
         env_fail(env, ERR_EXECUTION, "expression of type %s cannot be evaluated as an instant vector", value_type_name(n->type));
         return NULL;
     }
+}
+
+static struct op *plan_any(struct env *env, const struct node *n, const struct grid *g)
+{
+    return plan_shared(env, n, g, plan_kind);
 }
 
 struct op *plan_vector(struct env *env, const struct node *n, const struct grid *g)

@@ -10,7 +10,7 @@ struct explainer {
     struct buf *out;
     bool many_steps;
     bool stats, buckets; /* as env.hist_stats and env.hist_buckets */
-    uint64_t *seen;      /* hashes of the shared aggregations so far: the index + 1 is their number */
+    uint64_t *seen;      /* hashes of the shared expressions so far: the index + 1 is their number */
     size_t n_seen;
 };
 
@@ -80,15 +80,19 @@ static void put_call(struct explainer *e, const struct node *n)
     buf_puts(e->out, function_slides(n->call.fn->id) ? " [one pass for all windows]" : " [window by window]");
 }
 
-/* False: it reads what an earlier one has made, which has been explained. */
-static bool put_aggregate(struct explainer *e, const struct node *n)
+static void put_aggregate(struct explainer *e, const struct node *n)
 {
-    uint64_t hash;
     buf_puts(e->out, aggregate_op_text(n->aggregate.op));
     if (n->aggregate.n_grouping || n->aggregate.without) {
         buf_puts(e->out, n->aggregate.without ? " without" : " by");
         put_slices(e->out, n->aggregate.grouping, n->aggregate.n_grouping);
     }
+}
+
+/* False: it reads what an earlier one has made, which has been explained. */
+static bool put_share(struct explainer *e, const struct node *n)
+{
+    uint64_t hash;
     size_t uses = shares_uses(e->env, n, &hash);
     if (uses < 2)
         return true;
@@ -114,31 +118,34 @@ static void put_selector(struct explainer *e, const struct node *n)
         buf_puts(e->out, " [without the buckets of histograms]");
 }
 
+/* As put_share. */
 static bool put_line(struct explainer *e, const struct node *n)
 {
     switch (n->kind) {
     case NODE_UNARY:
         buf_puts(e->out, n->unary.negative ? "negate" : "as it is");
-        return true;
+        break;
     case NODE_BINARY:
         put_binary(e, n);
-        return true;
+        break;
     case NODE_CALL:
         put_call(e, n);
-        return true;
+        break;
     case NODE_AGGREGATE:
-        return put_aggregate(e, n);
+        put_aggregate(e, n);
+        break;
     case NODE_VECTOR_SELECTOR:
         put_selector(e, n);
-        return true;
+        break;
     case NODE_SUBQUERY:
         buf_puts(e->out, "subquery over ");
         put_duration(e->out, n->subquery.range_ms);
-        return true;
+        break;
     default:
         promql_print(n, e->out);
-        return true;
+        break;
     }
+    return put_share(e, n);
 }
 
 /* What is below a function that needs of histograms only counts and sums, or buckets too. */

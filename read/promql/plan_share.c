@@ -1,12 +1,13 @@
 /*
- * Aggregations that a query has more than once are evaluated once.
+ * What a query has more than once is evaluated once.
  *
- * `sum(rate(a[5m])) / (sum(rate(a[5m])) + sum(rate(b[5m])))`: before planning, the aggregations of the tree are hashed and counted, those inside of a
+ * `rate(a[5m]) / (rate(a[5m]) + sum(rate(b[5m])))`: before planning, the expressions of the tree that give series are hashed and counted, those inside of a
  * repeated one only where they are planned the first time. When one of them is planned its operator goes into a share; one with the same text, for the same
  * steps, then reads from that. The share's columns are kept to the end of the query, and each reader gets copies, since operators change what they get.
  *
- * Only aggregations: what they give is small beside what they read. To keep the series of a repeated selector or rate would take more memory than a query has,
- * where reading them again takes none.
+ * What is no aggregation may be too large to be kept: a share takes at most a quarter of the memory that the query has left. Past it the reader that came first
+ * goes on from where keeping ended, and each of the others evaluates for itself. A share that has got one reader only (the other place had other steps) keeps
+ * nothing: batches are handed through.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,30 +16,46 @@
 #include "read/promql/engine_int.h"
 
 #define TEXT_MAX ((size_t)1 << 20)
+#define KEPT_MAX ((uint64_t)256 << 20) /* of one share */
+#define HISTOGRAM_BYTES 512 /* some */
+#define SAME_HASH_MAX 8 /* shares that are looked at: their texts are compared */
 
 struct repeat {
     const struct node *node;
     uint64_t hash;
 };
 
+enum share_state {
+    SHARE_FRESH,
+    SHARE_THROUGH, /* the owner has all of it, batch by batch */
+    SHARE_KEPT,    /* cs is all of it */
+    SHARE_BROKEN,  /* cs is what was kept before it became too much: the owner's alone */
+};
+
+typedef struct op *plan_fn(struct env *, const struct node *, const struct grid *);
+
+struct shared_op;
+
 struct share {
-    struct share *next;
+    struct share *next; /* of the same hash */
     const struct node *node;
     struct grid grid;
-    uint64_t hash;
     unsigned flags;
     struct op *op;
-    bool drained;
+    plan_fn *plan;
+    enum share_state state;
+    const struct shared_op *owner;
+    size_t readers;
     struct columns cs;
 };
 
 struct shares {
-    struct repeat *aggregates; /* by node */
+    struct repeat *nodes; /* by node */
     size_t n, cap;
     uint64_t *hashes; /* sorted, each once */
     size_t *counts;
+    struct share **made;
     size_t n_hashes;
-    struct share *first;
 };
 
 /* --- hashing ------------------------------------------------------------------------------------------------------------------------------ */
@@ -56,7 +73,7 @@ static uint64_t mix_text(uint64_t h, struct slice s)
     return mix(h, s.n);
 }
 
-static bool note_aggregate(struct env *env, struct shares *s, const struct node *n, uint64_t hash)
+static bool note_node(struct env *env, struct shares *s, const struct node *n, uint64_t hash)
 {
     if (s->n == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 16;
@@ -64,11 +81,11 @@ static bool note_aggregate(struct env *env, struct shares *s, const struct node 
         if (!more)
             return false;
         if (s->n)
-            memcpy(more, s->aggregates, s->n * sizeof(*more));
-        s->aggregates = more;
+            memcpy(more, s->nodes, s->n * sizeof(*more));
+        s->nodes = more;
         s->cap = cap;
     }
-    s->aggregates[s->n++] = (struct repeat){n, hash};
+    s->nodes[s->n++] = (struct repeat){n, hash};
     return true;
 }
 
@@ -141,19 +158,55 @@ static uint64_t hash_own(const struct node *n)
     }
 }
 
+/*
+ * Expressions that are planned by plan_vector. Quantiles of histograms say how many counts they had to raise, and would say half as many; what is
+ * below them is shared.
+ */
+static bool may_be_shared(const struct node *n)
+{
+    if (n->type != VALUE_VECTOR)
+        return false;
+    switch (n->kind) {
+    case NODE_CALL:
+        return n->call.fn->id != PROMQL_FN_HISTOGRAM_QUANTILE && n->call.fn->id != PROMQL_FN_HISTOGRAM_QUANTILES && n->call.fn->id != PROMQL_FN_VECTOR;
+    case NODE_VECTOR_SELECTOR:
+        return !is_nothing(n);
+    case NODE_AGGREGATE:
+    case NODE_BINARY:
+        return true;
+    case NODE_UNARY:
+        return n->unary.negative;
+    default:
+        return false;
+    }
+}
+
+/* A selector that its parent reads by itself, or only looks at. parent: the next above that is no parenthesis; NULL: there is none. */
+static bool taken_by_parent(const struct node *parent, const struct node *n)
+{
+    if (!parent || n->kind != NODE_VECTOR_SELECTOR)
+        return false;
+    if (parent->kind == NODE_MATRIX_SELECTOR)
+        return true;
+    if (parent->kind != NODE_CALL)
+        return false;
+    int fn = parent->call.fn->id;
+    return fn == PROMQL_FN_TIMESTAMP || fn == PROMQL_FN_START_TIMESTAMP || (fn == PROMQL_FN_INFO && n != unwrap(parent->call.args[0]));
+}
+
 /* Equal trees have equal hashes; that others have not is not promised. */
-static bool hash_node(struct env *env, struct shares *s, const struct node *n, uint64_t *ret)
+static bool hash_node(struct env *env, struct shares *s, const struct node *parent, const struct node *n, uint64_t *ret)
 {
     const struct node *children[PROMQL_MAX_ARGS];
     size_t k = node_children(n, children);
     uint64_t h = hash_own(n), child;
     for (size_t i = 0; i < k; i++) {
-        if (!hash_node(env, s, children[i], &child))
+        if (!hash_node(env, s, n->kind == NODE_PAREN ? parent : n, children[i], &child))
             return false;
         h = mix(h, child);
     }
     *ret = h;
-    return n->kind != NODE_AGGREGATE || note_aggregate(env, s, n, h);
+    return !may_be_shared(n) || taken_by_parent(parent, n) || note_node(env, s, n, h);
 }
 
 /* --- counting ----------------------------------------------------------------------------------------------------------------------------- */
@@ -173,19 +226,25 @@ static int by_hash(const void *a, const void *b)
 static const struct repeat *repeat_of(const struct shares *s, const struct node *n)
 {
     struct repeat key = {.node = n};
-    return s ? bsearch(&key, s->aggregates, s->n, sizeof(key), by_node) : NULL;
+    return s ? bsearch(&key, s->nodes, s->n, sizeof(key), by_node) : NULL;
+}
+
+static size_t place_of(const struct shares *s, uint64_t hash)
+{
+    return (size_t)((const uint64_t *)bsearch(&hash, s->hashes, s->n_hashes, sizeof(hash), by_hash) - s->hashes);
 }
 
 static size_t *count_of(const struct shares *s, uint64_t hash)
 {
-    return s->counts + ((const uint64_t *)bsearch(&hash, s->hashes, s->n_hashes, sizeof(hash), by_hash) - s->hashes);
+    return &s->counts[place_of(s, hash)];
 }
 
-/* From above: what is inside of a repeated aggregation is planned with the first of them only. */
+/* From above: what is inside of a repeated expression is planned with the first of them only. */
 static void count(const struct shares *s, const struct node *n)
 {
     const struct node *children[PROMQL_MAX_ARGS];
-    if (n->kind == NODE_AGGREGATE && (*count_of(s, repeat_of(s, n)->hash))++ > 0)
+    const struct repeat *r = repeat_of(s, n);
+    if (r && (*count_of(s, r->hash))++ > 0)
         return;
     size_t k = node_children(n, children);
     for (size_t i = 0; i < k; i++)
@@ -196,16 +255,16 @@ bool shares_find(struct env *env, const struct node *n)
 {
     uint64_t hash;
     struct shares s = {0};
-    if (!hash_node(env, &s, n, &hash))
+    if (!hash_node(env, &s, NULL, n, &hash))
         return false;
     if (s.n < 2)
         return true;
-    qsort(s.aggregates, s.n, sizeof(*s.aggregates), by_node);
+    qsort(s.nodes, s.n, sizeof(*s.nodes), by_node);
     struct shares *kept = ENV_NEW(env, struct shares);
-    if (!kept || !(s.hashes = ENV_ARRAY(env, uint64_t, s.n)) || !(s.counts = ENV_ARRAY(env, size_t, s.n)))
+    if (!kept || !(s.hashes = ENV_ARRAY(env, uint64_t, s.n)) || !(s.counts = ENV_ARRAY(env, size_t, s.n)) || !(s.made = ENV_ARRAY(env, struct share *, s.n)))
         return false;
     for (size_t i = 0; i < s.n; i++)
-        s.hashes[i] = s.aggregates[i].hash;
+        s.hashes[i] = s.nodes[i].hash;
     qsort(s.hashes, s.n, sizeof(*s.hashes), by_hash);
     for (size_t i = 0; i < s.n; i++)
         if (i == 0 || s.hashes[i] != s.hashes[s.n_hashes - 1])
@@ -246,6 +305,7 @@ static bool same_grid(const struct grid *a, const struct grid *b)
 struct shared_op {
     struct op op;
     struct share *share;
+    struct op *own; /* once the share is broken, of those that do not own it */
     size_t i;
     struct batch *out;
 };
@@ -268,13 +328,73 @@ static bool copy_into(struct shared_op *s, const struct column *from)
     return true;
 }
 
+/* Keeps what the operator gives, in whole batches, until it is too much. */
+static bool keep(struct env *env, struct share *share)
+{
+    uint64_t max = env->cfg->max_memory_bytes, kept = 0;
+    uint64_t most = max == 0 ? KEPT_MAX : max > env->used_bytes ? MIN((max - env->used_bytes) / 4, KEPT_MAX) : 0;
+    while (share->state == SHARE_FRESH) {
+        struct batch *b;
+        if (!op_next(share->op, &b))
+            return false;
+        if (!b || b->n == 0) {
+            share->state = SHARE_KEPT;
+            return true;
+        }
+        for (size_t i = 0; i < b->n; i++) {
+            struct column *c;
+            if (!columns_push(env, &share->cs, &c) || !column_copy(env, env->root, &share->grid, &b->cols[i], c))
+                return false;
+            kept += share->grid.n * (sizeof(*c->v) + (c->h ? sizeof(*c->h) + HISTOGRAM_BYTES : 0)) + c->labels.n * sizeof(struct label) + sizeof(*c);
+        }
+        if (kept > most)
+            share->state = SHARE_BROKEN;
+    }
+    return true;
+}
+
+static bool start(struct shared_op *s)
+{
+    struct share *share = s->share;
+    if (share->state != SHARE_FRESH)
+        return true;
+    share->owner = s;
+    if (share->readers > 1)
+        return keep(s->op.env, share);
+    share->state = SHARE_THROUGH;
+    return true;
+}
+
+static unsigned flags_set(struct env *env, unsigned flags)
+{
+    unsigned before = flags_of(env);
+    env->hist_stats = flags & 1;
+    env->hist_buckets = flags & 2;
+    env->over_time = flags & 4;
+    return before;
+}
+
+/* Too large to be kept: evaluated again. */
+static bool plan_own(struct shared_op *s)
+{
+    struct env *env = s->op.env;
+    struct share *share = s->share;
+    unsigned before = flags_set(env, share->flags);
+    s->own = share->plan(env, share->node, &share->grid);
+    flags_set(env, before);
+    return s->own != NULL;
+}
+
 static bool shared_next(struct op *op, struct batch **ret)
 {
     struct shared_op *s = (struct shared_op *)op;
     struct share *share = s->share;
-    if (!share->drained && !op_drain(share->op, &share->cs))
+    if (!start(s))
         return false;
-    share->drained = true;
+    if (share->state == SHARE_BROKEN && share->owner != s)
+        return (s->own || plan_own(s)) && op_next(s->own, ret);
+    if (share->state == SHARE_THROUGH || (share->state == SHARE_BROKEN && s->i == share->cs.n))
+        return op_next(share->op, ret);
     if (!s->out && !(s->out = batch_new(op->env, batch_cap_for(&op->grid))))
         return false;
     if (!batch_begin(op->env, s->out))
@@ -300,6 +420,7 @@ static struct op *reader_of(struct env *env, struct share *share)
         return NULL;
     s->share = share;
     s->op.unique = share->op->unique;
+    share->readers++;
     return &s->op;
 }
 
@@ -317,23 +438,30 @@ size_t shares_count(const struct env *env)
     return env->shares ? env->shares->n_hashes : 0;
 }
 
-struct op *plan_shared(struct env *env, const struct node *n, const struct grid *g, struct op *(*plan)(struct env *, const struct node *, const struct grid *))
+struct op *plan_shared(struct env *env, const struct node *n, const struct grid *g, plan_fn *plan)
 {
     uint64_t hash;
     if (shares_uses(env, n, &hash) < 2)
         return plan(env, n, g);
     unsigned flags = flags_of(env);
-    for (struct share *s = env->shares->first; s; s = s->next)
-        if (s->hash == hash && s->flags == flags && same_grid(&s->grid, g))
-            return same_text(s->node, n) ? reader_of(env, s) : plan(env, n, g);
+    struct share **made = &env->shares->made[place_of(env->shares, hash)];
+    size_t looked_at = 0;
+    for (struct share *s = *made; s; s = s->next) {
+        if (++looked_at > SAME_HASH_MAX)
+            return plan(env, n, g);
+        if (s->flags != flags || !same_grid(&s->grid, g) || s->state == SHARE_THROUGH || s->state == SHARE_BROKEN)
+            continue;
+        if (same_text(s->node, n))
+            return reader_of(env, s);
+    }
     struct share *s = ENV_NEW(env, struct share);
     if (!s || !(s->op = plan(env, n, g)))
         return NULL;
     s->node = n;
     s->grid = *g;
-    s->hash = hash;
     s->flags = flags;
-    s->next = env->shares->first;
-    env->shares->first = s;
+    s->plan = plan;
+    s->next = *made;
+    *made = s;
     return reader_of(env, s);
 }

@@ -65,7 +65,7 @@ static struct fake run(const char *text)
     return f;
 }
 
-Test(plan, equal_aggregations_are_read_once)
+Test(plan, equal_expressions_are_read_once)
 {
     static const struct {
         const char *text;
@@ -77,9 +77,9 @@ Test(plan, equal_aggregations_are_read_once)
         {"sum(a) + max(sum(a)) + abs(sum(a))", 1},
         {"max(sum(a)) + max(sum(a))", 1},
         {"sum(a) + sum(a offset 1m)", 2},
-        {"sum by (x) (a) + sum by (y) (a)", 2},
-        {"sum by (x) (a) + sum without (x) (a)", 2},
-        {"topk(1, a) + topk(2, a)", 2},
+        {"sum by (x) (a) + sum by (y) (a)", 1},
+        {"sum by (x) (a) + sum without (x) (a)", 1},
+        {"topk(1, a) + topk(2, a)", 1},
         {"quantile(0.1, a) + quantile(0.1, a)", 1},
         {"sum(a{x=\"1\"}) + sum(a{x=\"2\"}) + sum(a{x=~\"1\"})", 3},
         {"sum(a{x=\"1\", x=\"1\"}) + sum(a{x=\"1\"})", 1},
@@ -87,7 +87,21 @@ Test(plan, equal_aggregations_are_read_once)
         {"max_over_time(sum(a)[5m:1m]) + min_over_time(sum(a)[5m:1m])", 1},
         {"max_over_time(sum(a)[5m:1m]) + min_over_time(sum(a)[6m:1m])", 2},
         {"histogram_count(sum(a)) + sum(a)", 2},
-        {"a + a", 2},
+        {"a + a", 1},
+        {"a + (a + (a)) > a", 1},
+        {"rate(a[5m]) / rate(a[5m])", 1},
+        {"rate(a[5m]) / rate(a[4m])", 2},
+        {"rate(a[5m]) / a", 2},
+        {"a - a offset 1m", 2},
+        {"a offset 1m - (a offset 1m)", 1},
+        {"a - timestamp(a)", 2},
+        {"timestamp(a) - timestamp(a)", 1},
+        {"abs(a) - ceil(a)", 1},
+        {"a and a @ 60", 2},
+        {"a @ 60 + a @ 60", 1},
+        {"-a + -a", 1},
+        {"histogram_quantile(0.5, a) + histogram_quantile(0.6, a)", 1},
+        {"rate(a[5m]) + max_over_time(rate(a[5m])[5m:1m])", 2},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         cr_expect_eq(run(cases[i].text).selects, cases[i].selects, "%s: %zu", cases[i].text, run(cases[i].text).selects);
@@ -167,6 +181,12 @@ Test(plan, explained)
                                                              "      series a\n"
                                                              "  sum [one step stands for all]\n"
                                                              "    series b @ 5.000\n");
+    expect_plan("rate(a[5m]) / (rate(a[5m]) + b)", "match /\n"
+                                                  "  rate() over 5m [one pass for all windows] [#1, evaluated once, read 2 times]\n"
+                                                  "    series a\n"
+                                                  "  match +\n"
+                                                  "    rate() over 5m [one pass for all windows] [reads #1]\n"
+                                                  "    series b\n");
     expect_plan("histogram_count(h) unless g{x=\"1\", x=\"2\"}", "histogram_count()\n"
                                                                  "  series h [without the buckets of histograms]\n");
     expect_plan("g * g{x=\"1\", x=\"2\"}", "nothing [matchers exclude each other]\n");
