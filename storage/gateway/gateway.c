@@ -228,6 +228,7 @@ void gateway_free(struct gateway *g)
     gateway_ring_close(g->ring);
     kv_free(g->member_kv);
     table_free(g);
+    catch_up_free(g);
     gate_release(&g->queries);
     gate_release(&g->loads);
     pthread_cond_destroy(&g->changed);

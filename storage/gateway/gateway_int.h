@@ -66,6 +66,7 @@ struct served_tenant {
     char *name;
     struct served_block **blocks; /* by id */
     size_t n;
+    int64_t index_s; /* when the bucket index was written that says so; 0: it did not say */
 };
 
 /* The gateway's lock guards all of it. Only the thread that syncs changes which tenants and blocks there are. */
@@ -75,6 +76,8 @@ struct table {
     struct served_block **dropped; /* let go, but perhaps in use; and their folders are still there */
     size_t n_dropped, cap_dropped;
 };
+
+#define CATCH_UP_MAX 64
 
 struct gateway {
     const struct gateway_config *cfg;
@@ -103,6 +106,10 @@ struct gateway {
     struct table table;
     bool serving;       /* the blocks are known, and we have not been stopped */
     bool ready;         /* ... and the ring says ACTIVE */
+    char *behind[CATCH_UP_MAX]; /* tenants whose index is to be read at once (catch_up.c); owned */
+    size_t n_behind;
+    uint64_t catch_ups_begun, catch_ups_done;
+    bool has_caller;    /* the thread looks at behind */
     bool wants_sync;    /* somebody asked for a block that is not here */
     bool prepared_down; /* /store-gateway/prepare-shutdown */
     const char *waits_for; /* static text, for gateway_ready */
@@ -121,8 +128,8 @@ struct wanted_block {
     struct ulid id;
     int64_t min_t, max_t;
 };
-/* Makes the tenant's blocks these (by id, no doubles). The syncing thread's; takes the lock. */
-void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n);
+/* Makes the tenant's blocks these (by id, no doubles), of an index that was written then. The syncing thread's; takes the lock. */
+void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n, int64_t index_s);
 /* Frees what was dropped and is no longer in use, with its files. The syncing thread's; takes the lock. */
 void table_reap(struct gateway *g);
 /* Removes folders below sync_dir that are of no block. The syncing thread's. */
@@ -159,9 +166,21 @@ uint64_t ring_fingerprint(const struct ring_snapshot *s, int64_t now_ms);
 
 /* Looks at all tenants. False: something could not be read, and what is here of it stays. */
 bool gateway_sync(struct gateway *g, const char *reason);
+/* Looks at these only. The syncing thread's. */
+void gateway_sync_tenants(struct gateway *g, const struct slice *tenants, size_t n);
 /* The thread. */
 void *sync_main(void *arg);
 bool tenant_is_allowed(const struct gateway_config *cfg, struct slice tenant);
+
+/* --- tenants of whom others know newer blocks (catch_up.c) -------------------------------------------------------------------------- */
+
+/* Waits until the tenant's index was read, if blocks are asked for that are not here by someone whose index, of index_s, is newer. False: the request was given up meanwhile. */
+bool catch_up_wait(struct gateway *g, const struct ctx *ctx, int64_t index_s, const struct block_hints *blocks, struct err *err);
+/* The syncing thread's: sleeps for so long, or until somebody waits (true). */
+bool catch_up_is_called(struct gateway *g, int64_t wait_ms);
+/* The syncing thread's: reads the indexes of those that are waited for. */
+void catch_up(struct gateway *g);
+void catch_up_free(struct gateway *g);
 
 /* --- one request (request.c, merge.c) --------------------------------------------------------------------------------------------- */
 
@@ -208,8 +227,11 @@ struct request {
     struct arena scratch;        /* of a batch of chunks */
 };
 
-/* Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. */
-bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks,
+/*
+ * Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. index_s: when the bucket index was written by which these blocks are
+ * asked for; 0: not known.
+ */
+bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, int64_t index_s,
                    struct gateway_found *ret_found, struct err *err);
 void request_leave_gate(struct request *r);
 void request_end(struct request *r);

@@ -61,6 +61,21 @@ static bool make_matchers(struct call *c, const struct matcher_set *set)
 
 typedef bool decode_fn(struct slice message, struct arena *arena, struct storegateway_request *ret, struct err *err);
 
+/* When the querier's bucket index was written, in Unix seconds. 0: it does not say, or no sensible time. */
+static int64_t index_time_s(const struct call *c)
+{
+    struct slice text = rpc_metadata(c->req, STOREGATEWAY_INDEX_METADATA);
+    int64_t s = 0;
+    if (text.n > 12)
+        return 0;
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] < '0' || text.p[i] > '9')
+            return 0;
+        s = s * 10 + (text.p[i] - '0');
+    }
+    return s;
+}
+
 /* The request, its matchers and its blocks, open. */
 static bool read_request(struct call *c, decode_fn *decode, struct storegateway_request *r, struct gateway_found *ret_found)
 {
@@ -79,7 +94,7 @@ static bool read_request(struct call *c, decode_fn *decode, struct storegateway_
         .no_chunks = r->skip_chunks,
         .limit = r->limit > 0 ? (size_t)r->limit : 0,
     };
-    return request_begin(&c->request, c->g, c->ctx, &p, &r->blocks, ret_found, &c->err);
+    return request_begin(&c->request, c->g, c->ctx, &p, &r->blocks, index_time_s(c), ret_found, &c->err);
 }
 
 /* --- Series --- */

@@ -2,7 +2,7 @@
  * Keeping up with bucket and ring.
  *
  * The thread: wait until the ring has us (and is stable), look at the bucket until that has gone well once, become ACTIVE, then look again every sync-interval, when the ring has changed, and
- * when somebody asked for a block that is not here. A look costs one bucket index a tenant; index-headers are made by other threads, and nobody waits for them.
+ * when somebody asked for a block that is not here (catch_up.c: at once, when they know a newer index). A look costs one bucket index a tenant; index-headers are made by other threads, and nobody waits for them.
  *
  * What cannot be read changes nothing: the blocks of that tenant stay as they are until the next look.
  */
@@ -138,7 +138,7 @@ static void take_index(struct look *l, struct slice tenant, const struct ring_sn
     for (size_t i = 0; i < n; i++) /* the index comes from outside: a block that is in it twice is one */
         if (i == 0 || strcmp(wanted[kept - 1].id.text, wanted[i].id.text) != 0)
             wanted[kept++] = wanted[i];
-    table_set(l->g, tenant, wanted, kept);
+    table_set(l->g, tenant, wanted, kept, index->updated_at_s);
     count_fates(l, fates);
     free(wanted);
     free(marked);
@@ -150,7 +150,7 @@ static void take_failure(struct look *l, struct slice tenant, const struct err *
     size_t fates[FATES] = {0};
     if (err->code == ERR_NOT_FOUND) {
         fates[FATE_NO_INDEX] = 1;
-        table_set(l->g, tenant, NULL, 0);
+        table_set(l->g, tenant, NULL, 0, 0);
     } else if (!gateway_stopping(l->g)) {
         fates[FATE_CORRUPT_INDEX] = err->code == ERR_CORRUPT;
         metric_inc(gateway_metric(GATEWAY_META_FAILURES));
@@ -185,7 +185,7 @@ static void look_at_tenant(void *arg, size_t i)
     if (gateway_stopping(l->g))
         return;
     if (!tenant_is_allowed(l->g->cfg, tenant)) {
-        table_set(l->g, tenant, NULL, 0);
+        table_set(l->g, tenant, NULL, 0, 0);
         return;
     }
     size_t n_here;
@@ -291,6 +291,17 @@ bool gateway_sync(struct gateway *g, const char *reason)
                   {"took_ms", LOG_I64(clock_mono_ms() - since_ms)});
     }
     return ok;
+}
+
+void gateway_sync_tenants(struct gateway *g, const struct slice *tenants, size_t n)
+{
+    struct look l = {.g = g, .looks_for_new = true, .tenants = tenants, .n = n};
+    metric_inc(METRIC_WITH(gateway_metrics[GATEWAY_SYNCS], SL("catch-up")));
+    pthread_mutex_init(&l.lock, NULL);
+    ownership_take(&l.owner, gateway_ring_view(g->ring), g->self.id, clock_wall_ms());
+    look_at_all(&l);
+    ownership_release(&l.owner);
+    pthread_mutex_destroy(&l.lock);
 }
 
 /* --- the thread --- */
@@ -416,9 +427,16 @@ static int64_t next_interval_ms(const struct gateway *g)
 
 static void keep_up(struct gateway *g)
 {
+    pthread_mutex_lock(&g->lock);
+    g->has_caller = true;
+    pthread_mutex_unlock(&g->lock);
     uint64_t ring = fingerprint(g);
     int64_t synced_ms = clock_mono_ms(), interval_ms = next_interval_ms(g);
-    while (sleep_for(g, MIN(LOOK_MS, interval_ms))) {
+    for (;;) {
+        if (catch_up_is_called(g, MIN(LOOK_MS, interval_ms)))
+            catch_up(g);
+        if (gateway_stopping(g))
+            return;
         uint64_t now = fingerprint(g);
         int64_t age_ms = clock_mono_ms() - synced_ms;
         bool asked = age_ms >= EARLY_SYNC_MS && wants_sync(g);

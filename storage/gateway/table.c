@@ -230,14 +230,16 @@ static void replace_blocks(struct gateway *g, struct served_tenant *tenant, cons
     tenant->n = n;
 }
 
-void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n)
+void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n, int64_t index_s)
 {
     pthread_mutex_lock(&g->lock);
     struct served_tenant *t = table_find(&g->table, tenant);
     if (!t && n)
         t = table_add(&g->table, tenant);
-    if (t)
+    if (t) {
         replace_blocks(g, t, wanted, n);
+        t->index_s = index_s;
+    }
     if (t && n == 0)
         table_remove(&g->table, t);
     pthread_mutex_unlock(&g->lock);

@@ -12,6 +12,7 @@ struct rpc_rig {
     struct rpc_server *server;
     struct rpc_clients *clients;
     struct rpc_client *client;
+    const char *index; /* how new the querier says that its bucket index is; NULL: it does not */
 };
 
 struct rpc_answer {
@@ -52,7 +53,7 @@ static inline void rpc_rig_free(struct rpc_rig *r)
 static inline void rpc_rig_ask(struct rpc_rig *r, const char *method, struct slice request, const char *tenant, const char *own, struct arena *arena,
                                struct rpc_answer *ret)
 {
-    struct rpc_kv metadata[2];
+    struct rpc_kv metadata[3];
     struct rpc_args args = {.method = method, .request = request, .metadata = metadata};
     struct rpc_status status = RPC_STATUS_NONE;
     struct buf message;
@@ -61,6 +62,8 @@ static inline void rpc_rig_ask(struct rpc_rig *r, const char *method, struct sli
         metadata[args.n_metadata++] = (struct rpc_kv){SL("x-scope-orgid"), slice_of(tenant)};
     if (own)
         metadata[args.n_metadata++] = (struct rpc_kv){SL(STOREGATEWAY_TENANT_METADATA), slice_of(own)};
+    if (r->index)
+        metadata[args.n_metadata++] = (struct rpc_kv){SL(STOREGATEWAY_INDEX_METADATA), slice_of(r->index)};
     struct rpc_stream *st = rpc_stream_open(r->client, &args);
     while (rpc_stream_next(st, &message, &status) == RPC_NEXT_MESSAGE) {
         CLAIM(ret->n < RPC_MESSAGES_MAX, "more messages than expected");

@@ -1,5 +1,6 @@
 /* The gRPC service: how calls end that do not end well, and the shape of streams. Whole answers are compared with Mimir's in mimir_test.c. */
 #include <criterion/criterion.h>
+#include <pthread.h>
 
 #define CLAIM(cond, ...) cr_assert(cond, __VA_ARGS__)
 #include "tests/storage/gateway/gateway_rig.h"
@@ -104,4 +105,62 @@ Test(gateway_service, a_block_that_is_gone_is_an_internal_error, .init = setup, 
     gw_shell("rm -r %s/t/0*", rig.bucket_dir);
     ask(STOREGATEWAY_SERIES, &REQUEST, "t", &a);
     cr_expect_eq(a.code, RPC_INTERNAL, "%d %s", a.code, a.text);
+}
+
+/* How many of these blocks the answer comes from. */
+static size_t found_blocks(const char *tenant, const struct ulid *ids, size_t n)
+{
+    struct storegateway_request r = REQUEST;
+    struct rpc_answer a;
+    size_t found = 0;
+    r.blocks = (struct block_hints){.blocks = ids, .n = n};
+    ask(STOREGATEWAY_SERIES, &r, tenant, &a);
+    cr_assert_eq(a.code, RPC_OK, "%s", a.text);
+    for (size_t i = 0; i < a.n; i++) {
+        struct storegateway_series_response m;
+        cr_assert(storegateway_series_response_decode(a.messages[i], &rig.arena, &m, NULL));
+        found += m.part == STOREGATEWAY_HINTS ? m.queried.n : 0;
+    }
+    return found;
+}
+
+Test(gateway_service, looks_for_blocks_when_the_querier_knows_a_newer_index, .init = setup, .fini = teardown)
+{
+    struct gw_series s = {"__name__=m,i=new", 0, 1000, 5, 1};
+    for (int i = 0; i < 2; i++) {
+        const char *tenant = i == 0 ? "t" : "new";
+        struct ulid id = gw_block(&rig, tenant, &s, 1, 0, 7200000);
+        gw_index(&rig, tenant);
+        cr_expect_eq(found_blocks(tenant, &id, 1), 0, "without a word about its index nobody waits");
+        rpc.index = "1000000000";
+        cr_expect_eq(found_blocks(tenant, &id, 1), i == 0 ? 0 : 1, "an older index than ours has nothing new");
+        rpc.index = "9999999999";
+        cr_expect_eq(found_blocks(tenant, &id, 1), 1);
+        const struct ulid both[] = {id, ulid_new(1)};
+        int64_t begin_ms = clock_mono_ms();
+        cr_expect_eq(found_blocks(tenant, both, 2), 1, "what is nowhere is not found, and not waited for");
+        cr_expect_lt(clock_mono_ms() - begin_ms, 2500);
+        rpc.index = "what";
+        cr_expect_eq(found_blocks(tenant, both, 2), 1);
+        rpc.index = NULL;
+    }
+}
+
+static void *ask_on(void *arg)
+{
+    *(size_t *)arg = found_blocks("t", (const struct ulid[]){ulid_new(1)}, 1);
+    return NULL;
+}
+
+Test(gateway_service, a_stop_does_not_wait_for_those_who_wait_for_a_newer_index, .init = setup, .fini = teardown)
+{
+    size_t found = 1;
+    pthread_t thread;
+    rpc.index = "9999999999";
+    cr_assert_eq(pthread_create(&thread, NULL, ask_on, &found), 0);
+    int64_t begin_ms = clock_mono_ms();
+    gateway_leave(rig.nodes[0].gateway);
+    pthread_join(thread, NULL);
+    cr_expect_lt(clock_mono_ms() - begin_ms, 2500);
+    cr_expect_eq(found, 0);
 }
