@@ -27,6 +27,7 @@ class History:
         self.begin_ms = self.end_ms - hours * HOUR_MS
         self.late, self.every_ms = late, every_ms
         self.samples, self.arrivals = {}, []  # (arrival, t, labels, float or bytes)
+        self.arrived_until = None, None
         for i in range(floats):
             self.counter(dict(__name__="requests_total", job=f"job-{i % 4}", instance=str(i)))
             if i % 3 == 0:
@@ -103,18 +104,37 @@ class History:
 
     def check(self, ask, window_ms=6 * HOUR_MS, until_ms=1 << 62):
         """Every sample whose arrival is below until_ms, asked for in windows; ask(expr, t_s) gives the result of an instant query."""
-        arrived = {(key, t) for arrival, t, key, _ in self.arrivals if arrival < until_ms}
+        for name, end in self.windows(window_ms):
+            want, got = self.want(name, end, window_ms, until_ms), self.got(ask, name, end, window_ms)
+            assert got == want, f"{name} up to {end}: {first_difference(want, got)}"
+
+    def windows(self, window_ms):
+        """[(metric name, end)] that have all samples."""
         names = sorted({dict(key)["__name__"] for key in self.samples})
-        for end in range(self.begin_ms + window_ms, self.end_ms + window_ms, window_ms):
-            for name in names:
-                want = {}
-                for key, samples in self.samples.items():
-                    if dict(key)["__name__"] == name:
-                        points = {t: v for t, v in samples.items() if end - window_ms < t <= end and (key, t) in arrived}
-                        if points:
-                            want[key] = points
-                got = {tuple(sorted(s["metric"].items())): points_of(s) for s in ask(f"{name}[{window_ms - 1}ms]", end / 1000)}
-                assert got == want, f"{name} up to {end}: {first_difference(want, got)}"
+        return [(name, end) for end in range(self.begin_ms + window_ms, self.end_ms + window_ms, window_ms) for name in names]
+
+    def want(self, name, end, window_ms, until_ms=1 << 62):
+        """{series: {t: value}} of the window that ends there, of what arrives before until_ms."""
+        arrived = self.arrived(until_ms)
+        want = {}
+        for key, samples in self.samples.items():
+            if dict(key)["__name__"] == name:
+                points = {t: v for t, v in samples.items() if end - window_ms < t <= end and (arrived is None or (key, t) in arrived)}
+                if points:
+                    want[key] = points
+        return want
+
+    def arrived(self, until_ms):
+        """{(series, t)}; None: everything has."""
+        if until_ms > self.end_ms + MINUTE_MS:
+            return None
+        if self.arrived_until[0] != until_ms:
+            self.arrived_until = until_ms, {(key, t) for arrival, t, key, _ in self.arrivals if arrival < until_ms}
+        return self.arrived_until[1]
+
+    @staticmethod
+    def got(ask, name, end, window_ms):
+        return {tuple(sorted(s["metric"].items())): points_of(s) for s in ask(f"{name}[{window_ms - 1}ms]", end / 1000)}
 
 
 def points_of(series):
@@ -166,27 +186,28 @@ class Bucket:
                 continue  # removed in between
         return out
 
-    def n_samples(self):
-        return sum(m["stats"].get("numSamples", 0) for m in self.metas().values())
+    def n_samples(self, before_ms=1 << 62):
+        """Of the blocks that end by then."""
+        return sum(m["stats"].get("numSamples", 0) for m in self.metas().values() if m["maxTime"] <= before_ms)
 
     def ranges(self):
         """[(hours, level, source)] of the blocks."""
         return sorted(((m["maxTime"] - m["minTime"]) / HOUR_MS, m["compaction"]["level"], m["thanos"].get("source", "")) for m in self.metas().values())
 
 
-def settled(bucket, samples, timeout=120):
-    """Until the bucket has so many samples and nothing more happens to its blocks."""
+def settled(bucket, samples, timeout=120, before_ms=1 << 62):
+    """Until the bucket has so many samples (in blocks that end by then) and nothing more happens to its blocks."""
     state = {"last": None, "since": time.monotonic()}
 
     def quiet():
         now = sorted(bucket.metas())
         if now != state["last"]:
             state.update(last=now, since=time.monotonic())
-        return bucket.n_samples() == samples and time.monotonic() - state["since"] > 6
+        return bucket.n_samples(before_ms) == samples and time.monotonic() - state["since"] > 6
     try:
         wait_until("the bucket to settle", timeout, quiet)
     except AssertionError as e:
-        raise AssertionError(f"{e}: {bucket.n_samples()} of {samples} samples, {bucket.ranges()}") from None
+        raise AssertionError(f"{e}: {bucket.n_samples(before_ms)} of {samples} samples, {bucket.ranges()}") from None
 
 
 def push_all(server, bodies):
