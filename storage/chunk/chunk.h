@@ -64,6 +64,13 @@ int xor_decode(struct slice data, int64_t *ret_t, double *ret_v, size_t cap);
 int xor_count(struct slice data); /* the 16-bit count; -1 when there are not even two bytes */
 /* Rebuilds the appender state from a chunk's bytes (none: an empty one), to go on appending after a restart. False on corrupt bytes. */
 bool xor_resume(struct xor_appender *a, struct slice data);
+/*
+ * One chunk of the samples of a and then of b, whose first is later than a's last, into bytes: room for a.n + b.n + XOR_JOIN_ROOM. What b's values say of each
+ * other is copied bit by bit, so that this costs hardly more than decoding a, and saves most of b's beginning (some 20 bytes). False, and no chunk: one of them is
+ * none or empty, they are not in order, they are too many, or b has a value that reuses a window before one was set.
+ */
+#define XOR_JOIN_ROOM 48
+bool xor_join(struct slice a, struct slice b, uint8_t *bytes, size_t *ret_n);
 
 /* --- histograms ------------------------------------------------------------------------------------------------------ */
 

@@ -278,3 +278,62 @@ bool xor_resume(struct xor_appender *a, struct slice data)
     };
     return true;
 }
+
+/* --- joining -------------------------------------------------------------------------------------------------------------- */
+
+static void skip_time(struct bit_reader *r)
+{
+    unsigned ones = 0;
+    while (ones < 4 && bits_get(r, 1))
+        ones++;
+    bits_get(r, time_sizes[ones]);
+}
+
+/* With r at the value of sample 1: does the first value that differs from the one before say its window, as every appender's does? */
+static bool sets_its_window(struct bit_reader r, int n)
+{
+    for (int i = 1; i < n; i++) {
+        if (i > 1)
+            skip_time(&r);
+        if (bits_get(&r, 1))
+            return bits_get(&r, 1) && !r.failed;
+    }
+    return !r.failed;
+}
+
+static uint64_t copy_bits(uint8_t *bytes, uint64_t pos, struct bit_reader *r)
+{
+    while (bits_left(r) >= 64)
+        pos = bits_put(bytes, pos, bits_get(r, 64), 64);
+    unsigned rest = (unsigned)bits_left(r);
+    return rest ? bits_put(bytes, pos, bits_get(r, rest), rest) : pos;
+}
+
+bool xor_join(struct slice a, struct slice b, uint8_t *bytes, size_t *ret_n)
+{
+    struct xor_appender end;
+    struct decoder d;
+    uint64_t u, delta_1 = 0;
+    int n_a = xor_count(a), n_b = xor_count(b);
+    if (n_a <= 0 || n_b <= 0 || n_a + n_b > UINT16_MAX || !xor_resume(&end, a) || !decode_start(&d, b, 1, NULL, NULL) || d.t <= end.t)
+        return false;
+    u = d.pos;
+    if (n_b > 1 && !get_uvarint(b, &u, &delta_1))
+        return false;
+    struct bit_reader rest = {(const uint8_t *)b.p, u, (uint64_t)b.n << 3, false};
+    if (!sets_its_window(rest, n_b))
+        return false;
+    memcpy(bytes, a.p, xor_size(&end));
+    uint64_t pos = (uint64_t)end.bits, delta = (uint64_t)d.t - (uint64_t)end.t;
+    uint8_t leading = XOR_NO_WINDOW, trailing = 0;
+    pos = n_a == 1 ? put_uvarint(bytes, pos, delta) : put_time(bytes, pos, (int64_t)(delta - end.t_delta));
+    pos = xor_put(bytes, pos, d.v ^ end.v, &leading, &trailing);
+    if (n_b > 1) {
+        pos = put_time(bytes, pos, (int64_t)(delta_1 - delta));
+        pos = copy_bits(bytes, pos, &rest);
+    }
+    bytes[0] = (uint8_t)((n_a + n_b) >> 8);
+    bytes[1] = (uint8_t)(n_a + n_b);
+    *ret_n = (size_t)(pos + 7) / 8;
+    return true;
+}

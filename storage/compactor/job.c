@@ -204,7 +204,7 @@ static bool result_labels(struct job *j, struct merge_params *p, struct err *err
 static bool merge(struct job *j, struct err *err)
 {
     int64_t start = clock_mono_ms();
-    struct merge_params p = {.blocks = j->sources, .n_blocks = j->plan->n_blocks, .dir = j->out, .shards = j->plan->shards, .now_ms = clock_wall_ms()};
+    struct merge_params p = {.blocks = j->sources, .n_blocks = j->plan->n_blocks, .dir = j->out, .shards = j->plan->shards, .now_ms = clock_wall_ms(), .pack = true};
     metric_inc(metric_single(compactor_metrics[COMPACTOR_M_PROM_COMPACTIONS]));
     if (is_vertical(j->plan))
         metric_inc(metric_single(compactor_metrics[COMPACTOR_M_PROM_VERTICAL]));

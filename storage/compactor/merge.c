@@ -241,6 +241,8 @@ static bool merge_one(struct merge *m, struct source **same, struct err *err)
     uint32_t result = merge_shard_of(labels, m->n_results);
     if (!join_finish(&m->joined, err))
         return err_prefix(err, "block %s: ", block_meta_of(same[0]->b)->ulid.text);
+    if (m->p->pack && !join_pack(m->joined.out, &m->joined.n_out, &m->joined.encoded, err))
+        return false;
     m->joined.stats.series += m->joined.n_out > 0;
     if (m->joined.n_out && !block_writer_add(m->writers[result], &labels, m->joined.out, m->joined.n_out, err))
         return false;

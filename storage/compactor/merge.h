@@ -2,7 +2,7 @@
  * Blocks merged: N local ones become one, or one for each shard of the series.
  *
  * Series come in the order of their labels from all blocks at once; those that are the same are joined. Chunks that touch no other's time are copied, bytes
- * as they are; of chunks that are the same byte for byte one is kept; others that overlap are decoded, merged by time (of samples at one time the first
+ * as they are (or packed: see `pack`); of chunks that are the same byte for byte one is kept; others that overlap are decoded, merged by time (of samples at one time the first
  * block's wins), and encoded anew in chunks of at most 120 samples, as Prometheus's vertical compaction does it. The shard of a series is
  * query_shard_hash modulo the shards (model/query_shard.h).
  *
@@ -31,6 +31,7 @@ struct merge_params {
     const struct block_label *labels; /* of the results, by name, without BLOCK_LABEL_SHARD where shards > 0 */
     size_t n_labels;
     int64_t now_ms; /* of the ULIDs */
+    bool pack; /* small chunks of floats become larger ones (storage/join); without, the results are those of Mimir's compactor, byte for byte */
 };
 
 struct merge_result {

@@ -49,3 +49,10 @@ void join_start(struct join *m);
 bool join_put(struct join *m, uint32_t source, const struct series_chunk *chunks, size_t n, struct err *err);
 /* What was put, as chunks in order that do not overlap: m->out. ERR_CORRUPT: a chunk that is none. */
 bool join_finish(struct join *m, struct err *err);
+
+/*
+ * Neighbours among chunks in order that are small floats' become one, of at most JOIN_PACK_SAMPLES samples and CHUNK_MAX_BYTES bytes: in place, new bytes in the
+ * arena. Blocks get smaller by it (tests/bench/blocks). Chunks that cannot be read are left as they are.
+ */
+#define JOIN_PACK_SAMPLES (3 * CHUNK_SAMPLES)
+bool join_pack(struct series_chunk *chunks, size_t *n, struct arena *arena, struct err *err);

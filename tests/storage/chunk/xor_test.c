@@ -264,3 +264,88 @@ Test(xor, chunk_end_time_makes_chunks_of_equal_length)
     cr_assert_eq(chunk_end_time(0, 29 * 15000, 7200000, 4), 7200000 / 4);
     cr_assert_eq(chunk_end_time(7000000, 7100000, 7200000, 4), 7200000);
 }
+
+/* --- joining -------------------------------------------------------------------------------------------------------------- */
+
+static struct slice part(const struct samples *s, int from, int to, uint8_t *room)
+{
+    struct xor_appender a;
+    xor_appender_init(&a);
+    for (int i = from; i < to; i++)
+        xor_append(&a, room, s->t[i], s->v[i]);
+    return slice_make(room, xor_size(&a));
+}
+
+/* Copies of exactly the chunks' sizes, so that the sanitizer sees a read or a write past the end. */
+static bool join_exact(struct slice a, struct slice b, uint8_t **ret, size_t *ret_n)
+{
+    char *x = malloc(a.n ? a.n : 1), *y = malloc(b.n ? b.n : 1);
+    memcpy(x, a.p, a.n);
+    memcpy(y, b.p, b.n);
+    *ret = malloc(a.n + b.n + XOR_JOIN_ROOM);
+    bool ok = xor_join(slice_make(x, a.n), slice_make(y, b.n), *ret, ret_n);
+    free(x);
+    free(y);
+    return ok;
+}
+
+Test(xor, joined_chunks_have_the_samples_of_both)
+{
+    static uint8_t first[MAX * XOR_SAMPLE_MAX_BYTES + 64], second[MAX * XOR_SAMPLE_MAX_BYTES + 64];
+    struct rnd r = {77};
+    for (int round = 0; round < 20000; round++) {
+        static struct samples s;
+        static int64_t t[MAX];
+        static double v[MAX];
+        int kind = (int)rnd_below(&r, 3);
+        s.n = 2 + (int)rnd_below(&r, round % 16 ? 12 : MAX - 2);
+        for (int i = 0; i < s.n; i++) {
+            s.t[i] = i ? s.t[i - 1] + random_step(&r) : (int64_t)rnd_below(&r, 1000000);
+            s.v[i] = kind == 0 ? 5 : kind == 1 ? (double)rnd_below(&r, 4) : (double)rnd_below(&r, 1u << 30) / 7;
+        }
+        int cut = 1 + (int)rnd_below(&r, (uint32_t)s.n - 1);
+        struct slice a = part(&s, 0, cut, first), b = part(&s, cut, s.n, second);
+        uint8_t *joined;
+        size_t n;
+        cr_assert(join_exact(a, b, &joined, &n));
+        cr_assert_leq(n, a.n + b.n + 16);
+        cr_assert_eq(decode_exact(joined, n, t, v, MAX), s.n);
+        for (int i = 0; i < s.n; i++)
+            cr_assert(t[i] == s.t[i] && same_bits(v[i], s.v[i]), "round %d, sample %d of %d, cut at %d", round, i, s.n, cut);
+        free(joined);
+        cr_assert_not(join_exact(b, a, &joined, &n), "not in order");
+        free(joined);
+    }
+}
+
+Test(xor, joining_takes_no_bytes_that_are_no_chunk)
+{
+    static uint8_t first[MAX * XOR_SAMPLE_MAX_BYTES + 64], second[MAX * XOR_SAMPLE_MAX_BYTES + 64];
+    static struct samples s = {.n = 40};
+    struct rnd r = {78};
+    uint8_t *joined;
+    size_t n;
+    for (int i = 0; i < s.n; i++) {
+        s.t[i] = 1000 * i;
+        s.v[i] = (double)(i / 3);
+    }
+    struct slice a = part(&s, 0, 20, first), b = part(&s, 20, 40, second);
+    for (size_t cut = 0; cut < a.n; cut++) {
+        cr_expect_not(join_exact(slice_make(a.p, cut), b, &joined, &n), "%zu bytes of the first", cut);
+        free(joined);
+    }
+    /* Spoilt bytes: whatever comes out, nothing is read or written that is not ours. */
+    for (int round = 0; round < 50000; round++) {
+        struct slice c = part(&s, 20, 40, second);
+        second[rnd_below(&r, (uint32_t)c.n)] ^= (uint8_t)(1u << rnd_below(&r, 8));
+        join_exact(a, slice_make(c.p, 2 + rnd_below(&r, (uint32_t)c.n - 1)), &joined, &n);
+        free(joined);
+    }
+    /* A value that reuses a window which no value before it has set: '10', where an appender writes '11'. */
+    uint8_t reuse[] = {0, 2, 0x80, 0xC2, 0xD7, 0x2F, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x40, 0};
+    int64_t t[2];
+    double v[2];
+    cr_expect_eq(xor_decode(slice_make(reuse, sizeof(reuse)), t, v, 2), 2);
+    cr_expect_not(join_exact(a, slice_make(reuse, sizeof(reuse)), &joined, &n));
+    free(joined);
+}

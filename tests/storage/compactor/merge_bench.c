@@ -151,7 +151,7 @@ static void merge(const char *dir, const struct ulid *ids, size_t n, uint32_t sh
     double checked = cpu_s() - start;
     int64_t wall = clock_mono_ns();
     start = cpu_s();
-    if (!blocks_merge(&(struct merge_params){.blocks = blocks, .n_blocks = n, .dir = dir, .shards = shards, .now_ms = 2000000000}, &ctx, &arena, &r, &err))
+    if (!blocks_merge(&(struct merge_params){.blocks = blocks, .n_blocks = n, .dir = dir, .shards = shards, .now_ms = 2000000000, .pack = true}, &ctx, &arena, &r, &err))
         die(&err);
     double s = cpu_s() - start;
     struct rusage usage;

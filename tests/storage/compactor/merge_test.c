@@ -84,12 +84,14 @@ static struct point *concat(struct point *a, size_t n_a, const struct point *b, 
     return all;
 }
 
+static bool packs; /* merges do */
+
 static struct merge_result merged(struct block **blocks, size_t n, uint32_t shards)
 {
     struct err err = ERR_NONE;
     struct ctx ctx = test_ctx();
     struct merge_result r;
-    struct merge_params p = {.blocks = blocks, .n_blocks = n, .dir = folder, .shards = shards, .now_ms = T0 + 100000000};
+    struct merge_params p = {.blocks = blocks, .n_blocks = n, .dir = folder, .shards = shards, .now_ms = T0 + 100000000, .pack = packs};
     cr_assert(blocks_merge(&p, &ctx, &arena, &r, &err), "%s", err.text);
     return r;
 }
@@ -241,6 +243,7 @@ Test(merge, has_what_a_map_of_the_samples_has)
 {
     for (uint64_t seed = 1; seed <= 40; seed++) {
         setup();
+        packs = seed % 2;
         random_round(seed);
         teardown();
     }
@@ -275,6 +278,16 @@ Test(merge, encodes_what_overlaps_in_chunks_of_120_samples, .init = setup, .fini
     struct block *blocks[] = {one_series(T0, 200, 1, T0, T0 + 7200000), one_series(T0 + 500, 160, 1, T0, T0 + 7200000)};
     struct merge_result r = check_merge(blocks, 2, 0);
     cr_expect(r.stats.chunks_merged == 2 && r.stats.chunks_encoded == 3 && r.blocks[0].stats.chunks == 3 && r.blocks[0].stats.samples == 360);
+}
+
+Test(merge, packs_chunks_that_follow_each_other_up_to_360_samples, .init = setup, .fini = teardown)
+{
+    struct block *blocks[5];
+    packs = true;
+    for (int i = 0; i < 5; i++)
+        blocks[i] = one_series(T0 + i * 7200000, i == 4 ? 1 : 120, 0, T0 + i * 7200000, T0 + (i + 1) * 7200000);
+    struct merge_result r = check_merge(blocks, 5, 0);
+    cr_expect(r.blocks[0].stats.chunks == 2 && r.blocks[0].stats.samples == 481, "%llu chunks", (unsigned long long)r.blocks[0].stats.chunks);
 }
 
 Test(merge, makes_no_block_of_a_shard_without_series, .init = setup, .fini = teardown)
