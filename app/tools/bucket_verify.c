@@ -4,6 +4,7 @@
  *   the bucket index can be read; what it says of each block is what its meta.json says; it has every block that is older than it, and none that is gone;
  *   the same of deletion marks; marks below the blocks have their copies below markers/; of each block every file is there with the size that meta.json says;
  *   with -deep each block is downloaded and everything in it read once.
+ * The same of the rooms of its downsampled blocks (storage/downsample), each of which is laid out as a tenant is.
  *
  * A line a fault: "<tenant>/<block>: FAULT: ...". Blocks without a meta.json are told, and are none: they may be on their way.
  */
@@ -16,6 +17,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "storage/block/block.h"
+#include "storage/downsample/downsample.h"
 
 struct verify_config {
     const char *tenant;
@@ -249,17 +251,17 @@ static void tell_partial(struct verify *v, const struct bucket_update *found)
     }
 }
 
-static bool verify_tenant(struct verify *v, const struct bucket_tenant *t, struct err *err)
+/* place: a tenant, or one of its rooms. */
+static bool verify_place(struct verify *v, struct slice place, bool to_be_deleted, struct err *err)
 {
     struct bucket_update found;
     arena_clear(&v->arena);
-    v->tenant = t->id;
-    v->n_tenants++;
+    v->tenant = place;
     /* The index first: what comes between is younger than it. */
-    if (!read_index(v, err) || !bucket_index_update(v->s, &no_hurry, t->id, NULL, clock_wall_ms() / 1000, &v->arena, &v->is, &found, err))
+    if (!read_index(v, err) || !bucket_index_update(v->s, &no_hurry, place, NULL, clock_wall_ms() / 1000, &v->arena, &v->is, &found, err))
         return false;
     tell_partial(v, &found);
-    if (!v->has_index && v->is.n_blocks && !t->to_be_deleted)
+    if (!v->has_index && v->is.n_blocks && !to_be_deleted)
         tell(v, NULL, "note", "it has blocks and no bucket index: queriers do not see them");
     if (v->has_index) {
         compare_blocks(v, &found);
@@ -270,6 +272,19 @@ static bool verify_tenant(struct verify *v, const struct bucket_tenant *t, struc
     for (size_t i = 0; good && i < v->is.n_blocks; i++)
         good = verify_block(v, &v->is.blocks[i].id, err);
     progress_end(&v->progress);
+    return good;
+}
+
+static bool verify_tenant(struct verify *v, const struct bucket_tenant *t, struct err *err)
+{
+    struct downsample_rooms rooms;
+    v->n_tenants++;
+    bool good = verify_place(v, t->id, t->to_be_deleted, err) && downsample_rooms_list(v->s, &no_hurry, t->id, &rooms, err);
+    for (unsigned r = 0; good && r < DOWNSAMPLE_RESOLUTIONS; r++)
+        for (unsigned a = 0; good && a < DOWNSAMPLE_AGGREGATES; a++) {
+            struct bucket_name room = downsample_room(t->id, r, a);
+            good = !rooms.there[r][a] || verify_place(v, bucket_name_slice(&room), t->to_be_deleted, err);
+        }
     return good;
 }
 

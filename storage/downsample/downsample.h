@@ -58,6 +58,12 @@ int64_t downsample_retention_ms(const struct limits *l, enum downsample_resoluti
 struct bucket_name downsample_room(struct slice tenant, enum downsample_resolution r, enum downsample_aggregate a);
 /* Of the folder's name, "5m-sum". */
 bool downsample_room_parse(struct slice folder, enum downsample_resolution *ret_r, enum downsample_aggregate *ret_a);
+/* The rooms that a listing of the tenant shows; a late one may lack some. */
+struct downsample_rooms {
+    bool there[DOWNSAMPLE_RESOLUTIONS][DOWNSAMPLE_AGGREGATES];
+    size_t n;
+};
+bool downsample_rooms_list(struct objstore *s, const struct ctx *ctx, struct slice tenant, struct downsample_rooms *ret, struct err *err);
 
 /* --- samples ---------------------------------------------------------------------------------------------------------------- */
 

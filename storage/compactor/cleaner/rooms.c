@@ -2,37 +2,8 @@
  * Downsampled blocks: each aggregate of each resolution lies in a room below the tenant's folder that is laid out as a tenant is (storage/downsample), with an index,
  * marks and blocks of its own. So it is cleaned as a tenant is, after the tenant itself, with its own retention period.
  */
-#include "base/logger.h"
 #include "storage/compactor/cleaner/cleaner_int.h"
 #include "storage/downsample/downsample.h"
-
-struct rooms {
-    size_t prefix_n;
-    bool there[DOWNSAMPLE_RESOLUTIONS][DOWNSAMPLE_AGGREGATES];
-    size_t n;
-};
-
-static bool add_room(void *arg, struct slice name, bool is_prefix, const struct objstore_attributes *attributes)
-{
-    (void)attributes;
-    struct rooms *l = arg;
-    enum downsample_resolution r;
-    enum downsample_aggregate a;
-    if (!is_prefix || name.n <= l->prefix_n + 1)
-        return true;
-    if (!downsample_room_parse(slice_make(name.p + l->prefix_n, name.n - l->prefix_n - 1), &r, &a) || l->there[r][a])
-        return true;
-    l->there[r][a] = true;
-    l->n++;
-    return true;
-}
-
-static bool list_rooms(struct tenant_turn *t, struct rooms *ret, struct err *err)
-{
-    struct bucket_name folder = bucket_tenant_file(t->tenant, DOWNSAMPLE_FOLDER);
-    *ret = (struct rooms){.prefix_n = folder.n};
-    return objstore_list(t->c->parts.bucket, t->ctx, bucket_name_slice(&folder), true, add_room, ret, err);
-}
 
 static bool clean_room(struct tenant_turn *t, enum downsample_resolution r, enum downsample_aggregate a, struct err *err)
 {
@@ -48,9 +19,9 @@ static bool clean_room(struct tenant_turn *t, enum downsample_resolution r, enum
 
 bool cleaner_clean_rooms(struct tenant_turn *t, struct err *err)
 {
-    struct rooms rooms;
+    struct downsample_rooms rooms;
     bool good = true;
-    if (!list_rooms(t, &rooms, err))
+    if (!downsample_rooms_list(t->c->parts.bucket, t->ctx, t->tenant, &rooms, err))
         return false;
     for (unsigned r = 0; r < DOWNSAMPLE_RESOLUTIONS; r++)
         for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++)
@@ -61,8 +32,8 @@ bool cleaner_clean_rooms(struct tenant_turn *t, struct err *err)
 
 bool cleaner_delete_rooms(struct tenant_turn *t, struct err *err)
 {
-    struct rooms rooms;
-    if (!list_rooms(t, &rooms, err))
+    struct downsample_rooms rooms;
+    if (!downsample_rooms_list(t->c->parts.bucket, t->ctx, t->tenant, &rooms, err))
         return false;
     for (unsigned r = 0; r < DOWNSAMPLE_RESOLUTIONS; r++)
         for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++) {

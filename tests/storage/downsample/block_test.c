@@ -178,7 +178,7 @@ Test(downsample_block, has_the_aggregates_of_each_series, .init = setup, .fini =
         struct downsample_params p = {.source = src.b, .resolution = DOWNSAMPLE_5M, .dir = dir_of(histograms ? "out-h" : "out")};
         struct downsample_stats stats = make(&p);
         cr_expect_eq(stats.samples, src.n_floats);
-        cr_expect_eq(stats.histograms, histograms);
+        cr_expect_eq(stats.histograms, (uint64_t)histograms);
         for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++) {
             expect_result(result_path(&p, a), &src, a, 300000);
             expect_meta(result_path(&p, a), block_meta_of(src.b), a, 300000, histograms);
@@ -271,5 +271,32 @@ Test(downsample_block, is_verified_against_the_samples_that_were_read, .init = s
     const char *chunks = path_of(result_path(&p, DOWNSAMPLE_MAX), "chunks/000001");
     cr_assert_eq(truncate(chunks, 40), 0);
     cr_expect(!downsample_verify(&p, &stats, &ctx, &err));
+    block_close(src.b);
+}
+
+static size_t lines_of(const char *command)
+{
+    size_t n = 0;
+    int c;
+    FILE *p = popen(command, "r");
+    cr_assert(p);
+    while ((c = fgetc(p)) != EOF)
+        n += c == '\n';
+    cr_expect_eq(pclose(p), 0, "%s", command);
+    return n;
+}
+
+Test(downsample_block, is_a_block_to_prometheus, .init = setup, .fini = teardown)
+{
+    if (system("command -v promtool >/dev/null") != 0)
+        cr_skip_test("no promtool");
+    struct source src = make_source(41, true);
+    struct downsample_params p = {.source = src.b, .resolution = DOWNSAMPLE_5M, .dir = dir_of("out")};
+    struct downsample_stats stats = make(&p);
+    for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++) {
+        const char *dir = path_of(p.dir, downsample_aggregate_name(a));
+        size_t n = lines_of(arena_printf(&arena, "promtool tsdb dump --max-time=%lld %s 2>/dev/null", (long long)(T0 + DAY - 1), dir));
+        cr_expect_eq(n, stats.samples_out[a], "%s: %zu samples of %zu", downsample_aggregate_name(a), n, (size_t)stats.samples_out[a]);
+    }
     block_close(src.b);
 }
