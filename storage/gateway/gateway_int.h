@@ -48,11 +48,19 @@ void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void
 /* BUSY: one thread opens or prepares it, without the lock. */
 enum served_state { SERVED_CLOSED, SERVED_BUSY, SERVED_OPEN };
 
+/* Where a block comes from, as the bucket index says. */
+struct block_origin {
+    char source[24];
+    uint32_t level;
+    bool out_of_order;
+};
+
 struct served_block {
     struct ulid id;
     int64_t min_t, max_t; /* ms; max exclusive */
     char *tenant;         /* these are immutable */
     char *dir;
+    struct block_origin origin;
     /* under the gateway's lock */
     unsigned refs; /* the table's, and one of each who uses it */
     enum served_state state;
@@ -127,6 +135,7 @@ struct served_block *served_find(const struct served_tenant *t, const struct uli
 struct wanted_block {
     struct ulid id;
     int64_t min_t, max_t;
+    struct block_origin origin;
 };
 /* Makes the tenant's blocks these (by id, no doubles), of an index that was written then. The syncing thread's; takes the lock. */
 void table_set(struct gateway *g, struct slice tenant, const struct wanted_block *wanted, size_t n, int64_t index_s);
@@ -226,6 +235,14 @@ struct request {
     uint64_t chunks_until;       /* of the batch that is being made */
     struct arena scratch;        /* of a batch of chunks */
 };
+
+/* --- stats.c --- */
+
+/* What a request has read, to the metrics; once, when it is done. */
+void request_observe(const struct request *r);
+/* A part of a request has taken so long since *since_ns, which becomes now. */
+void observe_stage(const char *stage, int64_t *since_ns);
+void observe_stage_ns(const char *stage, int64_t ns);
 
 /*
  * Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. index_s: when the bucket index was written by which these blocks are

@@ -215,6 +215,7 @@ void request_leave_gate(struct request *r)
 
 void request_end(struct request *r)
 {
+    request_observe(r);
     for (size_t i = 0; i < r->n; i++) {
         struct part *p = &r->parts[i];
         store_select_free(p->select);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "storage/gateway/gateway_int.h"
 
 #define BATCH 256u
@@ -16,6 +17,7 @@ struct gateway_set {
     /* Labels of phase 1 whose chunks have not been given. */
     struct labels labels[BATCH];
     size_t labels_at, n_labels;
+    int64_t reading_ns; /* spent within set_next */
 };
 
 static struct gateway_set *set_of(struct series_set *s)
@@ -23,9 +25,8 @@ static struct gateway_set *set_of(struct series_set *s)
     return CONTAINER_OF(s, struct gateway_set, set);
 }
 
-static bool set_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool read_batch(struct gateway_set *set, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
-    struct gateway_set *set = set_of(s);
     struct request *r = &set->request;
     size_t n = 0;
     *ret_n = 0;
@@ -48,9 +49,20 @@ static bool set_next(struct series_set *s, struct ctx *ctx, struct series *ret, 
     return true;
 }
 
+static bool set_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    struct gateway_set *set = set_of(s);
+    int64_t start_ns = clock_mono_ns();
+    bool ok = read_batch(set, ctx, ret, max, ret_n, err);
+    set->reading_ns += clock_mono_ns() - start_ns;
+    return ok;
+}
+
 static void set_release(struct series_set *s)
 {
     struct gateway_set *set = set_of(s);
+    if (set->reading_ns)
+        observe_stage_ns("fetch_series_and_chunks", set->reading_ns);
     request_end(&set->request);
     free(set);
 }
@@ -62,8 +74,11 @@ struct series_set *gateway_select(struct gateway *g, struct ctx *ctx, const stru
     struct gateway_set *set = calloc(1, sizeof(*set));
     ASSERT(set);
     set->set.ops = &ops;
+    int64_t since_ns = clock_mono_ns();
     bool ok = request_begin(&set->request, g, ctx, p, blocks, 0, ret_found, err) && merge_begin(&set->request, err);
     request_leave_gate(&set->request);
+    if (ok)
+        observe_stage("expand_postings", &since_ns);
     if (ok)
         return &set->set;
     set_release(&set->set);

@@ -192,18 +192,11 @@ static bool send_chunks(struct call *c, size_t batch)
     }
 }
 
-static void observe_stage(const char *stage, int64_t *since_ms)
-{
-    int64_t now_ms = clock_mono_ms();
-    metric_observe(METRIC_WITH(gateway_metrics[GATEWAY_STAGE_SECONDS], GATEWAY_COMPONENT, slice_of(stage)), (double)(now_ms - *since_ms) / 1000);
-    *since_ms = now_ms;
-}
-
 static bool series(struct call *c)
 {
     struct storegateway_request r;
     struct gateway_found found;
-    int64_t since_ms = clock_mono_ms();
+    int64_t since_ns = clock_mono_ns();
     if (!read_request(c, storegateway_series_request_decode, &r, &found))
         return false;
     if (!c->request.known)
@@ -212,16 +205,16 @@ static bool series(struct call *c)
     storegateway_hints_put(found.blocks, found.n, &c->out);
     if (!send(c) || !merge_begin(&c->request, &c->err))
         return false;
-    observe_stage("expand_postings", &since_ms);
+    observe_stage("expand_postings", &since_ns);
     if (!send_series(c, batch))
         return false;
-    observe_stage("fetch_series_and_chunks", &since_ms);
+    observe_stage("fetch_series_and_chunks", &since_ns);
     metric_add(metric_single(gateway_metrics[GATEWAY_SERIES_SENT]), (double)c->request.n_series);
     if (r.skip_chunks || c->request.n_series == 0)
         return true;
     storegateway_chunks_estimate_put(c->request.n_chunks, &c->out);
     bool ok = send(c) && send_chunks(c, batch);
-    observe_stage("send", &since_ms);
+    observe_stage("send", &since_ns);
     return ok;
 }
 

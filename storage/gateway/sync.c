@@ -17,6 +17,7 @@
 #define LOOK_MS 5000          /* at the ring */
 #define SEEN_MS 20            /* between looks for our own entry */
 #define REWRITE_MS 1000
+#define GOSSIP_MS 1500
 #define RETRY_MIN_MS 500      /* of the first look at the bucket */
 #define RETRY_MAX_MS 30000
 #define EARLY_SYNC_MS 30000   /* between looks because somebody asked for what is not here */
@@ -130,7 +131,10 @@ static void take_index(struct look *l, struct slice tenant, const struct ring_sn
         if (fate == FATE_LOADED && !is_here && l->looks_for_new)
             metric_observe(gateway_metric(GATEWAY_DISCOVERY_SECONDS), (double)(l->owner.now_ms / 1000 - b->uploaded_at_s));
         if (fate == FATE_LOADED)
-            wanted[n++] = (struct wanted_block){b->id, b->min_t, b->max_t};
+            {
+            wanted[n] = (struct wanted_block){b->id, b->min_t, b->max_t, {.level = b->level, .out_of_order = b->out_of_order}};
+            snprintf(wanted[n++].origin.source, sizeof(wanted[0].origin.source), "%.*s", SL_FMT(b->source));
+        }
     }
     if (n)
         qsort(wanted, n, sizeof(*wanted), compare_wanted);
@@ -454,6 +458,18 @@ static void keep_up(struct gateway *g)
     }
 }
 
+/*
+ * Ready means that the next one may be stopped: in a rolling restart it may have the only other replicas. So queriers must know that we are here, whom gossip tells in some
+ * rounds of 200 ms.
+ */
+static bool wait_for_gossip(struct gateway *g)
+{
+    if (g->alone || strcmp(g->ring_cfg->kv.store, "memberlist") != 0)
+        return true;
+    waits_for(g, "the store-gateway is waiting until others know that it is ACTIVE");
+    return sleep_for(g, GOSSIP_MS);
+}
+
 static void set_serving(struct gateway *g, bool ready)
 {
     pthread_mutex_lock(&g->lock);
@@ -469,7 +485,7 @@ void *sync_main(void *arg)
     if (!wait_until_seen(g, RING_JOINING) || !wait_until_stable(g) || !first_sync(g))
         return NULL;
     set_serving(g, false);
-    if (!become_active(g))
+    if (!become_active(g) || !wait_for_gossip(g))
         return NULL;
     set_serving(g, true);
     LOG_INFO("the store-gateway serves its blocks", {"id", LOG_STR(g->self.id)});

@@ -68,6 +68,7 @@ static struct served_block *served_new(const struct gateway *g, struct slice ten
     b->id = w->id;
     b->min_t = w->min_t;
     b->max_t = w->max_t;
+    b->origin = w->origin;
     b->tenant = slice_strdup(tenant);
     int n = asprintf(&b->dir, "%s/%s/%s", g->sync_dir, b->tenant, b->id.text);
     ASSERT(n >= 0);
