@@ -1,6 +1,7 @@
 /*
  * One series of a block: chunks that overlap, or that stick out of the block's range, are decoded, merged and encoded anew, as the head would have cut them:
- * 120 floats, or histograms as far as their appender takes them.
+ * 120 floats, or histograms as far as their appender takes them. Then small float chunks are packed (storage/join): what is in blocks is read seldom, and is smaller
+ * with fewer chunks.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "base/assert.h"
 #include "ingest/append_int.h"
 #include "ingest/cut_int.h"
+#include "storage/join/join.h"
 
 /* Chunks are added to an array in the arena. */
 struct chunks_out {
@@ -167,6 +169,7 @@ bool cut_series(const struct series_chunk *in, size_t n, int64_t start, int64_t 
         bool as_it_is = to == from + 1 && in[from].min_t >= start && max_t < end;
         ok = as_it_is ? out_add(&out, in[from]) : merge_group(&out, in + from, to - from, start, end, ret_damaged);
     }
+    ok = ok && join_pack(out.items, &out.n, arena, NULL);
     *ret = out.items;
     *ret_n = out.n;
     return ok;
