@@ -92,43 +92,61 @@ static bool has_sources(const struct plan_block *b, const struct plan_block *of)
     return of->n_sources > 0;
 }
 
-/* A raw block, there now, that has what this one was made of; NULL: none. */
-static bool find_heir(struct downsampling *d, const struct plan_block *made, const struct plan_block **ret, struct err *err)
+/*
+ * Whether a raw block that is there now has what this one was made of. The shards of a split have the same sources, and the one is no heir of the other; all of them
+ * are heirs of what was made before the split.
+ */
+static bool has_heir(struct downsampling *d, const struct plan_block *made, bool *ret, struct err *err)
 {
-    *ret = NULL;
+    *ret = false;
     for (size_t i = 0; i < d->raw->n && !*ret; i++) {
-        bool there;
         const struct plan_block *b = &d->raw->blocks[i];
-        if (b->max_t <= made->min_t || b->min_t >= made->max_t || !has_sources(b, made))
+        if (b->max_t <= made->min_t || b->min_t >= made->max_t || (made->shard.n && !slice_eq(made->shard, b->shard)) || !has_sources(b, made))
             continue;
-        if (!block_is_there(d->c, d->ctx, d->tenant, &b->id, &there, err))
+        if (!block_is_there(d->c, d->ctx, d->tenant, &b->id, ret, err))
             return false;
-        if (there)
-            *ret = b;
     }
+    return true;
+}
+
+/*
+ * Of a block whose raw one is gone: by that of a raw block, or by one of its own room, which was made of the heir before that expired. by: of plan_superseded over the
+ * room.
+ */
+static bool is_outdated(struct downsampling *d, struct slice room, const struct tenant_blocks *t, size_t i, const size_t *by, bool *ret, struct err *err)
+{
+    *ret = false;
+    if (find(d->raw, &t->blocks[i].id))
+        return true;
+    if (!has_heir(d, &t->blocks[i], ret, err))
+        return false;
+    return *ret || by[i] == PLAN_NOT_SUPERSEDED || block_is_there(d->c, d->ctx, room, &t->blocks[by[i]].id, ret, err);
+}
+
+static bool mark(struct downsampling *d, struct slice room, const struct plan_block *b, struct err *err)
+{
+    bool is_new = false;
+    struct block_mark mark = {.block = b->id, .time_s = clock_wall_ms() / 1000, .details = SL(OUTDATED_DETAILS)};
+    if (!bucket_mark_block(d->c->bucket, d->ctx, room, BLOCK_MARK_DELETION, &mark, &is_new, err))
+        return false;
+    if (is_new)
+        compactor_count_deletion_mark("compaction");
     return true;
 }
 
 static bool mark_outdated(struct downsampling *d, enum downsample_resolution r, enum downsample_aggregate a, struct err *err)
 {
     const struct tenant_blocks *t = d->rooms[r][a];
-    struct bucket_name room = downsample_room(d->tenant, r, a);
-    for (size_t i = 0; i < t->n; i++) {
-        const struct plan_block *heir;
-        bool is_new = false;
-        struct block_mark mark = {.block = t->blocks[i].id, .time_s = clock_wall_ms() / 1000, .details = SL(OUTDATED_DETAILS)};
-        if (find(d->raw, &t->blocks[i].id))
-            continue;
-        if (!find_heir(d, &t->blocks[i], &heir, err))
-            return false;
-        if (!heir)
-            continue;
-        if (!bucket_mark_block(d->c->bucket, d->ctx, bucket_name_slice(&room), BLOCK_MARK_DELETION, &mark, &is_new, err))
-            return false;
-        if (is_new)
-            compactor_count_deletion_mark("compaction");
+    struct bucket_name name = downsample_room(d->tenant, r, a);
+    struct slice room = bucket_name_slice(&name);
+    size_t *by = calloc(t->n + 1, sizeof(*by));
+    bool good = (by || no_memory(err)) && plan_superseded(t->blocks, t->n, by, err);
+    for (size_t i = 0; good && i < t->n; i++) {
+        bool outdated = false;
+        good = is_outdated(d, room, t, i, by, &outdated, err) && (!outdated || mark(d, room, &t->blocks[i], err));
     }
-    return true;
+    free(by);
+    return good;
 }
 
 static bool mark_all_outdated(struct downsampling *d, struct err *err)

@@ -150,8 +150,17 @@ static inline void faulty_free(struct objstore *s)
 {
     (void)s;
 }
-static const struct objstore_ops faulty_ops = {"faulty",   true,          faulty_get,  faulty_attributes, faulty_put, faulty_put_file,
-                                               faulty_remove, faulty_list, faulty_free};
+static const struct objstore_ops faulty_ops = {
+    .name = "faulty",
+    .is_view = true,
+    .get = faulty_get,
+    .attributes = faulty_attributes,
+    .put = faulty_put,
+    .put_file = faulty_put_file,
+    .remove = faulty_remove,
+    .list = faulty_list,
+    .free = faulty_free,
+};
 
 /* --- a compactor ------------------------------------------------------------------------------------------------------------------------ */
 

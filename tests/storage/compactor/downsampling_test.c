@@ -206,6 +206,61 @@ Test(downsampling, stays_when_the_block_that_it_was_made_of_has_expired, .init =
     site_close(&r);
 }
 
+static void delete_one(struct site *r, struct slice place, const struct ulid *id)
+{
+    struct ctx ctx = test_ctx();
+    cr_assert(bucket_delete_block(r->store, &ctx, place, id, NULL));
+}
+
+Test(downsampling, of_a_shard_stays_when_that_has_expired_and_others_have_not, .init = begin, .fini = teardown)
+{
+    struct site r;
+    struct ctx ctx = test_ctx();
+    const struct ulid *ids;
+    size_t n;
+    open_downsampling(&r);
+    r.limits.compactor_split_and_merge_shards = 2;
+    site_start(&r);
+    put_day(&r, 0);
+    run(&r);
+    look(&r, TENANT);
+    cr_assert(bucket_blocks(r.store, &ctx, TENANT, &arena, &ids, &n, NULL) && n == 2);
+    delete_one(&r, TENANT, &ids[0]);
+    run(&r);
+    cr_expect_eq(n_all(&r), 2 * DOWNSAMPLE_RESOLUTIONS * DOWNSAMPLE_AGGREGATES);
+    site_close(&r);
+}
+
+Test(downsampling, of_a_block_whose_heir_has_expired_as_well_goes_for_that_of_the_heir, .init = begin, .fini = teardown)
+{
+    struct site r;
+    struct ctx ctx = test_ctx();
+    const struct ulid *first, *second, *all;
+    size_t n;
+    start_downsampling(&r);
+    put_day(&r, 0);
+    run(&r);
+    look(&r, TENANT);
+    cr_assert(bucket_blocks(r.store, &ctx, TENANT, &arena, &first, &n, NULL) && n == 1);
+    /* Keep the old aggregates as if nobody had marked them. */
+    struct slice room = room_of(DOWNSAMPLE_5M, DOWNSAMPLE_SUM);
+    put_block(&r, TENANT, 5, 0);
+    run(&r);
+    look(&r, TENANT);
+    cr_assert(bucket_blocks(r.store, &ctx, TENANT, &arena, &second, &n, NULL) && n == 1);
+    for (size_t i = 0; i < 2; i++) {
+        struct bucket_name own = bucket_block_file(room, &first[0], BUCKET_DELETION_MARK), copy = bucket_global_mark(room, &first[0], BUCKET_DELETION_MARK);
+        cr_assert(objstore_remove(r.store, &ctx, bucket_name_slice(i ? &copy : &own), NULL));
+    }
+    cr_assert(bucket_blocks(r.store, &ctx, room, &arena, &all, &n, NULL) && n == 2);
+    delete_one(&r, TENANT, &second[0]);
+    run(&r);
+    cr_expect_eq(look(&r, room).n_blocks, 1);
+    cr_assert(bucket_blocks(r.store, &ctx, room, &arena, &all, &n, NULL) && n == 1);
+    cr_expect_str_eq(all[0].text, second[0].text);
+    site_close(&r);
+}
+
 Test(downsampling, leaves_a_bad_block_and_goes_on_with_the_others, .init = begin, .fini = teardown)
 {
     struct site r;
