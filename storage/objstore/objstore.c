@@ -144,6 +144,11 @@ bool objstore_get(struct objstore *s, const struct ctx *ctx, struct slice name, 
     return told(ok, s, "getting", name, &why, err);
 }
 
+uint64_t objstore_request_bytes(const struct objstore *s)
+{
+    return s->ops->request_bytes ? s->ops->request_bytes : UINT64_MAX;
+}
+
 bool objstore_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err)
 {
     struct objstore_tries t = {0};

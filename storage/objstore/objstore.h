@@ -48,6 +48,7 @@ struct objstore;
 struct objstore_ops {
     const char *name; /* "filesystem", "s3" */
     bool is_view;     /* hands all on to another store's door, which tries again */
+    uint64_t request_bytes; /* objstore_request_bytes; 0: it does not say */
     bool (*get)(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err);
     bool (*attributes)(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err);
     bool (*put)(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err);
@@ -77,6 +78,12 @@ bool objstore_remove(struct objstore *s, const struct ctx *ctx, struct slice nam
 /* Names that start with prefix ("tenant-a/"), in no order. delimited: only up to the next '/', folders once each. */
 bool objstore_list(struct objstore *s, const struct ctx *ctx, struct slice prefix, bool delimited, objstore_list_fn *fn, void *arg, struct err *err);
 void objstore_free(struct objstore *s); /* NULL is fine */
+
+/*
+ * What a further get costs, in bytes that could be read in its stead: ranges that are not farther apart are better read as one. UINT64_MAX where a get has the
+ * latency of a network, and the caller's own bound is to be used.
+ */
+uint64_t objstore_request_bytes(const struct objstore *s);
 
 /*
  * The store that the flags name, as one bucket with the prefix put before each name. flag_prefix: what the flags start with, "blocks-storage.". default_dir: of

@@ -192,6 +192,7 @@ static struct objstore *view_new(struct objstore *store, bool owns_store, const 
     ASSERT(v);
     v->ops = view_ops;
     v->ops.name = store->ops->name;
+    v->ops.request_bytes = store->ops->request_bytes;
     v->objstore.ops = &v->ops;
     v->store = store;
     v->owns_store = owns_store;

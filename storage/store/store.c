@@ -88,6 +88,10 @@ struct store *store_new(const struct store_config *cfg, const struct store_deps 
     s->cfg = *cfg;
     if (s->cfg.max_gap_bytes_chunks == 0)
         s->cfg.max_gap_bytes_chunks = s->cfg.max_gap_bytes;
+    /* The flags' gap is for the latency of an object store. */
+    uint64_t worth_bytes = objstore_request_bytes(deps->bucket);
+    s->cfg.max_gap_bytes = MIN(s->cfg.max_gap_bytes, worth_bytes);
+    s->cfg.max_gap_bytes_chunks = MIN(s->cfg.max_gap_bytes_chunks, worth_bytes);
     s->cfg.postings_sampling = MIN(MAX(s->cfg.postings_sampling, 1), 1 << 20);
     s->ask_bucket_bytes = ASK_BUCKET_BYTES;
     s->bucket = deps->bucket;

@@ -55,7 +55,7 @@ static bool count_attributes(struct objstore *s, const struct ctx *ctx, struct s
     return objstore_attributes(inner, ctx, name, ret, err);
 }
 
-static const struct objstore_ops ops = {.name = "counter", .is_view = true, .get = count_get, .attributes = count_attributes};
+static struct objstore_ops ops = {.name = "counter", .is_view = true, .get = count_get, .attributes = count_attributes};
 static struct objstore bucket = {&ops};
 
 static void open_bucket(const char *dir)
@@ -73,6 +73,7 @@ static void open_bucket(const char *dir)
     flag_set_add(fs, "bucket", defs, ARRAY_LEN(defs), &cfg);
     inner = objstore_open(&cfg, "b.", dir, &err);
     CLAIM(inner, "%s", err.text);
+    ops.request_bytes = objstore_request_bytes(inner);
     flag_set_free(fs);
 }
 
