@@ -6,6 +6,7 @@
  *
  * What cannot be read changes nothing: the blocks of that tenant stay as they are until the next look.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>

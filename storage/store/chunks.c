@@ -272,6 +272,8 @@ static bool read_batch(struct store_select *s, const struct ctx *ctx, struct err
         at += s->ready[i].n_chunks;
     }
     s->stats.chunks_touched += s->n_wanted;
+    for (size_t i = 0; i < s->n_wanted; i++)
+        s->stats.chunks_touched_bytes += s->chunks[i].data.n;
     return true;
 }
 

@@ -69,6 +69,9 @@ static void add_stats(struct store_stats *to, const struct store_stats *from)
     to->series_touched += from->series_touched;
     to->chunks_fetched_bytes += from->chunks_fetched_bytes;
     to->chunks_touched += from->chunks_touched;
+    to->postings_touched_bytes += from->postings_touched_bytes;
+    to->series_touched_bytes += from->series_touched_bytes;
+    to->chunks_touched_bytes += from->chunks_touched_bytes;
     to->cached_bytes += from->cached_bytes;
 }
 

@@ -275,6 +275,8 @@ static bool read_lists(struct finding *f, struct err *err)
         for (size_t k = 0; f->groups[i].is_read && k < f->groups[i].n; k++)
             lists[n++] = &f->groups[i].lists[k];
     f->stats->postings_touched += n;
+    for (size_t i = 0; i < n; i++)
+        f->stats->postings_touched_bytes += lists[i]->range.end - lists[i]->range.offset;
     if (!ask_cache(f, lists, n, err))
         return false;
     for (size_t i = 0; i < n; i++)

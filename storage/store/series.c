@@ -101,6 +101,7 @@ static bool decode(struct store_select *s, const struct ctx *ctx, uint64_t offse
     }
     if (need)
         return index_corrupt(ix, offset, "a series that changes while it is read", err);
+    s->stats.series_touched_bytes += s->series.end - offset;
     uint64_t next = (s->series.end + INDEX_SERIES_ALIGN - 1) / INDEX_SERIES_ALIGN * INDEX_SERIES_ALIGN;
     if (next < offset + n && next < ix->series_to)
         s->next_chunk = first_chunk(p + (next - offset), n - (next - offset));

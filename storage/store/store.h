@@ -84,6 +84,7 @@ struct store_stats {
     uint64_t postings_fetched_bytes, postings_touched;
     uint64_t series_fetched_bytes, series_touched;
     uint64_t chunks_fetched_bytes, chunks_touched;
+    uint64_t postings_touched_bytes, series_touched_bytes, chunks_touched_bytes; /* of exactly what was looked at, wherever it came from */
     uint64_t cached_bytes; /* what came from the caches */
 };
 

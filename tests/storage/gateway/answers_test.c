@@ -56,6 +56,31 @@ Test(gateway, gives_each_series_once_with_the_chunks_of_all_blocks, .init = setu
     cr_expect_eq(found.n, 3);
 }
 
+/* "name{labels} value" is in the metrics. */
+static bool shows(const char *line)
+{
+    struct buf out = {0};
+    metrics_write_text(&out, NULL, 0);
+    buf_putc(&out, 0);
+    bool found = strstr(out.p, line);
+    buf_release(&out);
+    return found;
+}
+
+Test(gateway, counts_what_requests_were_answered_from, .init = setup, .fini = teardown)
+{
+    struct gateway_found found;
+    three_blocks();
+    select_m(gw_start(&rig, 0), 0, 4 * H, &GW_ALL, 2, &found);
+    cr_expect(shows("cortex_bucket_store_series_result_series_sum{component=\"store-gateway\"} 3\n"));
+    cr_expect(shows("cortex_bucket_store_series_data_touched_sum{component=\"store-gateway\",data_type=\"series\",stage=\"\"} 6\n"));
+    cr_expect(shows("cortex_bucket_store_series_data_touched_sum{component=\"store-gateway\",data_type=\"chunks\",stage=\"returned\"} 6\n"));
+    cr_expect_not(shows("cortex_bucket_store_series_data_size_touched_bytes_sum{component=\"store-gateway\",data_type=\"chunks\",stage=\"returned\"} 0\n"));
+    cr_expect(shows("cortex_bucket_store_series_data_size_fetched_bytes_count{component=\"store-gateway\",data_type=\"postings\",stage=\"\"} 1\n"));
+    cr_expect(shows("cortex_bucket_store_series_request_stage_duration_seconds_count{component=\"store-gateway\",stage=\"expand_postings\"} 1\n"));
+    cr_expect(shows("cortex_bucket_store_series_blocks_queried_count{component=\"store-gateway\""));
+}
+
 Test(gateway, reads_the_blocks_it_is_asked_for_and_says_which, .init = setup, .fini = teardown)
 {
     struct gateway_found found;
