@@ -119,7 +119,7 @@ static void read_and_respond(struct call *c)
     if (a)
         respond(c, form, a);
     else if (!readable && c->err.code != ERR_TOO_LARGE && c->err.code != ERR_MAX_QUERY_MEMORY)
-        http_respond_text_error(c->req, 500, "failed to parse request params for activity tracking"); /* as Mimir's query-frontend answers */
+        http_respond_text_error(c->req, 500, c->err.text); /* Mimir's status, too; with its activity tracker on, it hides the text */
     else
         respond_error(c);
 }

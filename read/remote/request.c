@@ -181,7 +181,7 @@ bool remote_request_read(struct slice body, size_t max_bytes, struct arena *aren
     size_t n;
     *ret = (struct remote_request){0};
     if (body.n == 0 || snappy_uncompressed_length(body.p, body.n, &n) != SNAPPY_OK)
-        return err_set(err, ERR_BAD_DATA, "snappy: corrupt input");
+        return err_set(err, ERR_BAD_DATA, "getting snappy decoded length: snappy: corrupt input");
     if (n > max_bytes)
         return err_set(err, ERR_TOO_LARGE, "the request has %zu bytes when it is decoded, the limit is %zu", n, max_bytes);
     char *plain = arena_alloc(arena, n + 1);

@@ -26,6 +26,21 @@ def request(start_ms, end_ms, *matchers, streamed=False):
     return snappy.compress(rw.field(1, query) + (b"\x12\x01\x01" if streamed else b""))
 
 
+def int_matcher_request(kind):
+    return request(1, 2, matcher("a", "b", kind))
+
+
+def wire(port, method, path, body, headers):
+    """(status, headers, body bytes) of any server here."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
 def fields(message):
     """[(number, value)] of a message: bytes, integers, doubles."""
     at, out = 0, []
