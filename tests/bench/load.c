@@ -1,9 +1,11 @@
 /*
  * Sends remote-write 1.0 load to one server and says what it cost that server. Used by tests/bench/ingest; prints one line of JSON.
  *
- *     load --url http://127.0.0.1:PORT/api/v1/push --pid PID [--series N] [--scrapes N] [--interval S] [--start S] [--connections N]
- *          [--per-request N] [--settle S]
- *     load --dump FILE [--series N] [--scrapes N] [--interval S] [--start S] [--per-request N]
+ *     load --url http://127.0.0.1:PORT/api/v1/push --pid PID [--series N] [--first N] [--scrapes N] [--interval S] [--start S]
+ *          [--connections N] [--per-request N] [--settle S]
+ *     load --dump FILE [--series N] [--first N] [--scrapes N] [--interval S] [--start S] [--per-request N]
+ *
+ * --series many from number --first on (0; whole pods of 100): a later run with a higher one is churn.
  *
  * Every body is built before the first is sent, so sending costs next to nothing and the server's CPU can be charged to the samples. A connection
  * is a thread with one request in flight; a series always travels over the same connection, in order. The first scrape, which creates the
@@ -39,6 +41,7 @@ struct options {
     struct sockaddr_in to;
     int pid;
     long series;
+    long first;
     long scrapes;
     long interval_s;
     int64_t start_ms;
@@ -270,7 +273,7 @@ static void dump(void)
     if (!f || !blocks)
         die("cannot write", opt.dump);
     for (long b = 0; b < n_blocks; b++)
-        block_init(&blocks[b], b * opt.per_request, block_size(b));
+        block_init(&blocks[b], opt.first + b * opt.per_request, block_size(b));
     for (long i = 0; i < opt.scrapes * n_blocks; i++) {
         long scrape = i / n_blocks;
         struct body body = block_body(&blocks[i % n_blocks], scrape, opt.start_ms + scrape * opt.interval_s * 1000);
@@ -307,6 +310,7 @@ static void parse(int argc, char **argv)
         long *value;
     } numbers[] = {{"--pid", &pid},
                    {"--series", &opt.series},
+                   {"--first", &opt.first},
                    {"--scrapes", &opt.scrapes},
                    {"--interval", &opt.interval_s},
                    {"--start", &start_s},
@@ -338,6 +342,7 @@ static void parse(int argc, char **argv)
         opt.connections > CONNECTIONS_MAX || opt.per_request < POD_SERIES)
         die("need --url and --pid or --dump, 1 to 64 connections, at least 2 scrapes and", "100 samples a request");
     opt.pid = (int)pid;
+    opt.first -= opt.first % POD_SERIES;
     opt.per_request -= opt.per_request % POD_SERIES; /* whole pods, so that no histogram is cut */
     opt.start_ms = start_s ? start_s * 1000 : (time(NULL) - opt.interval_s * (opt.scrapes - 1)) * INT64_C(1000);
 }
@@ -358,7 +363,7 @@ static void build(void)
     }
     for (long b = 0; b < n_blocks; b++) {
         struct connection *c = &connections[b % opt.connections];
-        block_init(&c->blocks[c->n_blocks++], b * opt.per_request, block_size(b));
+        block_init(&c->blocks[c->n_blocks++], opt.first + b * opt.per_request, block_size(b));
     }
 }
 
