@@ -136,6 +136,21 @@ Test(downsampling, is_off_unless_the_tenant_asks_for_it, .init = begin, .fini = 
     site_close(&r);
 }
 
+Test(downsampling, leaves_a_day_alone_whose_blocks_may_have_the_same_samples, .init = begin, .fini = teardown)
+{
+    struct site r;
+    struct ctx ctx = test_ctx();
+    start_downsampling(&r);
+    struct ulid apart = put_block(&r, TENANT, 0, 0);
+    put_block(&r, TENANT, 0, 1);
+    put_block(&r, TENANT, 12, 0);
+    struct block_mark mark = {.block = apart, .time_s = 1, .reason = SL(NO_COMPACT_MANUAL)};
+    cr_assert(bucket_mark_block(r.store, &ctx, TENANT, BLOCK_MARK_NO_COMPACT, &mark, NULL, NULL));
+    run(&r);
+    cr_expect_eq(n_all(&r), DOWNSAMPLE_RESOLUTIONS * DOWNSAMPLE_AGGREGATES, "the other day's alone");
+    site_close(&r);
+}
+
 Test(downsampling, waits_until_a_day_is_old_enough_and_makes_nothing_that_has_expired, .init = begin, .fini = teardown)
 {
     static const struct {
