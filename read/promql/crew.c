@@ -18,6 +18,7 @@ struct engine_crew {
     struct fair_pool *pool;
     size_t threads;
     size_t min_series;
+    atomic_size_t runs; /* that go on now */
 };
 
 enum lane_state { LANE_FREE, LANE_READY, LANE_RUNNING, LANE_DONE, LANE_HELD };
@@ -182,6 +183,12 @@ static bool wait_for_work(struct crew_run *run)
     return rc != ETIMEDOUT;
 }
 
+/* With as many queries as threads all cores have work: help would only be in the way of who waits for a core. */
+static bool cores_are_busy(const struct engine_crew *c)
+{
+    return atomic_load_explicit(&c->runs, memory_order_relaxed) >= c->threads || fair_pool_queued(c->pool) > 0;
+}
+
 static void help(void *job, struct arena *arena)
 {
     struct crew_run *run = job;
@@ -198,7 +205,7 @@ static void help(void *job, struct arena *arena)
         pthread_cond_signal(&run->done);
         if (clock_mono_ms() < until_ms || run->closed)
             continue;
-        if (fair_pool_submit(run->crew->pool, run->tenant, help, run)) {
+        if (!cores_are_busy(run->crew) && fair_pool_submit(run->crew->pool, run->tenant, help, run)) {
             pthread_mutex_unlock(&run->lock); /* the reference is the next job's */
             return;
         }
@@ -208,14 +215,14 @@ static void help(void *job, struct arena *arena)
     run_unref(run);
 }
 
-/* With the lock held. Nobody is asked while others' queries wait for the crew: then all cores have work. */
+/* With the lock held. */
 static void call_helpers(struct crew_run *run)
 {
     if (run->helpers_waiting) {
         pthread_cond_signal(&run->ready);
         return;
     }
-    if (run->helpers + 1 >= run->crew->threads || fair_pool_queued(run->crew->pool))
+    if (run->helpers + 1 >= run->crew->threads || cores_are_busy(run->crew))
         return;
     if (fair_pool_submit(run->crew->pool, run->tenant, help, run)) {
         run->helpers++;
@@ -248,6 +255,7 @@ struct crew_run *run_new(struct op *op, struct reader *reader, const struct lane
     pthread_condattr_destroy(&monotonic);
     run->next = env->runs;
     env->runs = run;
+    atomic_fetch_add_explicit(&run->crew->runs, 1, memory_order_relaxed);
     return run;
 }
 
@@ -390,6 +398,7 @@ void run_end(struct crew_run *run)
         at = &(*at)->next;
     if (*at)
         *at = run->next;
+    atomic_fetch_sub_explicit(&run->crew->runs, 1, memory_order_relaxed);
     pthread_mutex_lock(&run->lock);
     run->closed = true;
     pthread_cond_broadcast(&run->ready);
