@@ -366,8 +366,8 @@ static bool names_all(struct fetch *f, const struct attempt *old, const struct a
     f->mark++;
     if (!mark_names(f, fresh))
         return true;
-    /* A slow one names series of blocks too that others had answered before. */
-    if (old->slow && !mark_names(f, others))
+    /* It may have named series of blocks that others, asked beside it, have answered. */
+    if (f->n_hedged && !mark_names(f, others))
         return true;
     for (size_t i = old->at; i < old->n; i++)
         if (old->names[i]->mark != f->mark)
