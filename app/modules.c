@@ -135,7 +135,7 @@ static bool server_start(struct process *p, struct err *err)
 {
     struct http_limits limits = {.max_body_bytes = p->read.max_body_size, .max_push_body_bytes = p->write.max_recv_msg_size};
     const char *prefix = p->app.prometheus_http_prefix;
-    page_set_frame(&app_page_frame);
+    app_pages_start(p);
     p->server = http_server_new(&p->http, limits, tenant_of, p);
     http_server_add(p->server, prefix, page_routes, page_routes_n, p);
     http_server_add(p->server, prefix, explorer_routes, explorer_routes_n, p);

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "app/process.h"
+#include "app/modules.h"
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -18,10 +18,31 @@ const struct http_route page_routes[] = {
 };
 const size_t page_routes_n = ARRAY_LEN(page_routes);
 
-static const struct page_link links[] = {
-    {"explore", "Explore"},          {"services", "Modules"},    {"ingester/ring", "Ingesters"}, {"ingester/partition-ring", "Partitions"},
-    {"config?mode=diff", "Configuration"}, {"metrics", "Metrics"}};
-const struct page_frame app_page_frame = {.brand = "Brunn", .style = "static/explore.css", .links = links, .n_links = ARRAY_LEN(links)};
+/* Those of the modules that are here are shown. */
+static const struct {
+    struct page_link link;
+    unsigned roles;
+} nav[] = {
+    {{"explore", "Explore"}, ROLE_QUERIER},
+    {{"services", "Modules"}, ALL_ROLES},
+    {{"ingester/ring", "Ingesters"}, LOG_ROLES},
+    {{"ingester/partition-ring", "Partitions"}, LOG_ROLES},
+    {{"store-gateway/tenants", "Store-gateway"}, ROLE_STORE_GATEWAY},
+    {{"compactor/tenants", "Compactor"}, ROLE_COMPACTOR},
+    {{"config?mode=diff", "Configuration"}, ALL_ROLES},
+    {{"metrics", "Metrics"}, ALL_ROLES},
+};
+
+void app_pages_start(const struct process *p)
+{
+    static struct page_link links[ARRAY_LEN(nav)];
+    static struct page_frame frame = {.brand = "Brunn", .style = "static/explore.css", .links = links};
+    frame.n_links = 0;
+    for (size_t i = 0; i < ARRAY_LEN(nav); i++)
+        if (nav[i].roles & p->roles)
+            links[frame.n_links++] = nav[i].link;
+    page_set_frame(&frame);
+}
 
 /* --- index -----------------------------------------------------------------------------------------------------------
  */

@@ -183,7 +183,8 @@ enum module_state process_module_state(struct process *p, size_t i, struct err *
 /* The pages of pages.c; their arg is the struct process. */
 extern const struct http_route page_routes[];
 extern const size_t page_routes_n;
-extern const struct page_frame app_page_frame;
+/* Before the server starts: the frame that all pages have. */
+void app_pages_start(const struct process *p);
 
 /* Writes docs/reference/ out of the tables into a folder (reference.c). */
 bool reference_write(struct process *p, const char *dir, struct err *err);

@@ -105,7 +105,7 @@ static bool next_frame(struct remote_answer *a, const struct entry *e, struct bu
         return false;
     int64_t left = (int64_t)REMOTE_FRAME_BYTES - (int64_t)label_sizes(buf_slice(&a->frame));
     while (body + a->at < end) {
-        size_t field, message;
+        size_t field = 0, message = 0;
         if (!chunk_size(a, body + a->at, end, &field, &message, err))
             return false;
         const char *bytes = view(a, body + a->at, field, end, err);

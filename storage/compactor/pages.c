@@ -91,7 +91,7 @@ static void tenants_html(struct http_request *req, struct compactor *c, const st
 {
     struct buf out;
     buf_init(&out, 0);
-    page_begin(req, &out, "Compactor tenants");
+    page_begin(req, &out, "Compactor");
     buf_puts(&out, "<h1>Tenants of the compactor</h1>\n<p>Those that the bucket has. The columns behind the name are of their last compaction by this "
                    "compactor.</p>\n<div class=\"pane\"><table>\n"
                    "<tr><th>Tenant</th><th>Compacted</th><th>Jobs due</th><th>Lag in hours</th><th>Error</th></tr>\n");
@@ -338,7 +338,7 @@ static void planned_html(struct http_request *req, const struct planned *p)
 {
     struct buf out;
     buf_init(&out, 0);
-    page_begin(req, &out, "Compactor tenants");
+    page_begin(req, &out, "Compactor");
     buf_puts(&out, "<h1>Planned compaction of ");
     page_text(&out, p->tenant);
     buf_printf(&out, "</h1>\n<p>%zu jobs to split, %zu to merge, %.1f hours behind; %u shards, %u split groups. Bucket index of ", p->n_split,

@@ -70,7 +70,7 @@ static void tenants_html(struct http_request *req, struct gateway *g, const stru
 {
     struct buf out;
     buf_init(&out, 0);
-    page_begin(req, &out, "Store-gateway: tenants");
+    page_begin(req, &out, "Store-gateway");
     buf_printf(&out, "<h1>Store-gateway: tenants</h1>\n<p>%zu tenants have a folder in the bucket.</p>\n"
                      "<div class=\"pane\"><table>\n<tr><th>Tenant</th><th>Blocks served here</th></tr>\n",
                n);
@@ -265,7 +265,7 @@ static void blocks_html(struct http_request *req, const struct blocks_query *q, 
     for (size_t i = 0; i < q->n; i++)
         bytes += q->blocks[i].err.code == ERR_OK ? size_of(&q->blocks[i].meta) : 0;
     buf_init(&out, 0);
-    page_begin(req, &out, "Store-gateway: blocks");
+    page_begin(req, &out, "Store-gateway");
     buf_puts(&out, "<h1>Blocks of ");
     page_text(&out, q->tenant);
     buf_printf(&out, "</h1>\n<p>%zu blocks, %.1f MiB. <a href=\"%s</a></p>\n", q->n, (double)bytes / (1 << 20),

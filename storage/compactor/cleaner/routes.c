@@ -250,7 +250,7 @@ static void respond_page(struct http_request *req, struct slice tenant, const st
     uint64_t bytes = 0;
     for (size_t i = 0; i < s->n; i++)
         bytes += s->rows[i].bytes;
-    page_begin(req, &out, "Blocks of a tenant");
+    page_begin(req, &out, "Compactor");
     buf_puts(&out, "<h1>Blocks of ");
     page_text(&out, tenant);
     buf_printf(&out, "</h1>\n<p>%zu blocks, %.2f MB, as the bucket index of ", s->n, (double)bytes / 1e6);
