@@ -113,5 +113,8 @@ Test(limits, names_paths_defaults_and_classes_are_mimirs)
         }
     }
     fclose(f);
-    cr_expect_eq(found, limits_flags_n, "%zu of %zu limits are in flags.tsv", found, limits_flags_n);
+    size_t ours = 0;
+    for (size_t i = 0; i < limits_flags_n; i++)
+        ours += strncmp(limits_flags[i].help, "Brunn only.", 11) == 0;
+    cr_expect_eq(found + ours, limits_flags_n, "%zu of %zu limits are in flags.tsv, %zu are ours", found, limits_flags_n, ours);
 }
