@@ -50,6 +50,7 @@ struct share {
 };
 
 struct shares {
+    struct arena *mem;    /* of these arrays; given back at once when nothing comes twice */
     struct repeat *nodes; /* by node */
     size_t n, cap;
     uint64_t *hashes; /* sorted, each once */
@@ -77,7 +78,7 @@ static bool note_node(struct env *env, struct shares *s, const struct node *n, u
 {
     if (s->n == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 16;
-        struct repeat *more = env_alloc(env, env->root, cap * sizeof(*more));
+        struct repeat *more = env_alloc(env, s->mem, cap * sizeof(*more));
         if (!more)
             return false;
         if (s->n)
@@ -251,30 +252,45 @@ static void count(const struct shares *s, const struct node *n)
         count(s, children[i]);
 }
 
+/* False: out of memory. */
+static bool count_all(struct env *env, struct shares *s, const struct node *n)
+{
+    if (s->n < 2)
+        return true;
+    qsort(s->nodes, s->n, sizeof(*s->nodes), by_node);
+    s->hashes = env_zalloc(env, s->mem, s->n, sizeof(*s->hashes));
+    if (!s->hashes)
+        return false;
+    for (size_t i = 0; i < s->n; i++)
+        s->hashes[i] = s->nodes[i].hash;
+    qsort(s->hashes, s->n, sizeof(*s->hashes), by_hash);
+    for (size_t i = 0; i < s->n; i++)
+        if (i == 0 || s->hashes[i] != s->hashes[s->n_hashes - 1])
+            s->hashes[s->n_hashes++] = s->hashes[i];
+    if (s->n_hashes == s->n)
+        return true;
+    s->counts = env_zalloc(env, s->mem, s->n_hashes, sizeof(*s->counts));
+    s->made = env_zalloc(env, s->mem, s->n_hashes, sizeof(*s->made));
+    if (!s->counts || !s->made)
+        return false;
+    count(s, n);
+    return true;
+}
+
 bool shares_find(struct env *env, const struct node *n)
 {
     uint64_t hash;
-    struct shares s = {0};
-    if (!hash_node(env, &s, NULL, n, &hash))
+    struct shares s = {.mem = env_arena(env)};
+    if (!s.mem || !hash_node(env, &s, NULL, n, &hash) || !count_all(env, &s, n))
         return false;
-    if (s.n < 2)
+    if (s.n_hashes == s.n || s.n < 2) { /* nothing comes twice */
+        env_arena_end(env, s.mem);
         return true;
-    qsort(s.nodes, s.n, sizeof(*s.nodes), by_node);
-    struct shares *kept = ENV_NEW(env, struct shares);
-    if (!kept || !(s.hashes = ENV_ARRAY(env, uint64_t, s.n)) || !(s.counts = ENV_ARRAY(env, size_t, s.n)) || !(s.made = ENV_ARRAY(env, struct share *, s.n)))
-        return false;
-    for (size_t i = 0; i < s.n; i++)
-        s.hashes[i] = s.nodes[i].hash;
-    qsort(s.hashes, s.n, sizeof(*s.hashes), by_hash);
-    for (size_t i = 0; i < s.n; i++)
-        if (i == 0 || s.hashes[i] != s.hashes[s.n_hashes - 1])
-            s.hashes[s.n_hashes++] = s.hashes[i];
-    if (s.n_hashes == s.n)
-        return true; /* nothing comes twice */
-    count(&s, n);
-    *kept = s;
-    env->shares = kept;
-    return true;
+    }
+    env->shares = ENV_NEW(env, struct shares);
+    if (env->shares)
+        *env->shares = s;
+    return env->shares != NULL;
 }
 
 /* --- sharing ------------------------------------------------------------------------------------------------------------------------------ */

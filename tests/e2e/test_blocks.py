@@ -147,7 +147,7 @@ def test_damage_is_a_named_error(copy, file):
     shutil.rmtree(os.path.join(str(folder), "data", "tsdb-sync"), ignore_errors=True)
     brunn = Brunn(folder, *[f for f in QUICK if "compactor" not in f], "-compactor.compaction-interval=1000h", "-compactor.cleanup-interval=1000h")
     try:
-        old = metas[block]["minTime"] / 1000 + 3600
+        old = max(metas[block]["minTime"], history.begin_ms) / 1000 + 3600
         answer = brunn.api("query", {"query": "requests_total[1h]", "time": old})
         if file == "bucket-index.json.gz":
             wait_until("the cleaner to have mended the index at its first round", 30,

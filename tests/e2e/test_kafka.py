@@ -329,7 +329,7 @@ def test_flags_that_cannot_be(kafka, tmp_path):
                         (["-ingest-storage.kafka.topic=t", "-ingest-storage.enabled=false"], "ingest-storage.enabled"),
                         (["-ingest-storage.kafka.topic=t", "-ingest-storage.kafka.tls-enabled",
                           "-ingest-storage.kafka.tls-ca-path=/nowhere"], "/nowhere")]:
-        done = subprocess.run([BRUNN, f"-server.http-listen-port={free_port()}", f"-data-dir={tmp_path}/data",
+        done = subprocess.run([BRUNN, f"-server.http-listen-port={free_port()}", f"-data-dir={tmp_path}/data", f"-blocks-storage.filesystem.dir={tmp_path}",
                                f"-ingest-storage.kafka.address={kafka.address}", *ALONE, *flags],
                               capture_output=True, text=True, timeout=30)
         assert done.returncode != 0 and word in done.stderr, done.stderr
