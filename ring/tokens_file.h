@@ -1,4 +1,4 @@
-/* The tokens of this process in a file, so that they survive when the ring does not: {"tokens":[1,2,3]}, as dskit writes it. Private to ring/. */
+/* The tokens of this process in a file, so that they survive when the ring does not: {"tokens":[1,2,3]}, as dskit writes it. */
 #pragma once
 
 #include <stdbool.h>

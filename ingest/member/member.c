@@ -8,6 +8,7 @@
 #include "base/logger.h"
 #include "ingest/member/member_int.h"
 #include "partition-ring/partition_ring.h"
+#include "ring/tokens_file.h"
 
 #define METRICS_ROOM member
 #define METRICS_DEF "ingest/member/member_metrics.def"
@@ -210,7 +211,7 @@ static bool bring_tokens(struct member *m, struct err *err)
     struct err why;
     if (!m->tokens_file[0])
         return true;
-    if (!tokens_read(m->tokens_file, &t.tokens, &t.n, &why)) {
+    if (!tokens_file_read(m->tokens_file, &t.tokens, &t.n, &why)) {
         if (why.code != ERR_NOT_FOUND)
             LOG_WARN("the tokens are not taken from their file, new ones are made", {"err", LOG_ERR(&why)});
         return true;
@@ -231,7 +232,7 @@ static void keep_tokens(struct member *m)
     bool ok = kv_get(m->kv, slice_of(m->key), &ring_desc_codec, &ring, &err);
     const struct ring_instance *in = ok && ring ? ring_desc_find(ring, slice_of(m->id)) : NULL;
     if (in)
-        ok = tokens_write(m->tokens_file, in->tokens, in->n_tokens, &err);
+        ok = tokens_file_write(m->tokens_file, in->tokens, in->n_tokens, &err);
     if (!ok)
         LOG_WARN("the tokens could not be kept in their file", {"err", LOG_ERR(&err)});
     ring_desc_free(ring);

@@ -68,17 +68,13 @@ int64_t member_step(struct member *m);
  */
 bool member_shut_down(struct member *m, struct err *err);
 
-/* --- files.c --- */
+/* --- marker.c --- */
 
 #define MEMBER_MARKER "shutdown-requested.txt"
 
 bool marker_write(const char *dir, int64_t now_ms, struct err *err);
 bool marker_there(const char *dir, bool *ret, struct err *err);
 bool marker_remove(const char *dir, struct err *err);
-
-/* At most RING_TOKENS_MAX of them into malloc'ed memory; ERR_NOT_FOUND when there is no file. */
-bool tokens_read(const char *path, uint32_t **ret, size_t *ret_n, struct err *err);
-bool tokens_write(const char *path, const uint32_t *tokens, size_t n, struct err *err);
 
 /* --- tenants.c --- */
 http_handler tenants_page, tenant_page;

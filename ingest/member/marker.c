@@ -1,13 +1,6 @@
-/*
- * What a membership keeps on disk.
- *
- * shutdown-requested.txt: the time of the request (RFC 3339, UTC); that it is there is what counts.
- * The tokens' file, as dskit writes it: {"tokens":[1,2,3]}.
- * Both are written beside, synced and renamed.
- */
+/* shutdown-requested.txt: the time of the request (RFC 3339, UTC); that it is there is what counts. Written beside, synced and renamed. */
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -20,8 +13,6 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "ingest/member/member_int.h"
-
-#define TOKENS_FILE_MAX (RING_TOKENS_MAX * 16 + 64)
 
 static bool write_all(int fd, struct slice bytes)
 {
@@ -102,68 +93,4 @@ bool marker_remove(const char *dir, struct err *err)
     if (unlink(path) == 0)
         return sync_folder_of(path, err);
     return errno == ENOENT || err_errno(err, ERR_IO, errno, "removing %s", path);
-}
-
-/* --- tokens --- */
-
-static bool read_file(const char *path, struct buf *out, struct err *err)
-{
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return err_errno(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, errno, "reading %s", path);
-    char part[4096];
-    for (size_t n; (n = fread(part, 1, sizeof(part), f)) > 0;)
-        buf_put(out, part, n);
-    bool ok = !ferror(f) && !out->failed;
-    fclose(f);
-    return ok || err_set(err, ERR_CORRUPT, "%s cannot be read, or has more than %d bytes", path, TOKENS_FILE_MAX);
-}
-
-static bool take_tokens(const json_t *list, uint32_t *ret)
-{
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *v = json_array_get(list, i);
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
-            return false;
-        ret[i] = (uint32_t)json_integer_value(v);
-    }
-    return true;
-}
-
-bool tokens_read(const char *path, uint32_t **ret, size_t *ret_n, struct err *err)
-{
-    struct buf text;
-    buf_init(&text, TOKENS_FILE_MAX);
-    if (!read_file(path, &text, err)) {
-        buf_release(&text);
-        return false;
-    }
-    json_t *doc = json_loadb(text.p ? text.p : "", text.n, JSON_REJECT_DUPLICATES, NULL);
-    const json_t *list = json_object_get(doc, "tokens");
-    size_t n = json_array_size(list);
-    uint32_t *tokens = malloc((n + 1) * sizeof(*tokens));
-    ASSERT(tokens);
-    bool ok = json_is_array(list) && n <= RING_TOKENS_MAX && take_tokens(list, tokens);
-    json_decref(doc);
-    buf_release(&text);
-    if (!ok) {
-        free(tokens);
-        return err_set(err, ERR_CORRUPT, "%s is not {\"tokens\":[...]} with at most %d tokens", path, RING_TOKENS_MAX);
-    }
-    *ret = tokens;
-    *ret_n = n;
-    return true;
-}
-
-bool tokens_write(const char *path, const uint32_t *tokens, size_t n, struct err *err)
-{
-    struct buf text;
-    buf_init(&text, 0);
-    buf_puts(&text, "{\"tokens\":[");
-    for (size_t i = 0; i < n; i++)
-        buf_printf(&text, "%s%u", i ? "," : "", tokens[i]);
-    buf_puts(&text, "]}");
-    bool ok = replace(path, buf_slice(&text), err);
-    buf_release(&text);
-    return ok;
 }
