@@ -159,7 +159,7 @@ static void keep_query_shard(struct head_list *l, const struct series_filter *f,
 {
     size_t kept = s->begin;
     for (size_t i = s->begin; i < s->end; i++)
-        if (stable_hash(l, &l->items[i]) % f->shard_count == f->shard_index)
+        if (stable_hash(l, &l->items[i]) % f->shard.count == f->shard.index)
             l->items[kept++] = l->items[i];
     s->end = l->n = kept;
 }
@@ -279,7 +279,7 @@ static bool fill(struct head_list *l, struct ctx *ctx, const struct select_param
     for (uint32_t i = 0; i < l->taker.head->n_shards; i++) {
         if (!collect_shard(&c, i, refs[i], n_refs[i]))
             return false;
-        if (f->shard_count)
+        if (f->shard.count)
             keep_query_shard(l, f, &l->shards[i]);
     }
     if (f->sorted && !sort_list(l, ctx, err))

@@ -17,7 +17,6 @@
 #include "ingest/head_list_int.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/ingester_int.h"
-#include "model/query_shard.h"
 
 #define CURSOR_BATCH 64u
 #define NOT_IN_HEAD UINT32_MAX
@@ -210,7 +209,7 @@ static bool unite_one(struct series_list *l, const struct ctx *ctx, const struct
                       size_t *at, const struct labels *other, struct err *err)
 {
     int c = !own ? 1 : !other ? -1 : labels_cmp(*own, *other);
-    if (c > 0 && f->shard_count && query_shard_hash(*other) % f->shard_count != f->shard_index)
+    if (c > 0 && f->shard.count && query_shard_hash(*other) % f->shard.count != f->shard.index)
         return take_from_blocks(l, ctx, NULL, other, err);
     struct united *u = add_item(l);
     if (!u || (c > 0 && !keep_labels(l, u, other)))

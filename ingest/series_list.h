@@ -11,15 +11,14 @@
 #pragma once
 
 #include "ingest/ingest.h"
+#include "model/query_shard.h"
 
 /* Which of a select's series; all zero: all of them, in no order. */
 struct series_filter {
     bool sorted;             /* by labels */
     bool native_histograms;  /* only those whose newest sample is one */
     uint32_t active_since_s; /* only those with a sample produced then (seconds since the epoch) or later; 0 = all */
-    uint64_t shard_count; /* query sharding: only those whose labels' stable hash is shard_index modulo shard_count; 0 =
-                             all */
-    uint64_t shard_index; /* from 0 */
+    struct query_shard shard; /* of the query; count 0 = all */
 };
 
 struct series_list;

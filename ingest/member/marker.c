@@ -4,12 +4,10 @@
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/assert.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "ingest/member/member_int.h"

@@ -12,7 +12,6 @@
 #include "base/metrics_table.h"
 
 #define TENANT_METADATA "x-scope-orgid"
-#define QUERY_SHARD_LABEL "__query_shard__"
 
 /* --- life cycle --- */
 
@@ -74,34 +73,6 @@ bool call_matchers(struct call *c, const struct matcher_set *set, const struct m
     return true;
 }
 
-static bool read_number(struct slice *s, uint64_t *ret)
-{
-    uint64_t v = 0;
-    size_t n = 0;
-    for (; n < s->n && s->p[n] >= '0' && s->p[n] <= '9'; n++) {
-        v = v * 10 + (uint64_t)(s->p[n] - '0');
-        if (v > UINT32_MAX)
-            return false;
-    }
-    *s = slice_make(s->p + n, s->n - n);
-    *ret = v;
-    return n > 0;
-}
-
-/* "2_of_16": counted from 1. */
-static bool read_query_shard(struct slice text, struct series_filter *filter)
-{
-    uint64_t index, count;
-    if (!read_number(&text, &index) || !slice_has_prefix(text, SL("_of_")))
-        return false;
-    text = slice_make(text.p + 4, text.n - 4);
-    if (!read_number(&text, &count) || text.n || index < 1 || index > count)
-        return false;
-    filter->shard_index = index - 1;
-    filter->shard_count = count;
-    return true;
-}
-
 bool call_sharded_matchers(struct call *c, const struct matcher_set *set, struct series_filter *filter,
                            const struct matcher **ret, size_t *ret_n)
 {
@@ -113,7 +84,7 @@ bool call_sharded_matchers(struct call *c, const struct matcher_set *set, struct
         const struct matcher_spec *m = &set->matchers[i];
         if (m->type != MATCH_EQ || !slice_eq(m->name, SL(QUERY_SHARD_LABEL)))
             specs[rest.n++] = *m;
-        else if (!read_query_shard(m->value, filter))
+        else if (!query_shard_parse(m->value, &filter->shard))
             return err_set(&c->err, ERR_INTERNAL, "invalid query shard \"%.*s\"", SL_FMT(m->value));
     }
     return call_matchers(c, &rest, ret, ret_n);

@@ -156,7 +156,7 @@ Test(blocks, are_listed_with_the_head_in_order_within_limits_and_shards)
     p.min_t = T0;
     size_t together = 0;
     for (uint64_t i = 0; i < 3; i++) {
-        struct series_filter part = {.sorted = true, .shard_count = 3, .shard_index = i};
+        struct series_filter part = {.sorted = true, .shard = {i, 3}};
         struct arena arena;
         arena_init(&arena, 0);
         struct ctx ctx = {.tenant = SL("t"), .arena = &arena};

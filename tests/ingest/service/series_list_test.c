@@ -157,7 +157,7 @@ Test(series_list, query_shards_are_disjoint_and_together_everything)
     push_many();
     size_t together = 0;
     for (uint64_t i = 0; i < 7; i++) {
-        struct series_filter f = {.shard_count = 7, .shard_index = i};
+        struct series_filter f = {.shard = {i, 7}};
         struct series_list *l = list_of(&all, &f);
         cr_expect(series_list_len(l) > 40, "%zu", series_list_len(l));
         together += series_list_len(l);
