@@ -159,6 +159,34 @@ bool reading_matchers(const struct reading *m, uint32_t field, struct matcher_se
     return true;
 }
 
+bool reading_streamed_chunks(const struct reading *m, const char *name, reading_chunk_fn *read_chunk, struct streamed_chunks *ret)
+{
+    size_t n = 0;
+    if (!reading_count(m, 2, &n))
+        return false;
+    struct series_chunk *chunks = ARENA_ARRAY(m->arena, struct series_chunk, n);
+    if (n && !chunks)
+        return reading_no_memory(m);
+    *ret = (struct streamed_chunks){.chunks = n ? chunks : NULL};
+    struct proto r = reading_cursor(m);
+    while (proto_more(&r)) {
+        uint32_t f, wire;
+        struct slice bytes;
+        if (!proto_tag(&r, &f, &wire))
+            return false;
+        if (f == 2) {
+            if (!proto_bytes_field(&r, wire, "Chunks", &bytes))
+                return false;
+            struct reading inside = reading_inside(m, bytes, name);
+            if (!read_chunk(&inside, &chunks[ret->n++]))
+                return false;
+        } else if (!(f == 1 ? proto_varint_field(&r, wire, "SeriesIndex", &ret->series_index) : proto_skip(&r, wire))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void put_matchers(struct buf *out, uint32_t field, const struct matcher_set *set)
 {
     for (size_t i = 0; i < set->n; i++) {

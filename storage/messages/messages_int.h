@@ -43,6 +43,9 @@ bool reading_pair(const struct reading *m, struct label *ret);
 bool reading_labels(const struct reading *m, uint32_t field, bool sorted, struct labels *ret);
 /* The matchers of a field, added to those in set. */
 bool reading_matchers(const struct reading *m, uint32_t field, struct matcher_set *set);
+/* {1 SeriesIndex, 2 repeated Chunks}: the chunks of one series, each a message of this name that read_chunk reads. */
+typedef bool reading_chunk_fn(const struct reading *m, struct series_chunk *ret);
+bool reading_streamed_chunks(const struct reading *m, const char *name, reading_chunk_fn *read_chunk, struct streamed_chunks *ret);
 
 void put_matchers(struct buf *out, uint32_t field, const struct matcher_set *set);
 /* A message {1 labels}. */

@@ -67,34 +67,6 @@ static bool read_chunk(const struct reading *m, struct series_chunk *ret)
     return true;
 }
 
-static bool read_series_chunks(const struct reading *m, struct streamed_chunks *ret)
-{
-    size_t n = 0;
-    if (!reading_count(m, 2, &n))
-        return false;
-    struct series_chunk *chunks = ARENA_ARRAY(m->arena, struct series_chunk, n);
-    if (n && !chunks)
-        return reading_no_memory(m);
-    *ret = (struct streamed_chunks){.chunks = n ? chunks : NULL};
-    struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
-        struct slice bytes;
-        if (!proto_tag(&r, &f, &wire))
-            return false;
-        if (f == 2) {
-            if (!proto_bytes_field(&r, wire, "Chunks", &bytes))
-                return false;
-            struct reading inside = reading_inside(m, bytes, "AggrChunk");
-            if (!read_chunk(&inside, &chunks[ret->n++]))
-                return false;
-        } else if (!(f == 1 ? proto_varint_field(&r, wire, "SeriesIndex", &ret->series_index) : proto_skip(&r, wire))) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool read_chunks_batch(const struct reading *m, struct storegateway_series_response *ret)
 {
     size_t n = 0;
@@ -112,7 +84,7 @@ static bool read_chunks_batch(const struct reading *m, struct storegateway_serie
         if (!found)
             break;
         struct reading inside = reading_inside(m, bytes, "StreamingChunks");
-        if (!read_series_chunks(&inside, &list[i]))
+        if (!reading_streamed_chunks(&inside, "AggrChunk", read_chunk, &list[i]))
             return false;
     }
     ret->chunks = n ? list : NULL;

@@ -53,34 +53,6 @@ static bool read_chunk(const struct reading *m, struct series_chunk *ret)
     return true;
 }
 
-static bool read_chunks(const struct reading *m, struct streamed_chunks *ret)
-{
-    size_t n = 0;
-    if (!reading_count(m, 2, &n))
-        return false;
-    struct series_chunk *chunks = ARENA_ARRAY(m->arena, struct series_chunk, n);
-    if (n && !chunks)
-        return reading_no_memory(m);
-    *ret = (struct streamed_chunks){.chunks = n ? chunks : NULL};
-    struct proto r = reading_cursor(m);
-    while (proto_more(&r)) {
-        uint32_t f, wire;
-        struct slice bytes;
-        if (!proto_tag(&r, &f, &wire))
-            return false;
-        if (f == 2) {
-            if (!proto_bytes_field(&r, wire, "Chunks", &bytes))
-                return false;
-            struct reading inside = reading_inside(m, bytes, "Chunk");
-            if (!read_chunk(&inside, &chunks[ret->n++]))
-                return false;
-        } else if (!(f == 1 ? proto_varint_field(&r, wire, "SeriesIndex", &ret->series_index) : proto_skip(&r, wire))) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* The elements of the message's two lists; series and chunks have the room. */
 static bool read_response(const struct reading *m, struct streamed_series *series, struct streamed_chunks *chunks,
                           struct query_stream_response *ret)
@@ -103,7 +75,7 @@ static bool read_response(const struct reading *m, struct streamed_series *serie
         } else if (f == 5) {
             ok = proto_bytes_field(&r, wire, "StreamingSeriesChunks", &bytes);
             struct reading inside = reading_inside(m, ok ? bytes : SL(""), "QueryStreamSeriesChunks");
-            ok = ok && read_chunks(&inside, &chunks[ret->n_chunks++]);
+            ok = ok && reading_streamed_chunks(&inside, "Chunk", read_chunk, &chunks[ret->n_chunks++]);
         } else {
             ok = proto_skip(&r, wire);
         }
