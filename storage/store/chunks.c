@@ -1,7 +1,7 @@
 /*
  * The second phase of a select: chunks, batch by batch.
  *
- * What phase 1 leaves behind of a series (select.todo) is
+ * What phase 1 leaves behind of a series (select.ahead) is
  *   uvarint number of chunks; of each: varint min_t - max_t of the one before (0 at first), uvarint max_t - min_t,
  *   varint reference - end of the chunk before (in the whole list), uvarint length (0: not known)
  * A reference is segment << 32 | offset, its length all of the chunk's bytes in the segment. Chunks mostly follow each other, so that a reference is one byte.
@@ -47,21 +47,21 @@ bool select_note_chunks(struct store_select *s, size_t n, struct err *err)
 {
     const struct index_series *series = &s->series;
     int64_t before = 0;
-    buf_put_uvarint(&s->todo, n);
+    buf_put_uvarint(&s->ahead, n);
     for (size_t i = 0; i < series->n_chunks; i++) {
         const struct index_chunk *c = &series->chunks[i];
         if (!select_touches(s, c))
             continue;
         uint64_t length = length_to(c->ref, i + 1 < series->n_chunks ? c[1].ref : s->next_chunk);
-        put_varint(&s->todo, (int64_t)((uint64_t)c->min_t - (uint64_t)before));
-        buf_put_uvarint(&s->todo, (uint64_t)c->max_t - (uint64_t)c->min_t);
-        put_varint(&s->todo, (int64_t)(c->ref - s->todo_ref));
-        buf_put_uvarint(&s->todo, length);
+        put_varint(&s->ahead, (int64_t)((uint64_t)c->min_t - (uint64_t)before));
+        buf_put_uvarint(&s->ahead, (uint64_t)c->max_t - (uint64_t)c->min_t);
+        put_varint(&s->ahead, (int64_t)(c->ref - s->ahead_ref));
+        buf_put_uvarint(&s->ahead, length);
         before = c->max_t;
-        s->todo_ref = c->ref + length;
+        s->ahead_ref = c->ref + length;
     }
-    s->todo_series++;
-    return !s->todo.failed || err_set(err, ERR_MAX_QUERY_MEMORY, "the request used up its memory while reading the chunks of a block");
+    s->ahead_series++;
+    return !s->ahead.failed || err_set(err, ERR_MAX_QUERY_MEMORY, "the request used up its memory while reading the chunks of a block");
 }
 
 static void want_chunk(struct store_select *s, const struct chunk_wanted *c)
@@ -85,7 +85,7 @@ static size_t cost_of(const struct store_select *s, uint64_t ref, uint64_t lengt
 /* The chunks of one series from the notes to the list; what reading them adds. */
 static size_t take_series(struct store_select *s, size_t *ret_n)
 {
-    struct dec d = dec_of((const uint8_t *)s->todo.p + s->todo_at, s->todo.n - s->todo_at);
+    struct dec d = dec_of((const uint8_t *)s->ahead.p + s->ahead_at, s->ahead.n - s->ahead_at);
     size_t n = dec_uvarint(&d), bytes = 0;
     uint64_t t = 0;
     for (size_t i = 0; i < n; i++) {
@@ -97,8 +97,8 @@ static size_t take_series(struct store_select *s, size_t *ret_n)
         s->done_ref = ref + length;
     }
     ASSERT(!d.bad);
-    s->todo_at = (size_t)(d.p - (const uint8_t *)s->todo.p);
-    s->todo_series--;
+    s->ahead_at = (size_t)(d.p - (const uint8_t *)s->ahead.p);
+    s->ahead_series--;
     *ret_n = n;
     return bytes;
 }
@@ -132,7 +132,7 @@ static bool guess_lengths(struct store_select *s, const struct ctx *ctx, struct 
 /* Which series are in the batch, and how many chunks they have. */
 static void plan_batch(struct store_select *s)
 {
-    size_t bytes = 0, max = MIN(s->todo_series, (size_t)BATCH_SERIES);
+    size_t bytes = 0, max = MIN(s->ahead_series, (size_t)BATCH_SERIES);
     if (max > s->cap_ready) {
         s->cap_ready = max;
         s->ready = realloc(s->ready, max * sizeof(*s->ready));
@@ -143,9 +143,9 @@ static void plan_batch(struct store_select *s)
         s->ready[s->n_ready] = (struct series){0};
         bytes += take_series(s, &s->ready[s->n_ready].n_chunks);
     }
-    if (s->todo_series == 0) {
-        buf_clear(&s->todo);
-        s->todo_at = 0;
+    if (s->ahead_series == 0) {
+        buf_clear(&s->ahead);
+        s->ahead_at = 0;
     }
 }
 

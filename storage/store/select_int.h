@@ -23,9 +23,9 @@ struct store_select {
     uint64_t next_chunk; /* reference of the first chunk of the entry behind this one; 0: not known */
 
     /* Between the phases: of each series that was given and whose chunks were not, what chunks.c writes and reads. */
-    struct buf todo;
-    size_t todo_at, todo_series;
-    uint64_t todo_ref; /* end of the chunk written last */
+    struct buf ahead;
+    size_t ahead_at, ahead_series;
+    uint64_t ahead_ref; /* end of the chunk written last */
     uint64_t done_ref; /* end of the chunk read last */
 
     /* Phase 2: chunks.c. */

@@ -204,7 +204,7 @@ struct store_select *store_select_new(struct store_block *b, struct ctx *ctx, co
     s->params = *p;
     s->guess_bytes = GUESS_BYTES;
     buf_init(&s->refetched, SERIES_BYTES_MAX + NEXT_BYTES);
-    buf_init(&s->todo, ctx->arena->budget_bytes);
+    buf_init(&s->ahead, ctx->arena->budget_bytes);
     arena_init(&s->larger, 0);
     if (header_need_symbols(&b->header, err) && take_shard(s, ctx->arena, &ms, &n, err) && postings_find(b, ctx, ms, n, &s->found, &s->stats, err))
         return s;
@@ -225,7 +225,7 @@ void store_select_free(struct store_select *s)
     fetch_release(&s->window);
     index_series_release(&s->series);
     buf_release(&s->refetched);
-    buf_release(&s->todo);
+    buf_release(&s->ahead);
     store_block_unref(s->b);
     free(s);
 }
