@@ -21,9 +21,16 @@ const struct flag_def blocks_flags[] = {
 #define FLAG(...) FLAG_ROW(blocks_config, __VA_ARGS__)
 #include "read/blocks/blocks_flags.def"
 #undef FLAG
+#define PEER_FLAG "querier.store-gateway-client."
+#define PEER_YAML "querier.store_gateway_client."
+#define PEER_ONE "a store-gateway"
+#define PEER_MANY "store-gateways"
+#define FLAG(field, ...) FLAG_ROW(blocks_config, client.field, __VA_ARGS__)
+#include "read/peers/client_flags.def"
+#undef FLAG
 #define TLS_FLAG "querier.store-gateway-client."
 #define TLS_YAML "querier.store_gateway_client."
-#define FLAG(field, ...) FLAG_ROW(blocks_config, tls.field, __VA_ARGS__)
+#define FLAG(field, ...) FLAG_ROW(blocks_config, client.tls.field, __VA_ARGS__)
 #include "net/tls_flags.def"
 #undef FLAG
 };
@@ -54,22 +61,9 @@ static const struct queryable_ops blocks_ops = {
     .exemplars = blocks_exemplars,
 };
 
-static struct rpc_client_config client_config(const struct blocks_config *cfg)
-{
-    return (struct rpc_client_config){
-        .max_recv_msg_bytes = cfg->client_max_recv_msg_size > 0 ? (uint64_t)cfg->client_max_recv_msg_size : 0,
-        .connect_timeout_ms = cfg->client_connect_timeout,
-        .backoff_min_ms = cfg->client_backoff_base_delay,
-        .backoff_max_ms = cfg->client_backoff_max_delay,
-        .compression = cfg->client_compression,
-        .cluster_label = cfg->client_cluster_label,
-        .tls = cfg->tls,
-    };
-}
-
 bool blocks_config_check(const struct blocks_config *cfg, struct err *err)
 {
-    struct rpc_client_config rpc = client_config(cfg);
+    struct rpc_client_config rpc = peer_client_config(&cfg->client);
     return rpc_client_config_check(&rpc, err);
 }
 
@@ -93,7 +87,7 @@ struct queryable *blocks_queryable_new(const struct blocks_parts *parts)
         ASSERT(q->local.id);
     }
     atomic_init(&q->calls, (uint_fast64_t)clock_wall_ns());
-    struct rpc_client_config cfg = client_config(parts->cfg);
+    struct rpc_client_config cfg = peer_client_config(&parts->cfg->client);
     peers_init(&q->peers, &cfg, METRIC_WITH(blocks_metrics[BLOCKS_M_CLIENTS], SL("querier")));
     return &q->base;
 }

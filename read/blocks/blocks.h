@@ -16,8 +16,7 @@
 
 #include "base/flags.h"
 #include "model/limits.h"
-#include "net/rpc/rpc.h"
-#include "net/tls.h"
+#include "read/peers/peers.h"
 #include "ring/ring.h"
 #include "storage/block/ulid.h"
 #include "storage/bucket/index_cache.h"
@@ -31,7 +30,7 @@ struct blocks_config {
 #define FLAG FLAG_FIELD
 #include "read/blocks/blocks_flags.def"
 #undef FLAG
-    struct tls_client_config tls; /* -querier.store-gateway-client.tls-*, in the same table */
+    struct peer_client_config client; /* -querier.store-gateway-client.*, in the same table */
 };
 extern const struct flag_def blocks_flags[];
 extern const size_t blocks_flags_n;

@@ -19,9 +19,16 @@ const struct flag_def ingesters_flags[] = {
 #define FLAG(...) FLAG_ROW(ingesters_config, __VA_ARGS__)
 #include "read/ingesters/ingesters_flags.def"
 #undef FLAG
+#define PEER_FLAG "ingester.client."
+#define PEER_YAML "ingester_client.grpc_client_config."
+#define PEER_ONE "an ingester"
+#define PEER_MANY "ingesters"
+#define FLAG(field, ...) FLAG_ROW(ingesters_config, client.field, __VA_ARGS__)
+#include "read/peers/client_flags.def"
+#undef FLAG
 #define TLS_FLAG "ingester.client."
 #define TLS_YAML "ingester_client.grpc_client_config."
-#define FLAG(field, ...) FLAG_ROW(ingesters_config, tls.field, __VA_ARGS__)
+#define FLAG(field, ...) FLAG_ROW(ingesters_config, client.tls.field, __VA_ARGS__)
 #include "net/tls_flags.def"
 #undef FLAG
 };
@@ -35,22 +42,9 @@ static const struct queryable_ops ingesters_ops = {
     .exemplars = ingesters_exemplars,
 };
 
-static struct rpc_client_config client_config(const struct ingesters_config *cfg)
-{
-    return (struct rpc_client_config){
-        .max_recv_msg_bytes = cfg->client_max_recv_msg_size > 0 ? (uint64_t)cfg->client_max_recv_msg_size : 0,
-        .connect_timeout_ms = cfg->client_connect_timeout,
-        .backoff_min_ms = cfg->client_backoff_base_delay,
-        .backoff_max_ms = cfg->client_backoff_max_delay,
-        .compression = cfg->client_compression,
-        .cluster_label = cfg->client_cluster_label,
-        .tls = cfg->tls,
-    };
-}
-
 bool ingesters_config_check(const struct ingesters_config *cfg, struct err *err)
 {
-    struct rpc_client_config rpc = client_config(cfg);
+    struct rpc_client_config rpc = peer_client_config(&cfg->client);
     return rpc_client_config_check(&rpc, err);
 }
 
@@ -73,7 +67,7 @@ struct queryable *ingesters_queryable_new(const struct ingesters_parts *parts)
         q->local[q->n_local++] = (struct local_ingester){id, parts->local[i].queryable};
     }
     atomic_init(&q->calls, (uint_fast64_t)clock_wall_ns());
-    struct rpc_client_config cfg = client_config(parts->cfg);
+    struct rpc_client_config cfg = peer_client_config(&parts->cfg->client);
     peers_init(&q->peers, &cfg, metric_single(ingesters_metrics[INGESTERS_M_CLIENTS]));
     return &q->base;
 }

@@ -16,9 +16,8 @@
 #include "base/flags.h"
 #include "log/last_produced.h"
 #include "model/limits.h"
-#include "net/rpc/rpc.h"
-#include "net/tls.h"
 #include "partition-ring/partition_view.h"
+#include "read/peers/peers.h"
 #include "ring/ring.h"
 #include "storage/queryable.h"
 
@@ -26,7 +25,7 @@ struct ingesters_config {
 #define FLAG FLAG_FIELD
 #include "read/ingesters/ingesters_flags.def"
 #undef FLAG
-    struct tls_client_config tls; /* -ingester.client.tls-*, in the same table */
+    struct peer_client_config client; /* -ingester.client.*, in the same table */
 };
 extern const struct flag_def ingesters_flags[];
 extern const size_t ingesters_flags_n;

@@ -10,6 +10,19 @@
 #define SWEEP_EVERY_MS 10000
 #define RENEW_AFTER_MS 250
 
+struct rpc_client_config peer_client_config(const struct peer_client_config *cfg)
+{
+    return (struct rpc_client_config){
+        .max_recv_msg_bytes = cfg->max_recv_msg_size > 0 ? (uint64_t)cfg->max_recv_msg_size : 0,
+        .connect_timeout_ms = cfg->connect_timeout,
+        .backoff_min_ms = cfg->backoff_base_delay,
+        .backoff_max_ms = cfg->backoff_max_delay,
+        .compression = cfg->compression,
+        .cluster_label = cfg->cluster_label,
+        .tls = cfg->tls,
+    };
+}
+
 void peers_init(struct peers *p, const struct rpc_client_config *cfg, struct metric *gauge)
 {
     *p = (struct peers){.clients = rpc_clients_new(cfg), .gauge = gauge, .swept_ms = clock_mono_ms()};

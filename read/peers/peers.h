@@ -14,7 +14,17 @@
 #include "base/flags.h"
 #include "base/metrics.h"
 #include "net/rpc/rpc.h"
+#include "net/tls.h"
 #include "ring/ring.h"
+
+/* Who has a kind of peers makes rows of read/peers/client_flags.def under its own names, and of net/tls_flags.def for tls. */
+struct peer_client_config {
+#define FLAG FLAG_FIELD
+#include "read/peers/client_flags.def"
+#undef FLAG
+    struct tls_client_config tls;
+};
+struct rpc_client_config peer_client_config(const struct peer_client_config *cfg);
 
 struct peer {
     char *addr;

@@ -431,8 +431,8 @@ UNUSED static void rig_new(struct rig *r)
     flag_set_add(r->flags, "Limits", limits_flags, limits_flags_n, &r->limits);
     flag_set_add(r->flags, "gRPC server", rpc_flags, rpc_flags_n, &r->rpc);
     r->provider.defaults = &r->limits;
-    r->cfg.client_backoff_base_delay = 20;
-    r->cfg.client_backoff_max_delay = 20;
+    r->cfg.client.backoff_base_delay = 20;
+    r->cfg.client.backoff_max_delay = 20;
     r->replication = 3;
     r->kv = kv_inmemory_new(10);
     r->ring_doc = ring_desc_new();

@@ -135,7 +135,7 @@ Test(blocks, the_cluster_label_goes_with_calls_of_one_answer)
 {
     some_blocks();
     gateways(1);
-    rig.cfg.client_cluster_label = "prod";
+    rig.cfg.client.cluster_label = "prod";
     rig_start(&rig);
     EXPECT(ALL);
     cr_expect_str_eq(rig.fakes[0].metadata, "t|t|1234567890|");
@@ -460,8 +460,8 @@ Test(blocks, a_sharded_query_passes_over_blocks_of_other_shards)
 Test(blocks, tls_without_its_files_is_refused_at_the_start)
 {
     cr_expect(blocks_config_check(&rig.cfg, &rig.err), "%s", rig.err.text);
-    rig.cfg.tls.enabled = true;
-    rig.cfg.tls.ca_path = "/nowhere/ca.pem";
+    rig.cfg.client.tls.enabled = true;
+    rig.cfg.client.tls.ca_path = "/nowhere/ca.pem";
     cr_expect(!blocks_config_check(&rig.cfg, &rig.err));
     cr_expect(strstr(rig.err.text, "/nowhere/ca.pem"), "%s", rig.err.text);
 }

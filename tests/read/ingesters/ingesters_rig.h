@@ -366,8 +366,8 @@ UNUSED static void rig_new(struct rig *r)
     flag_set_add(r->flags, "gRPC server", rpc_flags, rpc_flags_n, &r->rpc);
     r->provider.defaults = &r->limits;
     r->cfg.hedging_delay = 10000; /* tests that mean it say so */
-    r->cfg.client_backoff_base_delay = 20;
-    r->cfg.client_backoff_max_delay = 20;
+    r->cfg.client.backoff_base_delay = 20;
+    r->cfg.client.backoff_max_delay = 20;
     r->kv = kv_inmemory_new(10);
     r->ring = ring_new(r->kv, SL("collectors/ring"), &ring_cfg, &err);
     r->partitions = partition_watcher_new(r->kv, SL("collectors/ingester-partitions"), &err);

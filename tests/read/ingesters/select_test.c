@@ -94,7 +94,7 @@ Test(ingesters, a_request_says_who_asks_and_how)
 Test(ingesters, the_cluster_label_goes_with_calls_of_one_answer)
 {
     struct fake *f = rig_add(&rig, "a", 0, 0, 5);
-    rig.cfg.client_cluster_label = "prod";
+    rig.cfg.client.cluster_label = "prod";
     rig_start(&rig);
     EXPECT_ALL(5, 4);
     cr_expect_str_eq(f->metadata, "t|true|||");
@@ -106,8 +106,8 @@ Test(ingesters, the_cluster_label_goes_with_calls_of_one_answer)
 Test(ingesters, tls_without_its_files_is_refused_at_the_start)
 {
     cr_expect(ingesters_config_check(&rig.cfg, &rig.err), "%s", rig.err.text);
-    rig.cfg.tls.enabled = true;
-    rig.cfg.tls.ca_path = "/nowhere/ca.pem";
+    rig.cfg.client.tls.enabled = true;
+    rig.cfg.client.tls.ca_path = "/nowhere/ca.pem";
     cr_expect(!ingesters_config_check(&rig.cfg, &rig.err));
     cr_expect(strstr(rig.err.text, "/nowhere/ca.pem"), "%s", rig.err.text);
 }
@@ -253,7 +253,7 @@ Test(ingesters, a_stream_that_stands_still_is_taken_over)
 Test(ingesters, the_last_hope_does_not_wait_for_the_back_off)
 {
     rig.zone = "a";
-    rig.cfg.client_backoff_base_delay = rig.cfg.client_backoff_max_delay = 60000;
+    rig.cfg.client.backoff_base_delay = rig.cfg.client.backoff_max_delay = 60000;
     struct fake *f = rig_add(&rig, "a", 0, 0, 50);
     struct fake *g = rig_add(&rig, "b", 0, 0, 50);
     rig_start(&rig);
