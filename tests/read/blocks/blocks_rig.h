@@ -19,7 +19,7 @@
 
 #define UNUSED __attribute__((unused))
 #define FAKES_MAX 6
-#define FAKE_BLOCKS_MAX 16
+#define FAKE_BLOCKS_MAX 32
 #define FAKE_SAMPLES 4
 #ifndef FAKE_SERIES_MAX
 #define FAKE_SERIES_MAX 2000
