@@ -1,5 +1,6 @@
 """brunn tool block, bucket and backfill, beside promtool: the same samples out of the same blocks, and blocks with the same samples out of the same text."""
 
+import gzip
 import json
 import os
 import random
@@ -116,6 +117,20 @@ def test_a_bucket_is_verified(bucket):
     assert "partial: it has no meta.json" in tool("bucket", "verify", flag(bucket), status=1)
     assert "which folder" in tool("bucket", "ls", status=1)
     tool("bucket", "ls", "-no-such-flag=1", status=2)
+
+
+def test_the_index_may_say_that_a_block_was_marked_when_the_cleaner_learned_of_it(bucket):
+    """The cleaner holds marks back that it learns of late, and keeps what it has read while two mark a block at once."""
+    path = bucket / "tenant-b" / "bucket-index.json.gz"
+    index = json.loads(gzip.decompress(path.read_bytes()))
+    entry = index["block_deletion_marks"][0]
+    marked = entry["deletion_time"]
+    assert marked < index["updated_at"] - 3
+    for time, is_fault in (marked + 1, False), (index["updated_at"], False), (index["updated_at"] + 1, True), (marked - 1, False), (marked - 3600, True):
+        entry["deletion_time"] = time
+        path.write_bytes(gzip.compress(json.dumps(index).encode()))
+        said = tool("bucket", "verify", flag(bucket), status=int(is_fault))
+        assert (f"the index says that it was marked for deletion at {time}, its mark {marked}" in said) == is_fault, said
 
 
 def test_backfill_makes_the_samples_that_promtool_makes(tmp_path):

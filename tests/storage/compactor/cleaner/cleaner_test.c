@@ -290,6 +290,21 @@ Test(cleaner, a_late_listing_takes_nothing_away)
     cr_expect(has_block(&c, "a", 1) && has_block(&c, "a", 2));
 }
 
+Test(cleaner, a_mark_counts_from_when_the_index_has_it_where_readers_may_be_staler_than_the_delay)
+{
+    struct bucket_index index;
+    struct ulid id = nth_block(1);
+    c.cfg.deletion_delay = 15000;
+    put_block(&c, "a", 1);
+    mark_block(&c, "a", 1);
+    for (int i = 1; i < 3; i++) {
+        clean_at(&c, START_MS + i * 1000);
+        clean_round(&c);
+        cr_assert(index_now(&c, "a", &index));
+        cr_expect_eq(bucket_index_deletion(&index, &id)->time_s, START_MS / 1000 + 1, "what the first round said stays");
+    }
+}
+
 Test(cleaner, a_damaged_index_is_made_anew_with_the_marks_that_had_no_copy)
 {
     struct bucket_index index;
