@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,46 @@
 #include "model/labels.h"
 #include "model/matcher.h"
 #include "storage/chunk/chunk.h"
+
+/* --- aggregates: a few samples in the place of many (storage/downsample) -------------------------------------------------------- */
+
+enum downsample_aggregate { DOWNSAMPLE_COUNT, DOWNSAMPLE_SUM, DOWNSAMPLE_MIN, DOWNSAMPLE_MAX, DOWNSAMPLE_COUNTER, DOWNSAMPLE_AGGREGATES };
+
+/*
+ * Chunks of an aggregate, in answers to selects that asked for it, have an encoding of their own: nobody takes them for samples who does not know them. Their bytes are
+ * those of CHUNK_XOR.
+ */
+#define CHUNK_AGGREGATES 64
+#define CHUNK_OF_AGGREGATE(a) ((enum chunk_encoding)(CHUNK_AGGREGATES + (int)(a)))
+static inline bool chunk_is_aggregate(enum chunk_encoding e)
+{
+    return (int)e >= CHUNK_AGGREGATES;
+}
+
+/* What is done with the samples of a select, and what comes of it: with it a store may give aggregates where the answer is the same. */
+struct select_hints {
+    unsigned aggregates; /* bits of enum downsample_aggregate: all of these together answer in the place of samples */
+    /* Evaluated are the samples of (e - range, e], for e from first to last in steps; step 0: one e. All in ms. */
+    int64_t range_ms, first_ms, last_ms, step_ms;
+    int64_t max_resolution_ms; /* of windows; INT64_MAX: any */
+    int64_t before_ms;         /* only of samples before it: others are asked for what is later */
+    struct select_downsampled *ret;
+};
+
+struct time_span {
+    int64_t min_t, max_t; /* max exclusive */
+};
+
+/* What of a select is answered from aggregates: filled in by the call. */
+struct select_downsampled {
+    const struct time_span *spans; /* apart, by time; in ctx->arena. Samples that other chunks have of these times are among what the aggregates say */
+    size_t n;
+    /*
+     * Without aggregates the answer would be the same, or one can be given at all: set by the store when they cannot be read, by the reader when they are not good enough for some
+     * series. The call that found it fails, and the query is to be run again without hints. Relaxed: whoever reads it has seen the failure.
+     */
+    atomic_bool *refused;
+};
 
 struct series_chunk {
     int64_t min_t;
@@ -35,6 +76,7 @@ struct select_params {
     size_t n_matchers;
     bool no_chunks; /* series only: label and series APIs */
     size_t limit;   /* 0 = none */
+    const struct select_hints *hints; /* NULL: samples, and nothing but samples. Read in the call only, but for what ret points to */
 };
 
 struct series_set;

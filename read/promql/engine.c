@@ -160,7 +160,7 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
     struct reader reader;
     int64_t start = end - sane_ms(n->matrix.range_ms);
     bool extended = sel->anchored || sel->smoothed;
-    if (!reader_open(&reader, env, sel, start + 1 - (extended ? env->lookback_ms : 0), end + (sel->smoothed ? env->lookback_ms : 0)))
+    if (!reader_open(&reader, env, sel, start + 1 - (extended ? env->lookback_ms : 0), end + (sel->smoothed ? env->lookback_ms : 0), NULL, NULL))
         return false;
     struct arena *mem = env_arena(env);
     if (!mem)
@@ -274,8 +274,9 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
     return annotations_finish(env, ret);
 }
 
-bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query,
-                 struct engine_result *ret, struct err *err)
+/* *ret_refused: it failed since the aggregates that it read will not do. */
+static bool exec_once(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query, struct engine_result *ret,
+                      bool *ret_refused, struct err *err)
 {
     struct env env = {.cfg = cfg, .query = query, .q = q, .ctx = ctx, .err = err, .over_time = query->end_ms > query->start_ms};
     env.lookback_ms = query->lookback_delta_ms ? query->lookback_delta_ms : cfg->lookback_delta_ms;
@@ -283,6 +284,21 @@ bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ct
     env.root = env.notes = env_arena(&env);
     bool ok = env.root && env_tick(&env) && exec(&env, query, ret);
     ret->samples_read = env.samples_read;
+    *ret_refused = !ok && atomic_load_explicit(&env.downsampled_refused, memory_order_relaxed);
     env_release(&env);
     return ok;
+}
+
+bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ctx *ctx, const struct engine_query *query,
+                 struct engine_result *ret, struct err *err)
+{
+    bool refused;
+    if (exec_once(cfg, q, ctx, query, ret, &refused, err))
+        return true;
+    if (!refused)
+        return false;
+    struct engine_query of_samples = *query;
+    of_samples.max_source_resolution_ms = 0;
+    *err = ERR_NONE;
+    return exec_once(cfg, q, ctx, &of_samples, ret, &refused, err);
 }

@@ -58,6 +58,8 @@ struct engine_query {
     int64_t step_ms;     /* >= 1 for a range query, 0 for an instant query */
     int64_t lookback_delta_ms; /* 0 = the engine's */
     struct start_times *start_times; /* NULL: the queryable has none; not owned */
+    /* Aggregates of windows no longer than this may be read in the place of samples, where the answer is the same. 0: samples alone. */
+    int64_t max_source_resolution_ms;
 };
 
 /* One series of a result: values at the steps where present. */

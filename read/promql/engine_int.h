@@ -7,6 +7,7 @@
 #pragma once
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -171,6 +172,7 @@ struct env {
     struct slice for_metric_name;
     const char *for_metric_text;
     uint64_t work; /* since the last look at the deadline, see env_work */
+    atomic_bool downsampled_refused; /* see struct select_downsampled */
 };
 
 /* --- engine_env.c ------------------------------------------------------------------------------------------------------- */
@@ -378,7 +380,7 @@ bool groups_get(struct env *env, struct groups *gs, const struct group_key *key,
 int64_t groups_find(const struct groups *gs, const struct group_key *key, struct labels l);
 bool groups_get_labels(struct env *env, struct groups *gs, struct labels l, uint32_t *ret_index, bool *ret_new);
 
-/* --- samples of one series (eval_select.c) ---------------------------------------------------------------------------------------- */
+/* --- samples of one series (eval_select.c, eval_downsampled.c) ---------------------------------------------------------------------------------------- */
 
 struct samples {
     size_t n;
@@ -386,7 +388,13 @@ struct samples {
     const double *v;
     const struct fhist *const *h; /* NULL: floats only */
     const int64_t *start_t;       /* start timestamps, 0 where there is none; NULL: of no sample */
+    /* Where aggregates stand for samples, and their number matters: how many there are up to each of these times. NULL: they are what they are. */
+    const double *counted;
+    const int64_t *count_t;
+    size_t n_counts;
 };
+
+struct downsampled_use;
 
 struct reader {
     struct env *env;
@@ -401,9 +409,15 @@ struct reader {
     double *v;
     const struct fhist **h;
     struct arena *scratch; /* of one decode */
+    /* eval_downsampled.c: what aggregates may be used for, NULL: nothing; what the store said of them; columns of counts */
+    const struct downsampled_use *use;
+    struct select_downsampled downsampled;
+    struct reader *counts;
 };
 void reader_end(struct reader *r); /* its memory; the series set stays */
-bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t);
+/* use NULL: samples alone; else what the windows are, as far as the engine knows it. */
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t, const struct downsampled_use *use,
+                 struct select_hints *windows);
 /* A vector selector that lets one metric name through: names do not tell its series apart. */
 bool selector_is_unique(const struct node *n);
 /* Scratch for the decoding of series that come from elsewhere, in env. */
@@ -415,8 +429,20 @@ bool reader_next(struct reader *r, const struct series **ret);
 /* Histograms are made in hist_mem. Stale markers are kept as they are: floats by their bits, histograms by fhist.stale. */
 bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret);
 
+/* Decodes a chunk of floats behind the first *n samples of the columns. */
+bool reader_floats(struct reader *r, const struct series_chunk *c, size_t *n);
+/* Puts the samples from `before` on between those before them, where they begin earlier than those end. */
+bool reader_merge(struct reader *r, size_t before, size_t *n);
+
 /* Takes the stale markers out, in the reader's own columns. */
 void strip_stale(struct reader *r, struct samples *s);
+/* What aggregates are good for in a function of ranges; NULL: for nothing. */
+const struct downsampled_use *downsampled_use_of(int fn);
+unsigned downsampled_aggregates(const struct downsampled_use *use); /* as in struct select_hints */
+bool downsampled_in(const struct series *s);
+/* A series that has some. */
+bool downsampled_decode(struct reader *r, const struct series *s, struct samples *ret);
+
 /* Fills in start_t. It is valid until the next series is decoded. */
 bool reader_start_times(struct reader *r, const struct series *series, struct samples *s);
 /*

@@ -143,7 +143,7 @@ static bool open_infos(struct info_op *o, struct reader *r)
             return false;
     sel.matchers = ms;
     int64_t first = time_shift_apply(&o->shift, o->op.grid.start_ms);
-    return reader_open(r, env, &sel, first - env->lookback_ms + 1, time_shift_apply(&o->shift, grid_end(&o->op.grid)));
+    return reader_open(r, env, &sel, first - env->lookback_ms + 1, time_shift_apply(&o->shift, grid_end(&o->op.grid)), NULL, NULL);
 }
 
 static bool slot_of(struct info_op *o, struct labels l, struct info_slot **ret)

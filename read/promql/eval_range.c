@@ -29,6 +29,20 @@ bool subquery_grid(struct env *env, const struct node *n, const struct grid *g, 
     return ret->n <= SUBQUERY_MAX_STEPS || env_too_many_samples(env);
 }
 
+/* What the store may know of the windows. */
+static bool open_selector(struct range_op *r, int64_t first, int64_t last, int64_t min_t, int64_t max_t)
+{
+    struct env *env = r->op.env;
+    bool plain = !r->anchored && !r->smoothed && !r->start_times && env->query->max_source_resolution_ms > 0;
+    struct select_hints windows = {.range_ms = r->range_ms,
+                                   .first_ms = first,
+                                   .last_ms = last,
+                                   .step_ms = r->shift.fixed || r->op.grid.n == 1 ? 0 : r->op.grid.step_ms,
+                                   .max_resolution_ms = env->query->max_source_resolution_ms,
+                                   .before_ms = INT64_MAX};
+    return reader_open(&r->reader, env, &r->selector->selector, min_t, max_t, plain ? downsampled_use_of(r->fn) : NULL, &windows);
+}
+
 static bool source_open(struct range_op *r)
 {
     struct env *env = r->op.env;
@@ -39,12 +53,9 @@ static bool source_open(struct range_op *r)
     r->series_mem = env_arena(env);
     if (!r->out || !r->window_mem || !r->series_mem)
         return false;
-    if (r->anchored || r->smoothed)
-        first -= env->lookback_ms;
-    if (r->smoothed)
-        last += env->lookback_ms;
+    int64_t before = r->anchored || r->smoothed ? env->lookback_ms : 0, after = r->smoothed ? env->lookback_ms : 0;
     if (r->selector)
-        return reader_open(&r->reader, env, &r->selector->selector, first - r->range_ms + 1, last);
+        return open_selector(r, first, last, first - before - r->range_ms + 1, last + after);
     if (!r->child)
         return true;
     size_t n = r->child->grid.n;
@@ -230,7 +241,7 @@ static bool range_series(struct range_op *r, const struct column *id, const stru
     if (r->anchored || r->smoothed) {
         if (!sweep_extended(r, in, c))
             return false;
-    } else if (!(in->h ? sweep_hists(&s, in, c) : sweep_floats(&s, c))) {
+    } else if (!(in->h ? sweep_hists(&s, in, c) : in->counted ? sweep_downsampled(&s, in, c) : sweep_floats(&s, c))) {
         return false;
     }
     if (column_empty(c, g)) {
@@ -281,6 +292,8 @@ static struct op *range_copy(const struct op *op, struct env *env, size_t cap, s
     if (!(r->out = *ret_out = batch_new(env, cap)) || !(r->window_mem = env_arena(env)) || !(r->series_mem = env_arena(env)) ||
         !reader_open_lane(&r->reader, env, from->reader.min_t, from->reader.max_t))
         return NULL;
+    r->reader.use = from->reader.use;
+    r->reader.downsampled = from->reader.downsampled;
     return &r->op;
 }
 

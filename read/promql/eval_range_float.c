@@ -29,12 +29,12 @@ static inline __attribute__((always_inline)) bool sweep_steps(const struct sweep
     return true;
 }
 
-static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+static inline bool k_rate_of(const struct sweep *s, size_t lo, size_t hi, size_t step, size_t n, double *out)
 {
     bool zero = s->start_t && starts_in_window(s, lo, step);
     if (s->start_t)
         note_overlap(s, lo, hi);
-    if (hi - lo < 2 && !zero)
+    if (n < 2 && !zero)
         return false;
     const double *v = s->v;
     double delta = v[hi - 1] - v[lo];
@@ -42,18 +42,28 @@ static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t st
         for (size_t j = s->next_reset[lo + 1]; j < hi; j = s->next_reset[j + 1])
             delta += v[j - 1];
     if (zero) {
-        *out = (delta + v[lo]) * start_factor(s, lo, hi - lo, step);
+        *out = (delta + v[lo]) * start_factor(s, lo, n, step);
         return true;
     }
     const struct range_op *r = s->r;
     int64_t end = time_shift_apply(&r->shift, grid_t(&r->op.grid, step));
-    struct rate_window w = {.start_t = end - r->range_ms, .end_t = end, .first_t = s->t[lo], .last_t = s->t[hi - 1], .n = hi - lo,
+    struct rate_window w = {.start_t = end - r->range_ms, .end_t = end, .first_t = s->t[lo], .last_t = s->t[hi - 1], .n = n,
                             .first = v[lo], .delta = delta, .counter = r->counter};
     double factor = rate_factor(&w);
     if (r->fn == PROMQL_FN_RATE)
         factor /= (double)r->range_ms / 1e3;
     *out = delta * factor;
     return true;
+}
+
+static inline bool k_rate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)
+{
+    return k_rate_of(s, lo, hi, step, hi - lo, out);
+}
+
+bool rate_of_window(const struct sweep *s, size_t lo, size_t hi, size_t step, size_t n, double *out)
+{
+    return k_rate_of(s, lo, hi, step, n, out);
 }
 
 static inline bool k_irate(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out)

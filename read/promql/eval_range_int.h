@@ -98,6 +98,10 @@ struct partial_sum {
 /* The same as sweep_floats for functions whose windows share work. False: this one, or this series, is not among them. */
 bool slide_floats(const struct sweep *s, struct column *out);
 bool function_slides(int fn);
+/* The same of a series that is partly aggregates, where the number of samples matters. */
+bool sweep_downsampled(const struct sweep *s, const struct samples *in, struct column *out);
+/* rate, increase or delta of a window that stands for n samples. */
+bool rate_of_window(const struct sweep *s, size_t lo, size_t hi, size_t step, size_t n, double *out);
 /* One window of floats through the function's kernel. */
 bool window_floats(const struct sweep *s, size_t lo, size_t hi, size_t step, double *out);
 /*

@@ -20,12 +20,20 @@ bool reader_open_lane(struct reader *r, struct env *env, int64_t min_t, int64_t 
     return (r->mem = env_arena(env)) && (r->scratch = env_arena(env));
 }
 
-bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t)
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t, const struct downsampled_use *use,
+                 struct select_hints *windows)
 {
     struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers};
     struct set_ref *ref = ENV_NEW(env, struct set_ref);
     if (!reader_open_lane(r, env, min_t, max_t) || !ref)
         return false;
+    if (use) {
+        r->use = use;
+        r->downsampled.refused = &env->downsampled_refused;
+        windows->aggregates = downsampled_aggregates(use);
+        windows->ret = &r->downsampled;
+        p.hints = windows;
+    }
     r->set = env->q->ops->select(env->q, env->ctx, &p, env->err);
     if (!r->set)
         return false;
@@ -40,6 +48,8 @@ void reader_end(struct reader *r)
     env_arena_end(r->env, r->mem);
     env_arena_end(r->env, r->scratch);
     r->mem = r->scratch = NULL;
+    if (r->counts)
+        reader_end(r->counts);
 }
 
 static bool limit_exceeded(struct env *env, enum err_code code, const char *what, uint64_t limit, const char *unit, const char *id, const char *flag)
@@ -144,7 +154,7 @@ static bool decode_hists(struct reader *r, const struct series_chunk *c, struct 
     return true;
 }
 
-static bool decode_floats(struct reader *r, const struct series_chunk *c, size_t *n)
+bool reader_floats(struct reader *r, const struct series_chunk *c, size_t *n)
 {
     int count = xor_count(c->data);
     if (count < 0 || !reserve(r, *n + (size_t)MAX(count, 0), *n, false))
@@ -219,28 +229,38 @@ static bool merge_runs(struct reader *r, size_t at, size_t *n)
     return true;
 }
 
+bool reader_merge(struct reader *r, size_t before, size_t *n)
+{
+    return before == 0 || *n == before || r->t[before] > r->t[before - 1] || merge_runs(r, before, n);
+}
+
+static bool take_samples(struct reader *r, struct samples *s)
+{
+    r->env->samples_read += s->n;
+    r->env->samples_most = MAX(r->env->samples_most, s->n);
+    return !r->env->cfg->max_samples || r->env->samples_held + s->n <= r->env->cfg->max_samples || env_hold_samples(r->env, s->n);
+}
+
 bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret)
 {
     size_t n = 0;
     bool hists = false;
+    if (r->use && downsampled_in(s))
+        return downsampled_decode(r, s, ret) && take_samples(r, ret);
     for (size_t i = 0; i < s->n_chunks; i++) {
         const struct series_chunk *c = &s->chunks[i];
         if (c->max_t < r->min_t || c->min_t > r->max_t)
             continue;
         size_t before = n;
-        bool ok = c->encoding == CHUNK_XOR ? decode_floats(r, c, &n) : decode_hists(r, c, hist_mem, &n);
+        bool ok = c->encoding == CHUNK_XOR ? reader_floats(r, c, &n) : decode_hists(r, c, hist_mem, &n);
         if (!ok)
             return false;
         hists |= c->encoding != CHUNK_XOR;
-        if (before && n > before && r->t[before] <= r->t[before - 1] && !merge_runs(r, before, &n))
+        if (!reader_merge(r, before, &n))
             return false;
     }
-    r->env->samples_read += n;
-    r->env->samples_most = MAX(r->env->samples_most, n);
-    if (r->env->cfg->max_samples && r->env->samples_held + n > r->env->cfg->max_samples)
-        return env_hold_samples(r->env, n);
     *ret = (struct samples){.n = n, .t = r->t, .v = r->v, .h = hists ? (const struct fhist *const *)r->h : NULL};
-    return true;
+    return take_samples(r, ret);
 }
 
 /* Takes the stale markers out, in the reader's own columns. */
@@ -338,7 +358,7 @@ static bool select_open(struct select_op *s)
     if (s->node->selector.smoothed)
         last += env->lookback_ms;
     /* The lookback window is open on the left. */
-    return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last);
+    return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last, NULL, NULL);
 }
 
 /* A series of floats whose values, not times, are asked for. */

@@ -32,6 +32,7 @@
 #include "model/limits.h"
 #include "storage/block/block.h"
 #include "storage/bucket/bucket.h"
+#include "storage/queryable.h" /* enum downsample_aggregate */
 
 #define DOWNSAMPLE_LABEL "__downsample__"
 #define DOWNSAMPLE_HINT_HISTOGRAMS "histograms-left-out"
@@ -40,7 +41,6 @@
 #define DOWNSAMPLE_FALLS_MIN 8
 
 enum downsample_resolution { DOWNSAMPLE_5M, DOWNSAMPLE_1H, DOWNSAMPLE_RESOLUTIONS };
-enum downsample_aggregate { DOWNSAMPLE_COUNT, DOWNSAMPLE_SUM, DOWNSAMPLE_MIN, DOWNSAMPLE_MAX, DOWNSAMPLE_COUNTER, DOWNSAMPLE_AGGREGATES };
 
 const char *downsample_resolution_name(enum downsample_resolution r); /* "5m", "1h" */
 int64_t downsample_resolution_ms(enum downsample_resolution r);
