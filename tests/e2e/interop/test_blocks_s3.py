@@ -24,8 +24,8 @@ def s3(tmp_path):
 
 
 def flags(port):
-    """With a bad network an index is written less often than every half minute."""
-    return ["-blocks-storage.bucket-store.bucket-index.max-stale-period=10m", "-common.storage.backend=s3", f"-common.storage.s3.endpoint=127.0.0.1:{port}", "-common.storage.s3.insecure=true",
+    """With a bad network an index is written less often than every half minute, and what it names must be there for as long as it is read."""
+    return ["-blocks-storage.bucket-store.bucket-index.max-stale-period=10m", "-compactor.deletion-delay=1m", "-common.storage.backend=s3", f"-common.storage.s3.endpoint=127.0.0.1:{port}", "-common.storage.s3.insecure=true",
             "-common.storage.s3.bucket-name=bkt", f"-common.storage.s3.access-key-id={KEY}", f"-common.storage.s3.secret-access-key={SECRET}"]
 
 
