@@ -3,7 +3,7 @@
  *
  * Which blocks there are is said by the tenant's bucket index. Each is asked of one of its replicas in the store-gateways' ring: one of this process first, then one of the preferred zones,
  * then any other, at random; one call a store-gateway for all blocks it is asked for. A store-gateway says which blocks its answer comes from. Those that are missing, and
- * those of a store-gateway that fails, also in the middle of its answer, are asked of other replicas, up to BLOCK_TRIES_MAX in all. Then the query fails with
+ * those of a store-gateway that fails, also in the middle of its answer, are asked of other replicas, up to BLOCK_TRIES_MAX failures in all. Then the query fails with
  * ERR_STORE_CONSISTENCY_CHECK_FAILED, which names the blocks: never a short answer.
  *
  * A select gives series in the order of their labels, each once, with the chunks of all blocks, equal chunks once. Of chunks it has in memory at most a message or two of each

@@ -46,13 +46,15 @@ struct block {
     const struct index_block *in_index; /* of the fetch's snapshot */
     enum block_state state;
     bool dispensable; /* uploaded within the grace time: its absence is no error */
-    uint8_t tries;
+    uint8_t tries; /* those that others were faster than are not counted */
     uint8_t n_tried;
     struct {
         const struct ring_instance *gateway;
         bool unavailable; /* could not be reached: worth another try when all others have failed */
         bool outrun;      /* others answered first and it was canceled: as good as one that was not asked */
+        uint8_t given_up; /* it was slow with its chunks and others took over: the first that was is 1, the next 2; 0: it was not */
     } tried[BLOCK_TRIES_MAX];
+    uint8_t n_given_up;
     uint8_t n_slow;
     struct attempt *slow[BLOCK_TRIES_MAX - 1]; /* running ones that were asked for it, are silent, and may still answer first: hedge.c */
     struct block *next; /* of the attempt that asks for it, or has answered from it */
@@ -62,9 +64,9 @@ struct fetch;
 
 /* The blocks of the bucket index that the params touch, into f->blocks. False: the arena is used up. */
 bool blocks_plan(struct fetch *f, const struct select_params *p);
-/* Is there one that was not yet asked for the block? */
-bool blocks_plan_has_other(struct fetch *f, const struct block *b);
-/* A store-gateway that was not yet asked for the block, or one that could not be reached. NULL: nobody is left; *why says so. */
+/* May the block be asked of another than this one, which is slow? */
+bool blocks_plan_has_other(struct fetch *f, const struct block *b, const struct ring_instance *slow);
+/* A store-gateway that was not yet asked for the block, or one that was slow, or could not be reached. NULL: nobody is left; *why says so. */
 const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b, bool *ret_renew, struct err *why);
 
 /* --- fetch.c: asking ----------------------------------------------------------------------------------------------------------------- */
@@ -88,6 +90,7 @@ struct attempt {
     int64_t began_ns;
     int64_t heard_ms; /* when it last said something, or was asked */
     bool slow;        /* was silent: its blocks are asked of others too */
+    bool given_up;    /* was silent while chunks were read: others take over */
     bool counted; /* its duration, in the metrics */
     struct gateway_found found; /* arena */
     /* Unary calls: the answer; arena. */
@@ -179,6 +182,8 @@ bool blocks_hedge_give_back(struct block *b);
 void blocks_hedge_failed(struct fetch *f, const struct attempt *a, void (*failed)(struct block *b, const struct attempt *a, const struct err *why), const struct err *why);
 /* It is complete, and has its own answered blocks: it gets those that waited for it too, if they are found. Nobody waits for others about any of them. */
 void blocks_hedge_answered(struct fetch *f, struct attempt *a, bool (*found)(const struct attempt *a, const struct block *b));
+/* Others take over from it, since it was silent: it did not fail, and may be asked for the block again. */
+void blocks_hedge_given_up(struct block *b, const struct attempt *a);
 /* Cancels running attempts that others were faster than. */
 void blocks_hedge_sweep(struct fetch *f);
 /* Waits for the stream's next chunks. False: they take long, and others have not been asked: it is to be taken over. */

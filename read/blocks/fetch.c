@@ -116,6 +116,10 @@ static void reopen(struct attempt *a)
 
 static void mark_failed(struct block *b, const struct attempt *a, const struct err *why)
 {
+    if (a->given_up) {
+        blocks_hedge_given_up(b, a);
+        return;
+    }
     for (size_t i = 0; i < b->n_tried; i++)
         if (b->tried[i].gateway == a->gateway)
             b->tried[i].unavailable = why->code == ERR_UNAVAILABLE && !a->renew;

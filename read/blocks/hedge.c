@@ -6,13 +6,26 @@
  *          ---others answer for all---> canceled
  *          ---nobody is left to ask---> the block is its own again: it is waited for, to the query's deadline
  *
- * Two answers may hold the same block: the merge gives equal chunks once. While chunks are read there is nobody beside: the stream is taken over.
+ * Two answers may hold the same block: the merge gives equal chunks once. While chunks are read there is nobody beside: the stream is taken over, and whoever was
+ * slow is asked again when all others have failed or been slow too. Each time that happens to a block the patience with it doubles, so that one that is slow and good
+ * is waited for in the end, whatever hangs beside it.
+ *
+ * Between calls: whoever was silent is asked after all others for some time, so that not each query waits for it anew. It is asked for what nobody else has.
  */
 #include "base/clock.h"
 #include "read/blocks/blocks_int.h"
 
 /* Taking a stream over throws away what was read of it, so that a slow one is given more time. */
 #define CHUNKS_PATIENCE 3
+/* How often that may happen to a block: with the default delay the patience is longer than a query may take by then. */
+#define GIVEN_UP_MAX 6
+/* How long silence is remembered, in hedging delays: a minute, about what the ring needs to see that a process is gone. */
+#define SILENCE_REMEMBERED 12
+
+static void note_silence(const struct fetch *f, const struct attempt *a)
+{
+    peers_note_silence(&f->q->peers, a->peer, clock_mono_ms() + f->q->cfg->hedging_delay * SILENCE_REMEMBERED);
+}
 
 static bool waits_for(const struct block *b, const struct attempt *a)
 {
@@ -70,6 +83,7 @@ static void hedge(struct fetch *f, struct attempt *a)
         b->slow[b->n_slow++] = a;
         b->state = BLOCK_OPEN;
     }
+    note_silence(f, a);
     f->n_hedged++;
     metric_inc(metric_single(blocks_metrics[BLOCKS_M_HEDGED]));
 }
@@ -151,19 +165,35 @@ void blocks_hedge_sweep(struct fetch *f)
     }
 }
 
-/* Every block that it answers from has a replica that was not asked. */
-static bool may_be_taken_over(struct fetch *f, const struct attempt *a)
+void blocks_hedge_given_up(struct block *b, const struct attempt *a)
 {
-    for (const struct block *b = a->blocks; b; b = b->next)
-        if (!blocks_plan_has_other(f, b))
-            return false;
-    return true;
+    b->n_given_up++;
+    for (size_t i = 0; i < b->n_tried; i++)
+        if (b->tried[i].gateway == a->gateway)
+            b->tried[i].given_up = b->n_given_up;
+    b->tries--;
+}
+
+/* 0: there is nobody else for some block that it answers from. */
+static int64_t patience_ms(struct fetch *f, const struct attempt *a)
+{
+    unsigned doubled = 0;
+    for (const struct block *b = a->blocks; b; b = b->next) {
+        if (b->n_given_up == GIVEN_UP_MAX || !blocks_plan_has_other(f, b, a->gateway))
+            return 0;
+        doubled = MAX(doubled, b->n_given_up);
+    }
+    return (f->q->cfg->hedging_delay * CHUNKS_PATIENCE) << doubled;
 }
 
 bool blocks_hedge_wait(struct fetch *f, struct attempt *a, struct err *why)
 {
-    int64_t delay_ms = f->q->cfg->hedging_delay * CHUNKS_PATIENCE;
-    if (delay_ms <= 0 || rpc_stream_wait_any(&a->stream, 1, 0) == 0 || !may_be_taken_over(f, a) || rpc_stream_wait_any(&a->stream, 1, delay_ms) == 0)
+    if (f->q->cfg->hedging_delay <= 0 || rpc_stream_wait_any(&a->stream, 1, 0) == 0)
         return true;
+    int64_t delay_ms = patience_ms(f, a);
+    if (delay_ms == 0 || rpc_stream_wait_any(&a->stream, 1, delay_ms) == 0)
+        return true;
+    a->given_up = true;
+    note_silence(f, a);
     return err_set(why, ERR_UNAVAILABLE, "no chunks came for %lld ms", (long long)delay_ms);
 }

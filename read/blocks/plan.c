@@ -7,6 +7,7 @@
  *   - With a query shard, blocks of a compactor's shard that shares no series with it are passed over.
  *   - The replicas of a block are the ACTIVE owners of its token in the tenant's part of the ring, however few are left.
  */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,12 +93,14 @@ bool blocks_plan(struct fetch *f, const struct select_params *p)
 
 /* --- replicas ---------------------------------------------------------------------------------------------------------------------------- */
 
-enum { RANK_LOCAL, RANK_ZONE, RANK_OTHER, RANK_NONE };
+enum { RANK_LOCAL, RANK_ZONE, RANK_OTHER, RANK_SILENT, RANK_NONE };
 
-static int rank_of(const struct blocks *q, const struct ring_instance *in)
+static int rank_of(struct blocks *q, const struct ring_instance *in)
 {
     if (q->local.ops && strcmp(q->local.id, in->id) == 0)
         return RANK_LOCAL;
+    if (peers_is_silent(&q->peers, in->addr, clock_mono_ms()))
+        return RANK_SILENT;
     return peer_zone_is_preferred(q->preferred_zones, q->zone, in->zone) ? RANK_ZONE : RANK_OTHER;
 }
 
@@ -128,15 +131,13 @@ static const struct ring_instance *best_of(struct fetch *f, const struct block *
     return best;
 }
 
-bool blocks_plan_has_other(struct fetch *f, const struct block *b)
+bool blocks_plan_has_other(struct fetch *f, const struct block *b, const struct ring_instance *slow)
 {
     struct replication_set set;
     struct err err = ERR_NONE;
     bool has = false;
     for (size_t i = 0; i < b->n_tried; i++)
-        has |= b->tried[i].outrun;
-    if (b->tries == BLOCK_TRIES_MAX)
-        return false;
+        has |= b->tried[i].gateway != slow && (b->tried[i].outrun || b->tried[i].given_up);
     if (has || b->n_tried == BLOCK_TRIES_MAX ||
         !ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, &err))
         return has;
@@ -146,17 +147,27 @@ bool blocks_plan_has_other(struct fetch *f, const struct block *b)
     return has;
 }
 
-/* Of those that were asked before one that was outrun, or could not be reached. */
+/* Among those that were asked before: who was outrun comes first, then who was given up, the first of them first, then who could not be reached. */
+static int rank_again(const struct block *b, size_t i)
+{
+    if (b->tried[i].outrun)
+        return 0;
+    if (b->tried[i].given_up)
+        return b->tried[i].given_up;
+    return b->tried[i].unavailable && b->tries < BLOCK_TRIES_MAX ? INT_MAX - 1 : INT_MAX;
+}
+
 static const struct ring_instance *try_again(struct block *b, bool *ret_renew)
 {
-    size_t best = b->n_tried;
-    for (size_t i = 0; i < b->n_tried; i++)
-        if (b->tried[i].outrun || (b->tried[i].unavailable && best == b->n_tried))
+    size_t best = 0;
+    for (size_t i = 1; i < b->n_tried; i++)
+        if (rank_again(b, i) < rank_again(b, best))
             best = i;
-    if (best == b->n_tried)
+    if (b->n_tried == 0 || rank_again(b, best) == INT_MAX)
         return NULL;
     *ret_renew = b->tried[best].unavailable;
     b->tried[best].unavailable = b->tried[best].outrun = false;
+    b->tried[best].given_up = 0;
     b->tries++;
     return b->tried[best].gateway;
 }
@@ -166,9 +177,7 @@ const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b
     struct replication_set set;
     const struct ring_instance *in = NULL;
     *ret_renew = false;
-    if (b->tries == BLOCK_TRIES_MAX)
-        return NULL;
-    if (b->n_tried < BLOCK_TRIES_MAX &&
+    if (b->tries < BLOCK_TRIES_MAX && b->n_tried < BLOCK_TRIES_MAX &&
         ring_snapshot_get_healthy(f->ring, ulid_ring_token(&b->in_index->id), &ring_op_blocks_read, clock_wall_ms(), &set, why)) {
         in = best_of(f, b, &set);
         replication_set_release(&set);
@@ -178,6 +187,7 @@ const struct ring_instance *blocks_plan_replica(struct fetch *f, struct block *b
     b->tries++;
     b->tried[b->n_tried].gateway = in;
     b->tried[b->n_tried].outrun = false;
+    b->tried[b->n_tried].given_up = 0;
     b->tried[b->n_tried++].unavailable = false;
     return in;
 }

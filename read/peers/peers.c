@@ -166,6 +166,26 @@ void peers_sweep(struct peers *p, const struct ring_snapshot *instances)
 
 /* --- whom to ask ----------------------------------------------------------------------------------------------------------------- */
 
+void peers_note_silence(struct peers *p, struct peer *peer, int64_t until_ms)
+{
+    pthread_mutex_lock(&p->lock);
+    peer->silent_until_ms = MAX(peer->silent_until_ms, until_ms);
+    int64_t last_ms = atomic_load_explicit(&p->silent_until_ms, memory_order_relaxed);
+    atomic_store_explicit(&p->silent_until_ms, MAX(last_ms, until_ms), memory_order_relaxed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+bool peers_is_silent(struct peers *p, const char *addr, int64_t now_ms)
+{
+    if (now_ms >= atomic_load_explicit(&p->silent_until_ms, memory_order_relaxed))
+        return false;
+    pthread_mutex_lock(&p->lock);
+    size_t at = place_of(p, addr);
+    bool is = at < p->n && strcmp(p->items[at]->addr, addr) == 0 && now_ms < p->items[at]->silent_until_ms;
+    pthread_mutex_unlock(&p->lock);
+    return is;
+}
+
 bool peer_zone_is_preferred(const struct flag_list *zones, const char *own, const char *zone)
 {
     if (!zones || zones->n == 0)

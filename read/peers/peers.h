@@ -6,6 +6,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +31,7 @@ struct peer {
     char *addr;
     struct rpc_client *client;
     int64_t born_ms;
+    int64_t silent_until_ms; /* clock_mono_ms(), guarded by peers.lock; 0: it has not been silent */
     size_t refs;  /* requests that run, guarded by peers.lock */
     bool dropped; /* not in the ring any more and so not in the table: goes with its last request; the same lock */
 };
@@ -43,6 +45,7 @@ struct peers {
     size_t n;
     size_t cap;
     int64_t swept_ms;
+    atomic_int_least64_t silent_until_ms; /* when the last silence is forgotten; relaxed: whoever reads an old one asks a silent peer once more */
 };
 
 /* gauge is counted up and down; it lives as long as the process. */
@@ -56,6 +59,11 @@ void peers_put(struct peers *p, struct peer *peer);
 void peers_sweep(struct peers *p, const struct ring_snapshot *instances);
 
 /* --- whom to ask ------------------------------------------------------------------------------------------------------------------------- */
+
+/* It did not answer in time: until then (clock_mono_ms()) others are better asked first. */
+void peers_note_silence(struct peers *p, struct peer *peer, int64_t until_ms);
+/* Is that so at this time? Costs nothing while nobody is silent. */
+bool peers_is_silent(struct peers *p, const char *addr, int64_t now_ms);
 
 /* Is the zone one of those to be asked first? Without a list that is the own one. */
 bool peer_zone_is_preferred(const struct flag_list *zones, const char *own, const char *zone);

@@ -45,6 +45,7 @@ struct fake {
     atomic_int fail_code;     /* instead of an answer */
     atomic_int break_after;   /* the stream fails after so many messages; -1: never */
     atomic_int stall_after;   /* ... says no more until it is canceled */
+    atomic_int stalls;        /* of so many streams; -1: of all */
     atomic_int skip;          /* a series whose chunks are left out; -1: none */
     atomic_int hides;         /* a series that it does not name; -1: none */
     atomic_bool backwards;    /* names its series in the wrong order */
@@ -246,7 +247,10 @@ static bool fake_send(struct fake *f, struct rpc_request *req, struct buf *msg, 
         rpc_finish(req, RPC_UNAVAILABLE, SL("broken off"), SL(""));
         return false;
     }
-    if (atomic_load(&f->stall_after) == *n_sent && !fake_sleep(f, req, 10000)) {
+    bool stalls = atomic_load(&f->stall_after) == *n_sent && atomic_load(&f->stalls) != 0;
+    if (stalls && atomic_load(&f->stalls) > 0)
+        atomic_fetch_sub(&f->stalls, 1);
+    if (stalls && !fake_sleep(f, req, 10000)) {
         buf_release(msg);
         return false;
     }
@@ -470,6 +474,7 @@ UNUSED static struct fake *rig_gateway(struct rig *r, const char *zone)
     f->cfg.grpc_io_threads = 1;
     atomic_init(&f->break_after, -1);
     atomic_init(&f->stall_after, -1);
+    atomic_init(&f->stalls, -1);
     atomic_init(&f->skip, -1);
     atomic_init(&f->hides, -1);
     pthread_mutex_init(&f->lock, NULL);

@@ -1,6 +1,7 @@
 /* Store-gateways that are silent or slow: others are asked beside them, nothing comes twice, and nobody is given up who is the only one left. */
 #include <criterion/criterion.h>
 
+#include "read/blocks/blocks_int.h"
 #include "tests/read/blocks/blocks_rig.h"
 
 static struct rig rig;
@@ -118,6 +119,75 @@ Test(hedge, a_slow_gateway_answers_when_those_asked_beside_it_fail)
         }
         expect_all_within(60000);
     }
+}
+
+/* The one of the querier's zone is asked for all blocks first. */
+static void gateways_with_one_at_hand(void)
+{
+    rig.zone = "a";
+    rig_gateway(&rig, "a");
+    rig_gateway(&rig, "b");
+    rig_gateway(&rig, "b");
+    for (int i = 0; i < 3; i++)
+        rig.fakes[i].batch = 5;
+    rig_start(&rig);
+}
+
+#define AMID_CHUNKS 14 /* messages: names are in the first ten */
+
+Test(hedge, who_was_slow_with_chunks_is_asked_again_when_those_that_took_over_fail)
+{
+    gateways_with_one_at_hand();
+    atomic_store(&rig.fakes[0].stall_after, AMID_CHUNKS);
+    atomic_store(&rig.fakes[0].stalls, 1);
+    for (int i = 1; i < 3; i++)
+        atomic_store(&rig.fakes[i].break_after, AMID_CHUNKS + 1);
+    expect_all_within(60000);
+    cr_expect_geq(atomic_load(&rig.fakes[0].requests), 2);
+}
+
+Test(hedge, a_slow_gateway_is_waited_for_in_the_end_though_all_others_hang)
+{
+    gateways_with_one_at_hand();
+    atomic_store(&rig.fakes[0].stall_after, AMID_CHUNKS);
+    atomic_store(&rig.fakes[0].stalls, 1);
+    for (int i = 1; i < 3; i++)
+        atomic_store(&rig.fakes[i].stall_after, AMID_CHUNKS + 1);
+    expect_all_within(9000);
+    for (int i = 0; i < 3; i++)
+        cr_expect_geq(atomic_load(&rig.fakes[i].canceled), 1, "nobody is waited for to the end");
+}
+
+static bool is_silent(const struct fake *f, int64_t at_ms)
+{
+    return peers_is_silent(&blocks_of(rig.q)->peers, f->addr, at_ms);
+}
+
+Test(hedge, silence_is_remembered_for_a_while_and_the_next_queries_ask_others)
+{
+    rig.cfg.hedging_delay = 1000;
+    gateways_with_one_at_hand();
+    atomic_store(&rig.fakes[0].stall_after, 0);
+    expect_all_within(60000);
+    int64_t now_ms = clock_mono_ms();
+    cr_expect(is_silent(&rig.fakes[0], now_ms));
+    cr_expect_not(is_silent(&rig.fakes[1], now_ms) || is_silent(&rig.fakes[2], now_ms));
+    cr_expect_not(is_silent(&rig.fakes[0], now_ms + 12000));
+    int asked = atomic_load(&rig.fakes[0].requests);
+    expect_all_within(60000);
+    cr_expect_eq(atomic_load(&rig.fakes[0].requests), asked);
+}
+
+Test(hedge, silence_of_all_keeps_no_block_from_being_read)
+{
+    gateways(3);
+    struct peers *peers = &blocks_of(rig.q)->peers;
+    for (int i = 0; i < 3; i++) {
+        struct peer *peer = peers_get(peers, rig.fakes[i].addr, false);
+        peers_note_silence(peers, peer, INT64_MAX);
+        peers_put(peers, peer);
+    }
+    expect_all_within(60000);
 }
 
 Test(hedge, each_block_is_taken_from_whoever_has_it)
