@@ -1,6 +1,7 @@
 #include "net/http.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -265,6 +266,13 @@ static void abandon_all(struct http_server *s)
         LOG_WARN("HTTP requests were still running at the stop and were answered 503", {"requests", LOG_U64(n)});
 }
 
+/* After abandon_all, behind which no answer resumes a connection any more. */
+static void wait_for_resumes(const struct http_server *s)
+{
+    while (atomic_load(&s->n_resuming) > 0)
+        sched_yield();
+}
+
 void http_server_stop(struct http_server *s, int64_t timeout_ms)
 {
     if (!s->started || s->stopped)
@@ -283,6 +291,7 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     s->stream_pool = NULL;
     http_watch_stop(s);
     http_tls_close(s);
+    wait_for_resumes(s);
     for (size_t i = 0; i < s->n_io; i++)
         MHD_stop_daemon(s->io[i]);
     s->n_io = 0;

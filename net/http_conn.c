@@ -439,12 +439,10 @@ static enum MHD_Result on_end(struct http_request *req)
     if (step == HTTP_SPOOL_GOES_ON)
         return MHD_YES;
     atomic_store_explicit(&req->reading, false, memory_order_relaxed);
-    if (atomic_load(&req->state) == HTTP_STATE_READING)
+    enum http_state state = atomic_load(&req->state);
+    if (state == HTTP_STATE_READING)
         return dispatch(req);
-    pthread_mutex_lock(&req->lock); /* behind the answerer, who may still be inside MHD_resume_connection */
-    bool answered = req->state == HTTP_STATE_ANSWERED;
-    pthread_mutex_unlock(&req->lock);
-    return answered ? queue_answer(req) : MHD_NO;
+    return state == HTTP_STATE_ANSWERED ? queue_answer(req) : MHD_NO;
 }
 
 static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method, const char *version,

@@ -179,6 +179,7 @@ struct http_server {
     struct metric *m_conns;
     atomic_uint_fast64_t body_bytes; /* charged by all requests */
 
+    atomic_size_t n_resuming; /* answerers inside MHD_resume_connection; grows under a request's lock */
     atomic_bool stopping; /* no new connections; answers close theirs */
     atomic_bool aborting; /* running requests are answered 503 */
     pthread_mutex_t lock; /* the list of live requests */

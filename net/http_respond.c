@@ -1,9 +1,11 @@
 /*
  * Answers. Whoever answers makes the whole MHD_Response on its own thread (compression included); the I/O thread only queues it.
  *
- * The hand-over is the request's state, under its lock: the answerer stores the response and sets ANSWERED; if the connection is PARKED
- * it resumes it, still under the lock, so that the I/O thread cannot complete the request before the resume has returned. If the I/O
- * thread has not parked it yet (the handler was quick), it finds ANSWERED and needs no suspension at all.
+ * The hand-over is the request's state, under its lock: the answerer stores the response and sets ANSWERED; if the connection was PARKED
+ * it resumes it, without the lock: the I/O thread wakes at once, and would only run into it and sleep again (a sixth of what a small query costs). So it may
+ * have completed the request before the resume has returned, which the answerer's reference outlives; MHD itself looks at the connection no more once
+ * the I/O thread can see it resumed, and the daemon lives on until `n_resuming` is 0. If the I/O thread has not parked the connection yet (the handler was
+ * quick), it finds ANSWERED and needs no suspension at all.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -127,16 +129,17 @@ static bool gunzip(struct slice in, struct buf *out)
 /* Takes over r, and the stream unless it returns false: the server has answered already. */
 static bool answer_with(struct http_request *req, int status, struct MHD_Response *r, struct slice body, struct http_stream *stream)
 {
+    struct http_server *s = req->server;
     pthread_mutex_lock(&req->lock);
     bool owned = req->dispatched;
     bool taken = !req->abandoned;
+    bool parked = taken && req->state == HTTP_STATE_PARKED;
     req->dispatched = false;
     if (!taken) {
-        if (r && r != req->server->empty)
+        if (r && r != s->empty)
             MHD_destroy_response(r);
     } else {
         ASSERT(req->state != HTTP_STATE_ANSWERED);
-        bool parked = req->state == HTTP_STATE_PARKED;
         req->status = status;
         req->response = r;
         req->stream = stream;
@@ -144,9 +147,13 @@ static bool answer_with(struct http_request *req, int status, struct MHD_Respons
         req->sent_bytes = body.n;
         req->state = HTTP_STATE_ANSWERED;
         if (parked)
-            MHD_resume_connection(req->conn);
+            atomic_fetch_add(&s->n_resuming, 1);
     }
     pthread_mutex_unlock(&req->lock);
+    if (parked) {
+        MHD_resume_connection(req->conn);
+        atomic_fetch_sub(&s->n_resuming, 1);
+    }
     if (owned)
         http_unref(req);
     return taken;
