@@ -19,6 +19,7 @@
 #include "storage/block/block.h"
 #include "storage/downsample/downsample.h"
 
+#define READERS 8 /* meta.json at a time */
 #define MARKED_AT_ONCE_S 60 /* two that mark the same block do it within this of each other, clocks that differ included */
 
 struct verify_config {
@@ -269,7 +270,7 @@ static bool verify_place(struct verify *v, struct slice place, bool to_be_delete
     arena_clear(&v->arena);
     v->tenant = place;
     /* The index first: what comes between is younger than it. */
-    if (!read_index(v, err) || !bucket_index_update(v->s, &no_hurry, place, NULL, clock_wall_ms() / 1000, &v->arena, &v->is, &found, err))
+    if (!read_index(v, err) || !bucket_index_update(v->s, &no_hurry, place, NULL, clock_wall_ms() / 1000, READERS, &v->arena, &v->is, &found, err))
         return false;
     tell_partial(v, &found);
     if (!v->has_index && v->is.n_blocks && !to_be_deleted)

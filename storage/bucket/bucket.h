@@ -151,9 +151,10 @@ struct bucket_update {
  * The index as the bucket is at now_s. Lists blocks and global deletion marks, takes over what `old` (NULL: nothing) says of those it knows, and reads the
  * meta.json and marks of the others. What old knows and the listing lacks is looked for by name before it is dropped, since lists may be stale: a block that
  * exists stays. Blocks whose meta.json is missing or cannot be read are partial: not in the index, but told; so are marks that cannot be read.
+ * They are read by n_threads threads, the caller's among them.
  * The result's slices lie in the arena; old may be released afterwards. ret_update may be NULL. Any other fault fails it as a whole.
  */
-bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice tenant, const struct bucket_index *old, int64_t now_s,
+bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice tenant, const struct bucket_index *old, int64_t now_s, size_t n_threads,
                          struct arena *arena, struct bucket_index *ret, struct bucket_update *ret_update, struct err *err);
 /* What the index says of a block with this meta.json. Slices are those of meta. */
 void index_block_of_meta(const struct block_meta *meta, int64_t uploaded_at_s, struct index_block *ret);
@@ -173,7 +174,8 @@ struct bucket_upload {
 };
 /*
  * Uploads <dir>/<ulid>: chunks, index, sparse-index-header if there is one, then meta.json with the list of files and their sizes. Each size is compared with
- * what meta.json says, and with what arrived. Repeating it is fine and cheap: files that are there with their size are not sent again, and a block whose
+ * what meta.json says, and with what arrived; when meta.json is there all are looked at once more, and if one has gone meanwhile meta.json is taken away and the
+ * block uploaded anew. Repeating it is fine and cheap: files that are there with their size are not sent again, and a block whose
  * meta.json is there is done. ret_done_before (may be NULL) says the latter. ERR_CORRUPT: the folder is no whole block; ERR_BAD_DATA: it has too many files.
  */
 bool bucket_upload_block(struct objstore *s, const struct ctx *ctx, struct slice tenant, const char *dir, const struct ulid *block,

@@ -1,19 +1,23 @@
 /*
  * The bucket index made anew out of what the bucket lists, with as few reads as there are changes: two listings, and for each block or mark that the old index
- * does not know its meta.json and attributes. What the old index knows and the listing lacks costs one look each; so a listing that is late cannot
+ * does not know its meta.json and attributes, as many at a time as the caller says. What the old index knows and the listing lacks costs one look each; so a listing that is late cannot
  * take a block away from queriers.
  */
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/parallel.h"
 #include "storage/bucket/bucket_int.h"
 
 struct update {
     struct objstore *s;
     const struct ctx *ctx;
     struct slice tenant;
-    struct arena *arena; /* of the result */
-    struct arena scratch; /* of one meta.json */
+    size_t n_threads;
+    const struct ulid *fresh; /* what is being read; sorted */
+    pthread_mutex_t lock;     /* while that is: guards what follows; innermost */
+    struct arena *arena;      /* of the result */
     struct buf blocks, deletions, partial; /* of the result's items */
     size_t n_new;
 };
@@ -114,20 +118,53 @@ bool bucket_read_meta(struct objstore *s, const struct ctx *ctx, struct slice te
     return good;
 }
 
-static bool read_new_block(struct update *u, const struct ulid *id, struct err *err)
+static bool read_new_block(void *arg, size_t i, struct err *err)
 {
+    struct update *u = arg;
+    const struct ulid *id = &u->fresh[i];
     struct bucket_name name = bucket_block_file(u->tenant, id, BUCKET_META);
     struct objstore_attributes attributes;
+    struct arena scratch;
     struct block_meta meta;
     struct index_block b;
     struct err why = ERR_NONE;
-    arena_clear(&u->scratch);
-    if (!bucket_read_meta(u->s, u->ctx, u->tenant, id, &u->scratch, &meta, &why) ||
-        !objstore_attributes(u->s, u->ctx, bucket_name_slice(&name), &attributes, &why))
-        return add_partial(u, id, SL(""), &why, err);
-    u->n_new++;
-    index_block_of_meta(&meta, attributes.modified_ms / 1000, &b);
-    return add_block(u, &b, err);
+    arena_init(&scratch, 0);
+    bool there = bucket_read_meta(u->s, u->ctx, u->tenant, id, &scratch, &meta, &why) &&
+                 objstore_attributes(u->s, u->ctx, bucket_name_slice(&name), &attributes, &why);
+    if (there)
+        index_block_of_meta(&meta, attributes.modified_ms / 1000, &b);
+    pthread_mutex_lock(&u->lock);
+    u->n_new += there;
+    bool good = there ? add_block(u, &b, err) : add_partial(u, id, SL(""), &why, err);
+    pthread_mutex_unlock(&u->lock);
+    arena_release(&scratch);
+    return good;
+}
+
+/* Items that begin with a ULID, from here on. */
+static void sort_from(struct buf *items, size_t from, size_t item_size)
+{
+    if (items->n > from)
+        qsort(items->p + from, (items->n - from) / item_size, item_size, ulid_cmp);
+}
+
+/* Those that are not known. What comes out is in their order, whoever was read first. */
+static bool read_fresh(struct update *u, const struct ulid *listed, size_t n, const bool *known, parallel_fn *read, struct arena *lists, struct err *err)
+{
+    struct ulid *fresh = ARENA_ARRAY(lists, struct ulid, n + 1);
+    size_t n_fresh = 0, blocks = u->blocks.n, deletions = u->deletions.n, partial = u->partial.n;
+    if (!fresh)
+        return bucket_no_memory(err);
+    for (size_t i = 0; i < n; i++)
+        if (!known[i])
+            fresh[n_fresh++] = listed[i];
+    u->fresh = fresh;
+    bool good = parallel_run(n_fresh, u->n_threads, read, u, err);
+    _Static_assert(offsetof(struct index_block, id) == 0 && offsetof(struct index_deletion, block) == 0 && offsetof(struct partial_block, id) == 0, "by ULID");
+    sort_from(&u->blocks, blocks, sizeof(struct index_block));
+    sort_from(&u->deletions, deletions, sizeof(struct index_deletion));
+    sort_from(&u->partial, partial, sizeof(struct partial_block));
+    return good;
 }
 
 /* Of the old index's blocks, what is listed or still there. ret_known[i]: the i-th listed one is old. */
@@ -156,24 +193,26 @@ static bool update_blocks(struct update *u, const struct bucket_index *old, stru
     bool *known = arena_zalloc(lists, n + 1);
     if (!known)
         return bucket_no_memory(err);
-    if (!take_old_blocks(u, old, listed, n, known, err))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!known[i] && !read_new_block(u, &listed[i], err))
-            return false;
-    return true;
+    return take_old_blocks(u, old, listed, n, known, err) && read_fresh(u, listed, n, known, read_new_block, lists, err);
 }
 
 /* --- deletion marks ---------------------------------------------------------------------------------------------------------- */
 
-static bool read_new_mark(struct update *u, const struct ulid *id, struct err *err)
+static bool read_new_mark(void *arg, size_t i, struct err *err)
 {
+    struct update *u = arg;
+    const struct ulid *id = &u->fresh[i];
+    struct arena scratch;
     struct block_mark m;
     struct err why = ERR_NONE;
-    arena_clear(&u->scratch);
-    if (!bucket_read_global_mark(u->s, u->ctx, u->tenant, id, BLOCK_MARK_DELETION, &u->scratch, &m, &why))
-        return why.code == ERR_NOT_FOUND || add_partial(u, id, SL(BUCKET_DELETION_MARK), &why, err); /* gone since it was listed */
-    return add_deletion(u, &(struct index_deletion){*id, m.time_s}, err);
+    arena_init(&scratch, 0);
+    bool there = bucket_read_global_mark(u->s, u->ctx, u->tenant, id, BLOCK_MARK_DELETION, &scratch, &m, &why);
+    arena_release(&scratch);
+    pthread_mutex_lock(&u->lock);
+    bool good = there ? add_deletion(u, &(struct index_deletion){*id, m.time_s}, err)
+                      : why.code == ERR_NOT_FOUND || add_partial(u, id, SL(BUCKET_DELETION_MARK), &why, err); /* gone since it was listed */
+    pthread_mutex_unlock(&u->lock);
+    return good;
 }
 
 static bool take_old_marks(struct update *u, const struct bucket_index *old, const struct ulid *listed, size_t n, bool *ret_known, struct err *err)
@@ -202,12 +241,7 @@ static bool update_marks(struct update *u, const struct bucket_index *old, struc
     bool *known = arena_zalloc(lists, n + 1);
     if (!known)
         return bucket_no_memory(err);
-    if (!take_old_marks(u, old, listed, n, known, err))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!known[i] && !read_new_mark(u, &listed[i], err))
-            return false;
-    return true;
+    return take_old_marks(u, old, listed, n, known, err) && read_fresh(u, listed, n, known, read_new_mark, lists, err);
 }
 
 /* --- all of it --------------------------------------------------------------------------------------------------------------- */
@@ -236,19 +270,19 @@ static bool finish(struct update *u, int64_t now_s, struct bucket_index *ret, st
     return true;
 }
 
-bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice tenant, const struct bucket_index *old, int64_t now_s,
+bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice tenant, const struct bucket_index *old, int64_t now_s, size_t n_threads,
                          struct arena *arena, struct bucket_index *ret, struct bucket_update *ret_update, struct err *err)
 {
     static const struct bucket_index nothing;
-    struct update u = {.s = s, .ctx = ctx, .tenant = tenant, .arena = arena};
+    struct update u = {.s = s, .ctx = ctx, .tenant = tenant, .n_threads = n_threads, .arena = arena};
     struct arena lists;
     u.blocks.max = u.deletions.max = u.partial.max = BUCKET_INDEX_MAX_BYTES;
-    arena_init(&u.scratch, 0);
+    pthread_mutex_init(&u.lock, NULL);
     arena_init(&lists, 0);
     old = old ? old : &nothing;
     bool good = update_blocks(&u, old, &lists, err) && update_marks(&u, old, &lists, err) && finish(&u, now_s, ret, ret_update, err);
     arena_release(&lists);
-    arena_release(&u.scratch);
+    pthread_mutex_destroy(&u.lock);
     buf_release(&u.blocks);
     buf_release(&u.deletions);
     buf_release(&u.partial);

@@ -14,9 +14,9 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/parallel.h"
 #include "storage/compactor/compactor_int.h"
 #include "storage/compactor/merge.h"
-#include "storage/compactor/parallel_int.h"
 #include "storage/compactor/tree_int.h"
 #include "storage/downsample/downsample.h"
 

@@ -9,8 +9,8 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/parallel.h"
 #include "storage/compactor/compactor_int.h"
-#include "storage/compactor/parallel_int.h"
 
 #define ROUNDS_MAX 1000
 #define OUTDATED_DETAILS "outdated block"

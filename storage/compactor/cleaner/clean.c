@@ -146,7 +146,8 @@ static void show(struct tenant_turn *t)
 bool cleaner_clean(struct tenant_turn *t, struct err *err)
 {
     struct objstore *bucket = t->c->parts.bucket;
-    if (!read_index(t, err) || !bucket_index_update(bucket, t->ctx, t->tenant, &t->old, t->now_s, &t->arena, &t->index, &t->found, err))
+    size_t n_readers = (size_t)MAX(t->c->parts.cfg->update_blocks_concurrency, (int64_t)1);
+    if (!read_index(t, err) || !bucket_index_update(bucket, t->ctx, t->tenant, &t->old, t->now_s, n_readers, &t->arena, &t->index, &t->found, err))
         return false;
     log_partial(t);
     cleaner_drop_void_marks(t);

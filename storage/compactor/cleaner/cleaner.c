@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/parallel.h"
 #include "storage/compactor/cleaner/cleaner_int.h"
 
 #define METRICS_ROOM cleaner
@@ -16,38 +17,6 @@
 #include "base/metrics_table.h"
 
 #define HTTP_QUEUE 64
-
-/* --- many jobs, few threads -------------------------------------------------------------------------------------- */
-
-struct parallel {
-    atomic_size_t next;
-    size_t n_jobs;
-    void (*fn)(void *arg, size_t job);
-    void *arg;
-};
-
-static void *parallel_worker(void *arg)
-{
-    struct parallel *p = arg;
-    for (size_t job; (job = atomic_fetch_add(&p->next, 1)) < p->n_jobs;)
-        p->fn(p->arg, job);
-    return NULL;
-}
-
-void cleaner_parallel(size_t n_jobs, size_t n_threads, void (*fn)(void *arg, size_t job), void *arg)
-{
-    struct parallel p = {.n_jobs = n_jobs, .fn = fn, .arg = arg};
-    size_t n = MIN(MAX(n_threads, (size_t)1), n_jobs);
-    pthread_t *threads = calloc(n + 1, sizeof(*threads));
-    ASSERT(threads);
-    size_t n_started = 0;
-    while (n_started + 1 < n && pthread_create(&threads[n_started], NULL, parallel_worker, &p) == 0)
-        n_started++;
-    parallel_worker(&p); /* with fewer threads than wished for it only takes longer */
-    for (size_t i = 0; i < n_started; i++)
-        pthread_join(threads[i], NULL);
-    free(threads);
-}
 
 /* --- series of tenants --------------------------------------------------------------------------------------------- */
 
@@ -114,12 +83,14 @@ static bool take_turn(struct tenant_turn *t, struct err *err)
     return cleaner_clean(t, err) && cleaner_clean_rooms(t, err);
 }
 
-static void tenant_job(void *arg, size_t job)
+/* One tenant's fault is no other's: never false. */
+static bool tenant_job(void *arg, size_t job, struct err *unused)
 {
+    (void)unused;
     struct round *r = arg;
     struct slice tenant = r->tenants[job];
     if (!r->c->parts.owns(r->c->parts.owns_arg, tenant))
-        return; /* the ring has changed since the round began */
+        return true; /* the ring has changed since the round began */
     int64_t retention_ms = limits_of(r->c->parts.limits, tenant)->compactor_blocks_retention_period;
     struct tenant_turn t = {
         .c = r->c, .ctx = r->ctx, .tenant = tenant, .user = tenant, .retention_ms = retention_ms, .now_s = clock_wall_ms() / 1000};
@@ -128,15 +99,16 @@ static void tenant_job(void *arg, size_t job)
     bool good = take_turn(&t, &err);
     arena_release(&t.arena);
     if (good)
-        return;
+        return true;
     pthread_mutex_lock(&r->lock);
     r->failed = true;
     r->err = err;
     pthread_mutex_unlock(&r->lock);
     if (err.code == ERR_CANCELED)
-        return;
+        return true;
     metric_inc(metric_single(cleaner_metrics[CLEANER_TENANTS_FAILED]));
     LOG_WARN("a tenant's blocks could not be cleaned", {"user", LOG_SLICE(tenant)}, {"err", LOG_ERR(&err)});
+    return true;
 }
 
 static bool clean_all(struct cleaner *c, const struct ctx *ctx, struct arena *arena, struct err *err)
@@ -152,7 +124,7 @@ static bool clean_all(struct cleaner *c, const struct ctx *ctx, struct arena *ar
             ours[n++] = all[i];
     struct round r = {.c = c, .ctx = ctx, .tenants = ours, .lock = PTHREAD_MUTEX_INITIALIZER};
     know_tenants(c, ours, n);
-    cleaner_parallel(n, (size_t)MAX(c->parts.cfg->cleanup_concurrency, (int64_t)1), tenant_job, &r);
+    (void)parallel_run(n, (size_t)MAX(c->parts.cfg->cleanup_concurrency, (int64_t)1), tenant_job, &r, NULL);
     pthread_mutex_destroy(&r.lock);
     return r.failed ? err_set(err, r.err.code, "%s", r.err.text) : ctx_check(ctx, err);
 }

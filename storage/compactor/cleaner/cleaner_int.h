@@ -52,8 +52,6 @@ struct tenant_turn {
     struct bucket_update found;
 };
 
-/* Runs fn(arg, 0) ... fn(arg, n_jobs - 1) by at most n_threads threads, the caller's among them. */
-void cleaner_parallel(size_t n_jobs, size_t n_threads, void (*fn)(void *arg, size_t job), void *arg);
 /* The tenant's series go. */
 void cleaner_forget_metrics(struct slice tenant);
 
@@ -78,8 +76,8 @@ void cleaner_apply_retention(struct tenant_turn *t);
 /* remove.c: blocks removed, and taken out of the index. */
 void cleaner_remove_marked(struct tenant_turn *t);
 void cleaner_remove_partial(struct tenant_turn *t);
-/* All of these; counted. Returns how many could not be removed; ret_done[i] says which were (may be NULL). */
-size_t cleaner_remove_blocks(struct tenant_turn *t, const struct ulid *blocks, size_t n, bool *ret_done);
+/* All of these; counted. Returns how many could not be removed. */
+size_t cleaner_remove_blocks(struct tenant_turn *t, const struct ulid *blocks, size_t n);
 /* Removes all objects below "<tenant>/<folder>", but the tenant's deletion mark. */
 bool cleaner_remove_folder(struct tenant_turn *t, const char *folder, struct err *err);
 

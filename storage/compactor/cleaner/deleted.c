@@ -15,7 +15,7 @@ static bool remove_all_blocks(struct tenant_turn *t, size_t *ret_n, struct err *
     const struct ulid *blocks;
     if (!bucket_blocks(t->c->parts.bucket, t->ctx, t->tenant, &t->arena, &blocks, ret_n, err))
         return false;
-    size_t n_failed = cleaner_remove_blocks(t, blocks, *ret_n, NULL);
+    size_t n_failed = cleaner_remove_blocks(t, blocks, *ret_n);
     if (n_failed == 0) {
         cleaner_forget_metrics(t->tenant);
         return true;

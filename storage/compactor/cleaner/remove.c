@@ -11,43 +11,57 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/parallel.h"
 #include "storage/compactor/cleaner/cleaner_int.h"
 
 /* --- removal ----------------------------------------------------------------------------------------------------------- */
 
+static bool has_meta(struct tenant_turn *t, const struct ulid *block)
+{
+    struct objstore_attributes attributes;
+    struct err err = ERR_NONE;
+    struct bucket_name name = bucket_block_file(t->tenant, block, BUCKET_META);
+    return objstore_attributes(t->c->parts.bucket, t->ctx, bucket_name_slice(&name), &attributes, &err) || err.code != ERR_NOT_FOUND;
+}
+
 struct removals {
     struct tenant_turn *t;
+    bool partial; /* only what has no meta.json even now */
     const struct ulid *blocks;
     bool *done;
     atomic_size_t n_failed;
 };
 
-static void remove_job(void *arg, size_t job)
+/* One block's fault is no other's: never false. */
+static bool remove_job(void *arg, size_t job, struct err *unused)
 {
+    (void)unused;
     struct removals *r = arg;
     struct tenant_turn *t = r->t;
     struct err err = ERR_NONE;
+    if (r->partial && has_meta(t, &r->blocks[job]))
+        return true;
     r->done[job] = ctx_check(t->ctx, &err) && bucket_delete_block(t->c->parts.bucket, t->ctx, t->tenant, &r->blocks[job], &err);
     if (r->done[job]) {
         metric_inc(metric_single(cleaner_metrics[CLEANER_BLOCKS_CLEANED]));
         LOG_INFO("removed a block", {"user", LOG_SLICE(t->tenant)}, {"block", LOG_STR(r->blocks[job].text)});
-        return;
+        return true;
     }
     atomic_fetch_add(&r->n_failed, 1);
     if (err.code == ERR_CANCELED)
-        return;
+        return true;
     metric_inc(metric_single(cleaner_metrics[CLEANER_BLOCKS_FAILED]));
     LOG_WARN("a block could not be removed", {"user", LOG_SLICE(t->tenant)}, {"block", LOG_STR(r->blocks[job].text)}, {"err", LOG_ERR(&err)});
+    return true;
 }
 
-size_t cleaner_remove_blocks(struct tenant_turn *t, const struct ulid *blocks, size_t n, bool *ret_done)
+size_t cleaner_remove_blocks(struct tenant_turn *t, const struct ulid *blocks, size_t n)
 {
-    bool *done = ret_done ? ret_done : calloc(n + 1, sizeof(*done));
+    bool *done = calloc(n + 1, sizeof(*done));
     ASSERT(done);
     struct removals r = {.t = t, .blocks = blocks, .done = done};
-    cleaner_parallel(n, CLEANER_REMOVERS, remove_job, &r);
-    if (!ret_done)
-        free(done);
+    (void)parallel_run(n, CLEANER_REMOVERS, remove_job, &r, NULL);
+    free(done);
     return atomic_load(&r.n_failed);
 }
 
@@ -79,13 +93,14 @@ static bool forget(struct tenant_turn *t, const struct ulid_set *gone)
 }
 
 /* Removes these, and what went is forgotten. */
-static void remove_and_forget(struct tenant_turn *t, struct ulid *blocks, size_t n)
+static void remove_and_forget(struct tenant_turn *t, struct ulid *blocks, size_t n, bool partial)
 {
     bool *done = arena_zalloc(&t->arena, n + 1);
+    struct removals r = {.t = t, .partial = partial, .blocks = blocks, .done = done};
     struct ulid_set gone = {blocks, 0};
     if (n == 0 || !done)
         return;
-    (void)cleaner_remove_blocks(t, blocks, n, done); /* counted and logged there */
+    (void)parallel_run(n, CLEANER_REMOVERS, remove_job, &r, NULL);
     for (size_t i = 0; i < n; i++)
         if (done[i])
             blocks[gone.n++] = blocks[i];
@@ -106,18 +121,10 @@ void cleaner_remove_marked(struct tenant_turn *t)
         if ((t->now_s - d->time_s) * 1000 >= delay_ms && ulid_set_has(&published, &d->block))
             blocks[n++] = d->block;
     }
-    remove_and_forget(t, blocks, n);
+    remove_and_forget(t, blocks, n, false);
 }
 
 /* --- partial blocks ------------------------------------------------------------------------------------------------------- */
-
-static bool has_meta(struct tenant_turn *t, const struct ulid *block)
-{
-    struct objstore_attributes attributes;
-    struct err err = ERR_NONE;
-    struct bucket_name name = bucket_block_file(t->tenant, block, BUCKET_META);
-    return objstore_attributes(t->c->parts.bucket, t->ctx, bucket_name_slice(&name), &attributes, &err) || err.code != ERR_NOT_FOUND;
-}
 
 /* When the newest of its objects, the deletion mark apart, was put; 0 when there is none. INT64_MAX when that cannot be said. */
 static int64_t last_change_ms(struct tenant_turn *t, const struct ulid *block)
@@ -203,7 +210,7 @@ void cleaner_remove_partial(struct tenant_turn *t)
         if (verdict == PARTIAL_IS_NOTHING)
             nothing.ids[nothing.n++] = p->id;
     }
-    remove_and_forget(t, blocks, n);
+    remove_and_forget(t, blocks, n, true);
     if (nothing.n) {
         ulid_set_sort(&nothing);
         (void)forget(t, &nothing);

@@ -217,7 +217,7 @@ static struct bucket_index updated(struct rig *r, const struct bucket_index *old
 {
     struct bucket_index index;
     struct err err = ERR_NONE;
-    cr_assert(bucket_index_update(r->s, &no_hurry, TENANT, old, 1795237548, &r->arena, &index, ret, &err), "%s", err.text);
+    cr_assert(bucket_index_update(r->s, &no_hurry, TENANT, old, 1795237548, 3, &r->arena, &index, ret, &err), "%s", err.text);
     return index;
 }
 
@@ -289,6 +289,20 @@ Test(bucket_index_update, tells_partial_blocks_and_bad_marks)
     rig_free(&r);
 }
 
+Test(bucket_index_update, reads_as_many_at_a_time_as_it_may_and_gives_the_same)
+{
+    struct rig r;
+    rig_real(&r);
+    r.faulty.meet = 3; /* as many as updated() allows */
+    struct bucket_index ours = updated(&r, NULL, NULL);
+    cr_expect_eq(r.faulty.max_inside, 3);
+    for (size_t i = 1; i < ours.n_blocks; i++)
+        cr_expect_lt(strcmp(ours.blocks[i - 1].id.text, ours.blocks[i].id.text), 0);
+    for (size_t i = 1; i < ours.n_deletions; i++)
+        cr_expect_lt(strcmp(ours.deletions[i - 1].block.text, ours.deletions[i].block.text), 0);
+    rig_free(&r);
+}
+
 Test(bucket_index_update, fails_as_a_whole_when_the_store_does)
 {
     struct rig r;
@@ -299,7 +313,7 @@ Test(bucket_index_update, fails_as_a_whole_when_the_store_does)
         struct bucket_index index = {0};
         struct err err = ERR_NONE;
         r.faulty.left = n;
-        done = bucket_index_update(r.s, &no_hurry, TENANT, NULL, 1, &r.arena, &index, NULL, &err);
+        done = bucket_index_update(r.s, &no_hurry, TENANT, NULL, 1, 1 + (size_t)n % 3, &r.arena, &index, NULL, &err);
         cr_expect(done ? index.n_blocks == 13 : err.code == ERR_UNAVAILABLE && index.n_blocks == 0, "%d: %s", n, err.text);
     }
     cr_expect_gt(n, 20);

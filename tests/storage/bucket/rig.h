@@ -30,7 +30,11 @@ struct faulty {
     _Atomic int left;       /* operations until all fail; -1: none does */
     _Atomic int n_gets, n_attributes, n_puts, n_lists;
     const char *hidden;     /* names with this in them are not listed */
+    const char *at_meta;    /* a command that is run before a meta.json is put ... */
+    int n_at_meta;          /* so many times */
     _Atomic int slow_ms;    /* of a get */
+    _Atomic int meet;       /* gets wait for each other until so many are there at once */
+    _Atomic int n_inside, max_inside; /* gets that run; the most at once */
 };
 
 static inline struct faulty *faulty_of(struct objstore *s)
@@ -42,18 +46,25 @@ static inline bool trip(struct objstore *s, _Atomic int *count, struct err *err)
 {
     struct faulty *f = faulty_of(s);
     (*count)++;
-    if (f->left == 0)
-        return err_set(err, ERR_UNAVAILABLE, "out of order");
-    if (f->left > 0)
-        f->left--;
-    return true;
+    int left = f->left;
+    while (left > 0 && !atomic_compare_exchange_weak(&f->left, &left, left - 1))
+        ;
+    return left != 0 || err_set(err, ERR_UNAVAILABLE, "out of order");
 }
 
 static inline bool faulty_get(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err)
 {
-    if (faulty_of(s)->slow_ms)
-        usleep((useconds_t)faulty_of(s)->slow_ms * 1000);
-    return ctx_check(ctx, err) && trip(s, &faulty_of(s)->n_gets, err) && objstore_get(faulty_of(s)->store, ctx, name, offset, n, out, err);
+    struct faulty *f = faulty_of(s);
+    int inside = ++f->n_inside;
+    for (int max = f->max_inside; inside > max && !atomic_compare_exchange_weak(&f->max_inside, &max, inside);)
+        ;
+    for (int i = 0; f->max_inside < f->meet && i < 10000; i++)
+        usleep(1000);
+    if (f->slow_ms)
+        usleep((useconds_t)f->slow_ms * 1000);
+    bool good = ctx_check(ctx, err) && trip(s, &f->n_gets, err) && objstore_get(f->store, ctx, name, offset, n, out, err);
+    f->n_inside--;
+    return good;
 }
 
 static inline bool faulty_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err)
@@ -61,9 +72,16 @@ static inline bool faulty_attributes(struct objstore *s, const struct ctx *ctx, 
     return trip(s, &faulty_of(s)->n_attributes, err) && objstore_attributes(faulty_of(s)->store, ctx, name, ret, err);
 }
 
+static inline void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 static inline bool faulty_put(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err)
 {
-    return trip(s, &faulty_of(s)->n_puts, err) && objstore_put(faulty_of(s)->store, ctx, name, bytes, err);
+    struct faulty *f = faulty_of(s);
+    if (f->n_at_meta && slice_has_suffix(name, SL("/meta.json"))) {
+        f->n_at_meta--;
+        shell("%s", f->at_meta);
+    }
+    return trip(s, &f->n_puts, err) && objstore_put(f->store, ctx, name, bytes, err);
 }
 
 static inline bool faulty_put_file(struct objstore *s, const struct ctx *ctx, struct slice name, const char *path, struct err *err)
@@ -123,7 +141,6 @@ struct rig {
     struct arena arena;
 };
 
-static inline void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static inline void shell(const char *format, ...)
 {
     char command[1024];

@@ -62,7 +62,7 @@ static struct bucket_index update(struct life *l, const struct bucket_index *old
 {
     struct bucket_index index;
     struct err err = ERR_NONE;
-    cr_assert(bucket_index_update(l->s3, &no_hurry, TENANT, old, 5, &l->rig.arena, &index, told, &err), "%s", err.text);
+    cr_assert(bucket_index_update(l->s3, &no_hurry, TENANT, old, 5, 1, &l->rig.arena, &index, told, &err), "%s", err.text);
     cr_assert(bucket_index_write(l->s3, &no_hurry, TENANT, &index, &err), "%s", err.text);
     cr_assert(bucket_index_read(l->s3, &no_hurry, TENANT, &l->rig.arena, &index, &err), "%s", err.text);
     return index;

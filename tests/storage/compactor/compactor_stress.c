@@ -131,7 +131,7 @@ static void *watch(void *arg)
         struct err err = ERR_NONE;
         size_t n_split, n_merge;
         arena_init(&arena, 0);
-        if (bucket_index_update(store, &(struct ctx){0}, TENANT, NULL, 1, &arena, &index, NULL, &err))
+        if (bucket_index_update(store, &(struct ctx){0}, TENANT, NULL, 1, 2, &arena, &index, NULL, &err))
             CLAIM(compactor_estimate_jobs(p->compactor, TENANT, &index, &n_split, &n_merge, &err), "%s", err.text);
         compactor_ring_owns_cleaning(p->ring, TENANT);
         compactor_ring_owns_job(p->ring, TENANT, "any");

@@ -7,7 +7,7 @@ static void write_index(struct site *s, struct slice tenant)
     struct err err = ERR_NONE;
     struct ctx ctx = test_ctx();
     struct bucket_index index;
-    cr_assert(bucket_index_update(s->store, &ctx, tenant, NULL, clock_wall_ms() / 1000, &arena, &index, NULL, &err), "%s", err.text);
+    cr_assert(bucket_index_update(s->store, &ctx, tenant, NULL, clock_wall_ms() / 1000, 1, &arena, &index, NULL, &err), "%s", err.text);
     cr_assert(bucket_index_write(s->store, &ctx, tenant, &index, &err), "%s", err.text);
 }
 

@@ -233,7 +233,7 @@ static inline void gw_index(struct gw_rig *r, const char *tenant)
 {
     struct err err = ERR_NONE;
     struct bucket_index index;
-    CLAIM(bucket_index_update(r->bucket, &r->ctx, slice_of(tenant), NULL, clock_wall_ms() / 1000, &r->arena, &index, NULL, &err), "%s", err.text);
+    CLAIM(bucket_index_update(r->bucket, &r->ctx, slice_of(tenant), NULL, clock_wall_ms() / 1000, 1, &r->arena, &index, NULL, &err), "%s", err.text);
     CLAIM(bucket_index_write(r->bucket, &r->ctx, slice_of(tenant), &index, &err), "%s", err.text);
 }
 

@@ -1,4 +1,4 @@
-#include "storage/compactor/parallel_int.h"
+#include "base/parallel.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-/* The same thing done to each of n items by a few threads. Private to storage/compactor/. */
+/* The same thing done to each of n items by a few threads, which end with it. */
 #pragma once
 
 #include <stdbool.h>
