@@ -1,6 +1,7 @@
 /*
  * A block from a local folder into the bucket. The files go first, each only if the bucket does not have it with its size (an upload that was broken off
- * goes on where it was), then meta.json, which makes the block exist. Its list of files is made here, out of what is in the folder; where the local
+ * goes on where it was), then meta.json, which makes the block exist. Then all of them are looked at once more: a cleaner may have taken the parts of a block for
+ * given up, and removed what was found there before, after it was found. Such a block is taken away and uploaded anew. Its list of files is made here, out of what is in the folder; where the local
  * meta.json has such a list already, the two must agree.
  */
 #include <errno.h>
@@ -11,6 +12,8 @@
 
 #include "base/assert.h"
 #include "storage/bucket/bucket_int.h"
+
+#define ATTEMPTS 3 /* whoever finds parts missing so often has something else in the way */
 
 struct upload {
     struct objstore *s;
@@ -149,16 +152,24 @@ static bool describe(struct upload *u, const struct bucket_upload *as, struct er
 
 /* --- on its way -------------------------------------------------------------------------------------------------------------- */
 
-static bool put_one(struct upload *u, const struct block_file *f, struct err *err)
+/* Whether the bucket has it, with its size where that is known: meta.json's is not. */
+static bool has_file(struct upload *u, const struct block_file *f, const struct bucket_name *name, bool *ret, struct err *err)
 {
     struct objstore_attributes there;
     struct err why = ERR_NONE;
-    struct bucket_name name = bucket_block_file(u->tenant, u->block, f->path.p); /* NUL-terminated by the arena */
-    bool found = objstore_attributes(u->s, u->ctx, bucket_name_slice(&name), &there, &why);
-    if (!found && why.code != ERR_NOT_FOUND)
+    *ret = objstore_attributes(u->s, u->ctx, bucket_name_slice(name), &there, &why);
+    if (!*ret && why.code != ERR_NOT_FOUND)
         return err_set(err, why.code, "%s", why.text);
-    if (found && there.size == f->size)
-        return true;
+    *ret = *ret && (f->size == 0 || there.size == f->size);
+    return true;
+}
+
+static bool put_one(struct upload *u, const struct block_file *f, struct err *err)
+{
+    struct bucket_name name = bucket_block_file(u->tenant, u->block, f->path.p); /* NUL-terminated by the arena */
+    bool found;
+    if (!has_file(u, f, &name, &found, err) || found)
+        return found;
     char *path = arena_printf(&u->arena, "%s/%.*s", u->folder, SL_FMT(f->path));
     return path ? objstore_put_file(u->s, u->ctx, bucket_name_slice(&name), path, err) : bucket_no_memory(err);
 }
@@ -173,14 +184,43 @@ static bool put_meta(struct upload *u, const struct bucket_name *name, struct er
     return good;
 }
 
-static bool send(struct upload *u, const struct bucket_upload *as, const struct bucket_name *meta, struct err *err)
+static bool put_all(struct upload *u, const struct bucket_name *meta, struct err *err)
 {
-    if (!describe(u, as, err))
-        return false;
     for (size_t i = 0; i < u->n_files; i++)
         if (!slice_eq(u->files[i].path, SL(BUCKET_META)) && !put_one(u, &u->files[i], err))
             return false;
     return put_meta(u, meta, err);
+}
+
+/* *ret_missing: the file that is not there, or has another size; NULL: none. Whoever removes a block begins with meta.json: it is among them. */
+static bool look_again(struct upload *u, const struct block_file **ret_missing, struct err *err)
+{
+    *ret_missing = NULL;
+    for (size_t i = 0; i < u->n_files && !*ret_missing; i++) {
+        struct bucket_name name = bucket_block_file(u->tenant, u->block, u->files[i].path.p);
+        bool found;
+        if (!has_file(u, &u->files[i], &name, &found, err))
+            return false;
+        if (!found)
+            *ret_missing = &u->files[i];
+    }
+    return true;
+}
+
+static bool send(struct upload *u, const struct bucket_upload *as, const struct bucket_name *meta, struct err *err)
+{
+    const struct block_file *missing = NULL;
+    if (!describe(u, as, err))
+        return false;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        if (!put_all(u, meta, err) || !look_again(u, &missing, err))
+            return false;
+        if (!missing)
+            return true;
+        if (!objstore_remove(u->s, u->ctx, bucket_name_slice(meta), err))
+            return false;
+    }
+    return err_set(err, ERR_UNAVAILABLE, "%.*s was there and is gone, each time it was uploaded", SL_FMT(missing->path));
 }
 
 bool bucket_upload_block(struct objstore *s, const struct ctx *ctx, struct slice tenant, const char *dir, const struct ulid *block,
