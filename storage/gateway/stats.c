@@ -61,19 +61,6 @@ static void observe_blocks(const struct request *r)
 
 /* --- bytes --- */
 
-static void add(struct store_stats *to, const struct store_stats *s)
-{
-    to->postings_touched += s->postings_touched;
-    to->series_touched += s->series_touched;
-    to->chunks_touched += s->chunks_touched;
-    to->postings_touched_bytes += s->postings_touched_bytes;
-    to->series_touched_bytes += s->series_touched_bytes;
-    to->chunks_touched_bytes += s->chunks_touched_bytes;
-    to->postings_fetched_bytes += s->postings_fetched_bytes;
-    to->series_fetched_bytes += s->series_fetched_bytes;
-    to->chunks_fetched_bytes += s->chunks_fetched_bytes;
-}
-
 static void observe(enum gateway_metric_id id, const char *data_type, const char *stage, uint64_t v)
 {
     metric_observe(METRIC_WITH(gateway_metrics[id], GATEWAY_COMPONENT, slice_of(data_type), slice_of(stage)), (double)v);
@@ -88,6 +75,9 @@ static void observe_data(const struct store_stats *s)
     observe(GATEWAY_BYTES_TOUCHED, "postings", "", s->postings_touched_bytes);
     observe(GATEWAY_BYTES_TOUCHED, "series", "", s->series_touched_bytes);
     observe(GATEWAY_BYTES_TOUCHED, "chunks", "returned", s->chunks_touched_bytes);
+    observe(GATEWAY_DATA_FETCHED, "postings", "", s->postings_fetched);
+    observe(GATEWAY_DATA_FETCHED, "series", "", s->series_fetched);
+    observe(GATEWAY_DATA_FETCHED, "chunks", "fetched", s->chunks_fetched);
     observe(GATEWAY_BYTES_FETCHED, "postings", "", s->postings_fetched_bytes);
     observe(GATEWAY_BYTES_FETCHED, "series", "", s->series_fetched_bytes);
     observe(GATEWAY_BYTES_FETCHED, "chunks", "fetched", s->chunks_fetched_bytes);
@@ -101,7 +91,7 @@ void request_observe(const struct request *r)
     bool of_series = false;
     for (size_t i = 0; i < r->n; i++) {
         const struct part *p = &r->parts[i];
-        add(&sum, p->select ? store_select_stats(p->select) : &p->label_stats);
+        store_stats_add(&sum, p->select ? store_select_stats(p->select) : &p->label_stats);
         of_series |= p->select != NULL;
     }
     observe_blocks(r);

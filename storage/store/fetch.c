@@ -39,7 +39,7 @@ static void add_range(struct fetch *f, uint64_t from, uint64_t to)
         f->ranges = realloc(f->ranges, f->cap_ranges * sizeof(*f->ranges));
         ASSERT(f->ranges);
     }
-    f->ranges[f->n_ranges++] = (struct fetch_range){from, to};
+    f->ranges[f->n_ranges++] = (struct fetch_range){from, to, 1};
 }
 
 size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, uint64_t max_gap)
@@ -52,10 +52,12 @@ size_t fetch_want(struct fetch *f, uint32_t file, uint64_t from, uint64_t to, ui
         struct fetch_range *before = &f->ranges[f->n_ranges - 1];
         f->total += MAX(to, last->to) - last->to;
         last->to = MAX(to, last->to);
-        if (from <= before->to + SMALL_GAP_BYTES)
+        if (from <= before->to + SMALL_GAP_BYTES) {
             before->to = MAX(to, before->to);
-        else
+            before->n_wanted++;
+        } else {
             add_range(f, from, to);
+        }
         return f->n - 1;
     }
     if (f->n == f->cap) {
@@ -84,11 +86,6 @@ const uint8_t *fetch_find(const struct fetch *f, struct fetch_place *at, uint32_
         return f->bytes + g->at + (offset - g->from);
     }
     return NULL;
-}
-
-uint64_t *fetch_counter(struct store_stats *stats, enum fetch_kind kind)
-{
-    return kind == FETCH_POSTINGS ? &stats->postings_fetched_bytes : kind == FETCH_SERIES ? &stats->series_fetched_bytes : &stats->chunks_fetched_bytes;
 }
 
 /* --- reading, several at a time --- */
@@ -390,6 +387,54 @@ static void count_ranges(const struct store *s, enum fetch_kind kind, const stru
     metric_add(m->expanded_ranges, (double)f->n);
 }
 
+void store_stats_add(struct store_stats *to, const struct store_stats *from)
+{
+    to->postings_fetched_bytes += from->postings_fetched_bytes;
+    to->series_fetched_bytes += from->series_fetched_bytes;
+    to->chunks_fetched_bytes += from->chunks_fetched_bytes;
+    to->postings_fetched += from->postings_fetched;
+    to->series_fetched += from->series_fetched;
+    to->chunks_fetched += from->chunks_fetched;
+    to->postings_touched += from->postings_touched;
+    to->series_touched += from->series_touched;
+    to->chunks_touched += from->chunks_touched;
+    to->postings_touched_bytes += from->postings_touched_bytes;
+    to->series_touched_bytes += from->series_touched_bytes;
+    to->chunks_touched_bytes += from->chunks_touched_bytes;
+    to->cached_bytes += from->cached_bytes;
+}
+
+/* Whatever is wanted of ranges that runs touch. Both are in the order of groups, and of bytes within them. */
+static uint64_t count_touched(const struct reading *r)
+{
+    const struct fetch *f = r->f;
+    uint64_t n = 0;
+    for (size_t i = 0, g = 0, k = 0; i < f->n_ranges; i++) {
+        while (g + 1 < f->n && i >= f->groups[g + 1].first_range)
+            g++;
+        while (k < r->n && (r->runs[k].group < g || (r->runs[k].group == g && r->runs[k].to <= f->ranges[i].from)))
+            k++;
+        n += k < r->n && r->runs[k].group == g && r->runs[k].from < f->ranges[i].to ? f->ranges[i].n_wanted : 0;
+    }
+    return n;
+}
+
+static void count_fetched(const struct reading *r, enum fetch_kind kind, struct store_stats *stats)
+{
+    uint64_t bytes = 0, n = count_touched(r);
+    for (size_t i = 0; i < r->n; i++)
+        bytes += r->runs[i].to - r->runs[i].from;
+    const struct store_stats fetched = {
+        .postings_fetched_bytes = kind == FETCH_POSTINGS ? bytes : 0,
+        .postings_fetched = kind == FETCH_POSTINGS ? n : 0,
+        .series_fetched_bytes = kind == FETCH_SERIES ? bytes : 0,
+        .series_fetched = kind == FETCH_SERIES ? n : 0,
+        .chunks_fetched_bytes = kind == FETCH_CHUNKS ? bytes : 0,
+        .chunks_fetched = kind == FETCH_CHUNKS ? n : 0,
+    };
+    store_stats_add(stats, &fetched);
+}
+
 bool fetch_read(struct store_block *b, const struct ctx *ctx, enum fetch_kind kind, struct fetch *f, struct store_stats *stats, struct err *err)
 {
     struct store *s = b->store;
@@ -407,8 +452,7 @@ bool fetch_read(struct store_block *b, const struct ctx *ctx, enum fetch_kind ki
     else
         for (size_t i = 0; i < f->n; i++)
             add_run(&r, &(struct run){f->groups[i].file, f->groups[i].from, f->groups[i].to, i});
-    for (size_t i = 0; i < r.n; i++)
-        *fetch_counter(stats, kind) += r.runs[i].to - r.runs[i].from;
+    count_fetched(&r, kind, stats);
     good = good && read_all(&r, err);
     free(r.runs);
     return good;

@@ -59,22 +59,6 @@ static void mark(uint64_t *seen, uint32_t symbol)
     seen[symbol / 64] |= UINT64_C(1) << symbol % 64;
 }
 
-static void add_stats(struct store_stats *to, const struct store_stats *from)
-{
-    if (!to)
-        return;
-    to->postings_fetched_bytes += from->postings_fetched_bytes;
-    to->postings_touched += from->postings_touched;
-    to->series_fetched_bytes += from->series_fetched_bytes;
-    to->series_touched += from->series_touched;
-    to->chunks_fetched_bytes += from->chunks_fetched_bytes;
-    to->chunks_touched += from->chunks_touched;
-    to->postings_touched_bytes += from->postings_touched_bytes;
-    to->series_touched_bytes += from->series_touched_bytes;
-    to->chunks_touched_bytes += from->chunks_touched_bytes;
-    to->cached_bytes += from->cached_bytes;
-}
-
 /* Names (name NULL), or the values of one name, of the series that match. */
 static bool mark_series(struct store_select *s, struct ctx *ctx, const struct slice *name, uint64_t *seen, struct err *err)
 {
@@ -99,7 +83,8 @@ static bool of_matching(struct store_block *b, struct ctx *ctx, const struct sel
     uint64_t *seen = calloc((size_t)b->header.index.n_symbols / 64 + 1, sizeof(*seen));
     ASSERT(seen);
     bool good = mark_series(s, ctx, name, seen, err) && list_seen(&b->header.index, seen, l, err);
-    add_stats(stats, store_select_stats(s));
+    if (stats)
+        store_stats_add(stats, store_select_stats(s));
     free(seen);
     store_select_free(s);
     return good;

@@ -84,9 +84,12 @@ struct store_stats {
     uint64_t postings_fetched_bytes, postings_touched;
     uint64_t series_fetched_bytes, series_touched;
     uint64_t chunks_fetched_bytes, chunks_touched;
+    uint64_t postings_fetched, series_fetched, chunks_fetched; /* those of which some bytes came from the bucket; such as lie close together count together */
     uint64_t postings_touched_bytes, series_touched_bytes, chunks_touched_bytes; /* of exactly what was looked at, wherever it came from */
     uint64_t cached_bytes; /* what came from the caches */
 };
+
+void store_stats_add(struct store_stats *to, const struct store_stats *from);
 
 /* One series of the first phase. Labels stay valid until store_select_free; their array is in the arena of the call's ctx. */
 struct store_series {

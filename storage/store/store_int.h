@@ -135,6 +135,7 @@ struct fetch_group {
 
 struct fetch_range {
     uint64_t from, to;
+    uint64_t n_wanted;
 };
 
 /* What is read at once; reused from time to time, zero-initialised by its owner. */
@@ -166,7 +167,6 @@ const uint8_t *fetch_find(const struct fetch *f, struct fetch_place *at, uint32_
 /* One range that turned out to be larger; ERR_CORRUPT when the file is shorter. */
 bool fetch_one(struct store_block *b, const struct ctx *ctx, enum fetch_kind kind, uint32_t file, uint64_t from, uint64_t n, struct buf *out,
                struct store_stats *stats, struct err *err);
-uint64_t *fetch_counter(struct store_stats *stats, enum fetch_kind kind);
 
 /* --- postings.c --- */
 

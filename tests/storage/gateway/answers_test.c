@@ -76,6 +76,7 @@ Test(gateway, counts_what_requests_were_answered_from, .init = setup, .fini = te
     cr_expect(shows("cortex_bucket_store_series_data_touched_sum{component=\"store-gateway\",data_type=\"series\",stage=\"\"} 6\n"));
     cr_expect(shows("cortex_bucket_store_series_data_touched_sum{component=\"store-gateway\",data_type=\"chunks\",stage=\"returned\"} 6\n"));
     cr_expect_not(shows("cortex_bucket_store_series_data_size_touched_bytes_sum{component=\"store-gateway\",data_type=\"chunks\",stage=\"returned\"} 0\n"));
+    cr_expect(shows("cortex_bucket_store_series_data_fetched_count{component=\"store-gateway\",data_type=\"chunks\",stage=\"fetched\"} 1\n"));
     cr_expect(shows("cortex_bucket_store_series_data_size_fetched_bytes_count{component=\"store-gateway\",data_type=\"postings\",stage=\"\"} 1\n"));
     cr_expect(shows("cortex_bucket_store_series_request_stage_duration_seconds_count{component=\"store-gateway\",stage=\"expand_postings\"} 1\n"));
     cr_expect(shows("cortex_bucket_store_series_blocks_queried_count{component=\"store-gateway\""));

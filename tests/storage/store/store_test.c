@@ -387,10 +387,12 @@ Test(store, a_second_select_reads_nothing_from_the_bucket, .init = begin, .fini 
     buf_init(&second, 0);
     cr_assert(remote_text(b, &p, &first, &stats, &err), "%s", err.text);
     cr_expect(stats.postings_fetched_bytes && stats.series_fetched_bytes && stats.chunks_fetched_bytes);
+    cr_expect(stats.postings_fetched && stats.series_fetched >= stats.series_touched && stats.chunks_fetched >= stats.chunks_touched);
     uint64_t gets = atomic_load(&l.gets);
     cr_assert(remote_text(b, &p, &second, &stats, &err), "%s", err.text);
     cr_expect_eq(atomic_load(&l.gets), gets);
     cr_expect(!stats.postings_fetched_bytes && !stats.series_fetched_bytes && !stats.chunks_fetched_bytes && stats.cached_bytes);
+    cr_expect(!stats.postings_fetched && !stats.series_fetched && !stats.chunks_fetched);
     cr_expect(slice_eq(buf_slice(&first), buf_slice(&second)));
     buf_release(&first);
     buf_release(&second);
@@ -420,6 +422,8 @@ Test(store, one_series_costs_little, .init = begin, .fini = end)
     cr_assert(remote_text(b, &p, &text, &stats, &err), "%s", err.text);
     cr_expect_eq(stats.postings_fetched_bytes, 16);
     cr_expect_eq(stats.series_fetched_bytes, 512);
+    cr_expect(stats.postings_fetched == 1 && stats.series_fetched == 1);
+    cr_expect_eq(stats.chunks_fetched, stats.chunks_touched);
     cr_expect_eq(stats.series_touched, 1);
     cr_expect_lt(stats.chunks_fetched_bytes, text.n);
     buf_release(&text);
