@@ -95,16 +95,21 @@ void gate_leave(struct gate *g)
 #define TOGETHER_MAX 32 /* threads at one thing */
 
 /*
- * Shared by the caller and the helpers it asked for, which may come late or never: who comes when all is taken goes again. So it is freed by the last of them, and what fn and arg
+ * Shared by the caller and the helpers, which may come late or never: who comes when all is taken goes again. So it is freed by the last of them, and what fn and arg
  * point to is touched only while the caller waits.
+ *
+ * Waking a thread costs more than the part of a small query does. So the caller is alone at first, for as long as it says, and whoever comes calls one more: there are as many at it
+ * as there was time for.
  */
 struct batch {
-    pthread_mutex_t lock;
-    pthread_cond_t done;
-    size_t next, n_done, n; /* under the lock, as all of it */
-    size_t refs;
+    struct pool *pool;
     void (*fn)(void *arg, size_t i);
     void *arg;
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    size_t next, n_done, n; /* under the lock, as all that follows */
+    size_t callable;        /* helpers */
+    size_t refs;
 };
 
 static void batch_unref(struct batch *b)
@@ -119,10 +124,30 @@ static void batch_unref(struct batch *b)
     free(b);
 }
 
-static void batch_work(struct batch *b)
+static void help(void *job, struct arena *arena);
+
+/* For what is left besides what the calling thread takes next. Under the lock. */
+static void call_helper(struct batch *b)
+{
+    if (b->callable == 0 || b->n - b->next < 2)
+        return;
+    b->callable--;
+    b->refs++;
+    if (!pool_submit(b->pool, help, b)) {
+        b->callable = 0;
+        b->refs--;
+    }
+}
+
+/* Until all is taken; from call_ns on with help. */
+static void batch_work(struct batch *b, int64_t call_ns)
 {
     pthread_mutex_lock(&b->lock);
     while (b->next < b->n) {
+        if (clock_mono_ns() >= call_ns) {
+            call_helper(b);
+            call_ns = INT64_MAX;
+        }
         size_t i = b->next++;
         pthread_mutex_unlock(&b->lock);
         b->fn(b->arg, i);
@@ -136,11 +161,11 @@ static void batch_work(struct batch *b)
 static void help(void *job, struct arena *arena)
 {
     (void)arena;
-    batch_work(job);
+    batch_work(job, 0);
     batch_unref(job);
 }
 
-void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg)
+void together(struct pool *pool, int64_t alone_us, size_t n, void (*fn)(void *arg, size_t i), void *arg)
 {
     if (n <= 1 || !pool) {
         for (size_t i = 0; i < n; i++)
@@ -149,14 +174,10 @@ void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void
     }
     struct batch *b = calloc(1, sizeof(*b));
     ASSERT(b);
-    size_t threads = MIN(n, (size_t)TOGETHER_MAX);
-    *b = (struct batch){.n = n, .refs = threads, .fn = fn, .arg = arg};
+    *b = (struct batch){.pool = pool, .fn = fn, .arg = arg, .n = n, .callable = MIN(n, (size_t)TOGETHER_MAX) - 1, .refs = 1};
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->done, NULL);
-    for (size_t i = 1; i < threads; i++)
-        if (!pool_submit(pool, help, b))
-            batch_unref(b);
-    batch_work(b);
+    batch_work(b, clock_mono_ns() + alone_us * 1000);
     pthread_mutex_lock(&b->lock);
     while (b->n_done < b->n)
         pthread_cond_wait(&b->done, &b->lock);

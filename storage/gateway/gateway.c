@@ -24,6 +24,7 @@ static const double gateway_buckets_discovery[] = {60, 300, 600, 900, 1200, 1800
 
 #define MARKER_FILE "shutdown-requested.txt"
 #define HELPERS_QUEUE 4096
+#define ALONE_US 200 /* of a request where a read of the bucket waits for no network: then small ones end alone */
 #define PREPARERS_QUEUE 1024
 #define PREPARER_ARENA_BYTES ((size_t)256 << 20)
 
@@ -108,6 +109,7 @@ static void make_threads(struct gateway *g)
     const struct gateway_config *c = g->cfg;
     gate_init(&g->queries, "query", c->max_concurrent, c->max_concurrent_queue_timeout);
     gate_init(&g->loads, "index_header", c->lazy_loading_enabled ? c->lazy_loading_concurrency : 0, c->lazy_loading_queue_timeout);
+    g->alone_us = objstore_request_bytes(g->bucket) == UINT64_MAX ? 0 : ALONE_US;
     g->helpers = pool_new("gw-blocks", (size_t)c->query_threads, HELPERS_QUEUE, 1 << 20);
     g->preparers = pool_new("gw-headers", (size_t)c->block_sync_concurrency, PREPARERS_QUEUE, PREPARER_ARENA_BYTES);
 }

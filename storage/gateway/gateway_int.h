@@ -40,8 +40,11 @@ void gate_release(struct gate *g);
 bool gate_enter(struct gate *g, const struct ctx *ctx, struct err *err);
 void gate_leave(struct gate *g);
 
-/* fn(arg, i) for each i below n, by this thread and those of the pool that are idle; returns when all are done. pool may be NULL. Never waits for a thread to become idle. */
-void together(struct pool *pool, size_t n, void (*fn)(void *arg, size_t i), void *arg);
+/*
+ * fn(arg, i) for each i below n, by this thread and, when that has taken it alone_us, those of the pool that are idle; returns when all are done. pool may be NULL. Never waits for a
+ * thread to become idle.
+ */
+void together(struct pool *pool, int64_t alone_us, size_t n, void (*fn)(void *arg, size_t i), void *arg);
 
 /* --- the blocks that are served (table.c) --------------------------------------------------------------------------------------- */
 
@@ -102,6 +105,7 @@ struct gateway {
     struct lifecycler *lifecycler;
     struct gate queries, loads;
     struct pool *helpers;   /* for requests */
+    int64_t alone_us;       /* before a request calls them; immutable */
     struct pool *preparers; /* of index-headers */
 
     pthread_t thread; /* sync.c */

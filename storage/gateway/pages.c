@@ -157,7 +157,7 @@ static bool load_blocks(struct blocks_query *q, bool with_deleted, struct err *e
         return false;
     int64_t threads = MIN(q->g->cfg->meta_sync_concurrency, (int64_t)q->n);
     struct pool *pool = threads > 1 ? pool_new("gw-metas", (size_t)threads - 1, 1024, 1 << 20) : NULL;
-    together(pool, q->n, read_meta, q);
+    together(pool, 0, q->n, read_meta, q);
     pool_stop(pool);
     return ctx_check(q->ctx, err);
 }

@@ -158,7 +158,7 @@ static bool take_errors(const struct request *r, struct err *err)
 
 bool request_each(struct request *r, void (*fn)(void *request, size_t part), struct err *err)
 {
-    together(r->g->helpers, r->n, fn, r);
+    together(r->g->helpers, r->g->alone_us, r->n, fn, r);
     return take_errors(r, err);
 }
 
@@ -180,7 +180,7 @@ bool request_some(struct request *r, bool (*needs)(const struct request *r, cons
     for (size_t i = 0; i < r->n; i++)
         if (needs(r, &r->parts[i]))
             r->chosen[n++] = i;
-    together(r->g->helpers, n, do_chosen, &c);
+    together(r->g->helpers, r->g->alone_us, n, do_chosen, &c);
     return n == 0 || take_errors(r, err);
 }
 

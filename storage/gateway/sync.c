@@ -260,7 +260,7 @@ static void look_at_all(struct look *l)
 {
     int64_t threads = MIN(l->g->cfg->tenant_sync_concurrency, (int64_t)l->n);
     struct pool *pool = threads > 1 ? pool_new("gw-sync", (size_t)threads - 1, 1024, 1 << 20) : NULL;
-    together(pool, l->n, look_at_tenant, l);
+    together(pool, 0, l->n, look_at_tenant, l);
     pool_stop(pool);
 }
 

@@ -72,16 +72,51 @@ Test(gateway_together, does_each_once_with_any_number_of_threads)
 {
     static struct counts c;
     static const size_t threads[] = {0, 1, 3, 40};
-    for (size_t t = 0; t < ARRAY_LEN(threads); t++) {
-        struct pool *pool = threads[t] ? pool_new("test", threads[t], 8, 1 << 16) : NULL;
+    static const int64_t alone_us[] = {0, 2500, 1000000};
+    for (size_t t = 0; t < ARRAY_LEN(threads) * ARRAY_LEN(alone_us); t++) {
+        size_t n_threads = threads[t / ARRAY_LEN(alone_us)];
+        struct pool *pool = n_threads ? pool_new("test", n_threads, 8, 1 << 16) : NULL;
         for (size_t n = 0; n <= 500; n += 125) {
             memset(&c, 0, sizeof(c));
-            together(pool, n, count, &c);
+            together(pool, alone_us[t % ARRAY_LEN(alone_us)], n, count, &c);
             for (size_t i = 0; i < 500; i++)
                 cr_assert_eq(c.of[i], i < n);
         }
         pool_stop(pool);
     }
+}
+
+/* Each waits until all have come: helpers call each other. */
+static void meet(void *arg, size_t i)
+{
+    (void)i;
+    atomic_int *here = arg;
+    for (atomic_fetch_add(here, 1); atomic_load(here) < 4;)
+        usleep(100);
+}
+
+Test(gateway_together, helpers_call_the_next_one)
+{
+    struct pool *pool = pool_new("test", 3, 8, 1 << 16);
+    atomic_int here = 0;
+    together(pool, 0, 4, meet, &here);
+    cr_expect_eq(here, 4);
+    pool_stop(pool);
+}
+
+static void note_thread(void *arg, size_t i)
+{
+    ((pthread_t *)arg)[i] = pthread_self();
+}
+
+Test(gateway_together, does_alone_what_is_done_soon)
+{
+    struct pool *pool = pool_new("test", 3, 8, 1 << 16);
+    pthread_t by[100];
+    together(pool, INT64_C(3600000000), ARRAY_LEN(by), note_thread, by);
+    for (size_t i = 0; i < ARRAY_LEN(by); i++)
+        cr_expect(pthread_equal(by[i], pthread_self()));
+    pool_stop(pool);
 }
 
 /* --- what is ours --- */
