@@ -2,7 +2,7 @@
  * Answers. Whoever answers makes the whole MHD_Response on its own thread (compression included); the I/O thread only queues it.
  *
  * The hand-over is the request's state, under its lock: the answerer stores the response and sets ANSWERED; if the connection was PARKED
- * it resumes it, without the lock: the I/O thread wakes at once, and would only run into it and sleep again (a sixth of what a small query costs). So it may
+ * it resumes it, without the lock: the I/O thread wakes at once, and would only run into it and sleep again (a tenth of what a small query costs). So it may
  * have completed the request before the resume has returned, which the answerer's reference outlives; MHD itself looks at the connection no more once
  * the I/O thread can see it resumed, and the daemon lives on until `n_resuming` is 0. If the I/O thread has not parked the connection yet (the handler was
  * quick), it finds ANSWERED and needs no suspension at all.
