@@ -119,11 +119,50 @@ static struct op *drop_names_now(struct env *env, struct op *op)
         dropped = true;
     }
     op = op_columns(env, &op->grid, cs);
-    return dropped ? op_merge(op) : op;
+    return dropped ? op_merge(op, MERGE_KINDS) : op;
+}
+
+/* The points of a series of floats and of one of histograms, in the order of time; of one time the float comes first. */
+static bool join_points(struct env *env, struct result_series *to, const struct result_series *hists)
+{
+    struct arena *a = env->ctx->arena;
+    size_t n = to->n + hists->n, i = 0, k = 0;
+    int64_t *t = env_alloc(env, a, n * sizeof(*t));
+    double *v = env_alloc(env, a, n * sizeof(*v));
+    const struct histogram **h = env_zalloc(env, a, n, sizeof(*h));
+    if (!t || !v || !h)
+        return false;
+    for (size_t at = 0; at < n; at++) {
+        bool hist = i == to->n || (k < hists->n && hists->t[k] < to->t[i]);
+        t[at] = hist ? hists->t[k] : to->t[i];
+        v[at] = hist ? 0 : to->v[i];
+        h[at] = hist ? hists->h[k] : NULL;
+        *(hist ? &k : &i) += 1;
+    }
+    *to = (struct result_series){.labels = to->labels, .t = t, .v = v, .h = h, .n = n};
+    return true;
+}
+
+/* Series of one label set, which come one behind the other, become one; in a vector the histogram stays. */
+static bool join_pairs(struct result *r, bool vector)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        struct result_series *s = &r->series[i], *last = n ? &r->series[n - 1] : NULL;
+        if (!last || labels_cmp(last->labels, s->labels) != 0)
+            r->series[n++] = *s;
+        else if (vector)
+            *last = *s;
+        else if (!join_points(r->env, last, s))
+            return false;
+    }
+    r->n = n;
+    return true;
 }
 
 static bool exec_vector(struct env *env, const struct node *n, const struct grid *g, struct result *r)
 {
+    env->straight = true;
     struct op *op = plan_vector(env, n, g);
     if (op && env->cfg->delayed_name_removal)
         op = drop_names_now(env, op);
@@ -267,6 +306,8 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
         return false;
     if (!instant)
         ret->type = VALUE_MATRIX;
+    if (env->any_pair && !join_pairs(&r, ret->type == VALUE_VECTOR))
+        return false;
     if (ret->type == VALUE_MATRIX && !result_sort(&r))
         return false;
     ret->series = r.series;

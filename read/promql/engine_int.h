@@ -162,6 +162,9 @@ struct env {
     bool hist_stats, hist_buckets;
     /* While planning: are start and end of the query, or of the subquery, different? sort() is warned of then, as upstream does, be it one step. */
     bool over_time;
+    /* While planning: will the output be the result as it is? Then MERGE_KINDS gives floats and histograms that meet as two columns, one behind the other. */
+    bool straight;
+    bool any_pair; /* there are such columns */
     struct shares *shares; /* NULL: nothing comes twice */
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
@@ -265,9 +268,15 @@ static inline bool op_next(struct op *op, struct batch **ret)
 bool labels_without_name(struct env *env, struct arena *a, struct labels l, struct labels *ret);
 /* The operation drops the metric name: now, or flagged when delayed. */
 bool column_drop_name(struct env *env, struct arena *a, struct column *c);
+/*
+ * What of one label set may have values: only one at a step, or also a float and a histogram at one. Upstream's unary minus, label functions and delayed
+ * removal of names let that happen: a result shows both (of an instant query the histogram), and who computes with them sees the float, and from then on no
+ * histogram of that series.
+ */
+enum merge_rule { MERGE_TURNS, MERGE_KINDS };
 /* A series op whose output names were dropped: merges equal label sets when they may occur. */
-struct op *op_merge_names(struct op *child);
-struct op *op_merge(struct op *child);
+struct op *op_merge_names(struct op *child, enum merge_rule rule);
+struct op *op_merge(struct op *child, enum merge_rule rule);
 bool fail_same_labelset(struct env *env);
 struct slice metric_name(struct labels l);
 /* A label set in arena a with the name set to value (removed when empty). */
@@ -293,6 +302,10 @@ const struct node *unwrap(const struct node *n);
 struct op *plan_vector(struct env *env, const struct node *n, const struct grid *g);
 /* A column of g->n doubles in the root arena, all present. */
 bool eval_scalar(struct env *env, const struct node *n, const struct grid *g, double **ret);
+/*
+ * The least and the greatest value at any step, by which upstream judges an aggregation's parameter (as Go does it: NaN but for an infinity); true: one is NaN.
+ */
+bool scalar_extremes(const double *v, size_t n, double *ret_least, double *ret_most);
 bool eval_string(struct env *env, const struct node *n, struct slice *ret);
 bool is_invariant(const struct node *n);
 struct op *op_new(struct env *env, size_t size, const struct op_ops *ops, const struct grid *g);
@@ -337,6 +350,10 @@ static inline bool op_is_set(enum binary_op op)
 {
     return op >= OP_AND && op <= OP_UNLESS;
 }
+static inline bool op_is_trim(enum binary_op op)
+{
+    return op == OP_TRIM_UPPER || op == OP_TRIM_LOWER;
+}
 /* Labels of the one series that absent() gives: those the selector fixes. */
 bool absent_labels(struct env *env, const struct node *arg, struct labels *ret);
 
@@ -345,7 +362,8 @@ bool absent_labels(struct env *env, const struct node *arg, struct labels *ret);
  * together (which was annotated, and to upstream is as if the two had never met), or an error.
  */
 enum { BINARY_ERROR = -1, BINARY_FILTERED = 0, BINARY_VALUE = 1, BINARY_NOTED = 2 /* and more: what to note */ };
-void binary_note(struct env *env, const struct node *n, int noted);
+/* notes: of each step what is to be noted, or 0; upstream keeps only the last of a step. */
+void binary_note_steps(struct env *env, const struct node *n, const uint8_t *notes, size_t n_steps);
 struct value {
     double f;
     const struct fhist *h;

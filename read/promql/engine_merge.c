@@ -64,75 +64,158 @@ bool fail_same_labelset(struct env *env)
 struct merge_op {
     struct op op;
     struct op *child;
+    enum merge_rule rule;
+    bool straight; /* see env.straight */
+    struct columns cs;
+    struct column **beside; /* of a column: the histograms of its label set, once one has met a float; NULL: nowhere */
     struct op *out;
 };
 
-/* Two series of one label set may only take turns. */
-static bool merge_into(struct env *env, const struct grid *g, struct column *to, const struct column *from)
+/* The histograms, or the floats, of another column; an error where there is one already. */
+static bool take_kind(struct env *env, const struct grid *g, struct column *to, const struct column *from, bool hists)
 {
-    for (size_t w = 0; w < grid_words(g); w++)
-        if (to->present[w] & from->present[w])
-            return fail_same_labelset(env);
-    if (from->h && !to->h && !(to->h = ENV_ARRAY(env, const struct fhist *, g->n)))
-        return false;
     FOR_PRESENT (i, from, g) {
+        if (column_is_hist(from, i) != hists)
+            continue;
+        if (bit_get(to->present, i))
+            return fail_same_labelset(env);
         to->v[i] = from->v[i];
-        if (from->h)
-            to->h[i] = from->h[i];
+        if (to->h)
+            to->h[i] = hists ? from->h[i] : NULL;
         bit_set(to->present, i);
     }
-    to->drop_name |= from->drop_name;
     return true;
 }
 
-static bool merge_columns(struct env *env, const struct grid *g, struct columns *cs)
+static bool split(struct merge_op *m, size_t index)
 {
+    struct env *env = m->op.env;
+    const struct grid *g = &m->op.grid;
+    struct column *c = &m->cs.cols[index], *hists = ENV_NEW(env, struct column);
+    if (!m->beside && !(m->beside = ENV_ARRAY(env, struct column *, m->cs.cap)))
+        return false;
+    if (!hists || !column_alloc(env, env->root, g, true, hists) || !take_kind(env, g, hists, c, true))
+        return false;
+    hists->labels = c->labels;
+    FOR_PRESENT (i, hists, g)
+        bit_clear(c->present, i);
+    c->h = NULL;
+    m->beside[index] = hists;
+    return true;
+}
+
+static bool overlap(const struct grid *g, const struct column *a, const struct column *b)
+{
+    for (size_t w = 0; w < grid_words(g); w++)
+        if (a->present[w] & b->present[w])
+            return true;
+    return false;
+}
+
+static bool merge_into(struct merge_op *m, size_t index, const struct column *from)
+{
+    struct env *env = m->op.env;
+    const struct grid *g = &m->op.grid;
+    struct column *to = &m->cs.cols[index];
+    to->drop_name |= from->drop_name;
+    if (overlap(g, to, from)) {
+        if (m->rule == MERGE_TURNS)
+            return fail_same_labelset(env);
+        if ((!m->beside || !m->beside[index]) && !split(m, index))
+            return false;
+    }
+    if (m->beside && m->beside[index])
+        return take_kind(env, g, to, from, false) && take_kind(env, g, m->beside[index], from, true);
+    if (from->h && !to->h && !(to->h = ENV_ARRAY(env, const struct fhist *, g->n)))
+        return false;
+    return take_kind(env, g, to, from, false) && (!from->h || take_kind(env, g, to, from, true));
+}
+
+/* As upstream, which reads floats first and then never gets past a histogram that it has not read. */
+static bool floats_first(struct merge_op *m, struct column *c, const struct column *hists)
+{
+    const struct grid *g = &m->op.grid;
+    if (!(c->h = ENV_ARRAY(m->op.env, const struct fhist *, g->n)))
+        return false;
+    FOR_PRESENT (i, hists, g) {
+        if (bit_get(c->present, i))
+            return true;
+        c->h[i] = hists->h[i];
+        bit_set(c->present, i);
+    }
+    return true;
+}
+
+static bool put_pairs(struct merge_op *m)
+{
+    struct columns cs = {0};
+    struct column *to;
+    for (size_t i = 0; i < m->cs.n; i++) {
+        struct column *hists = m->beside[i];
+        if (hists && !m->straight && !floats_first(m, &m->cs.cols[i], hists))
+            return false;
+        if (!columns_push(m->op.env, &cs, &to))
+            return false;
+        *to = m->cs.cols[i];
+        if (!hists || !m->straight)
+            continue;
+        if (!columns_push(m->op.env, &cs, &to))
+            return false;
+        *to = *hists;
+        to->drop_name = m->cs.cols[i].drop_name;
+        m->op.env->any_pair = true;
+    }
+    m->cs = cs;
+    return true;
+}
+
+static bool merge_columns(struct merge_op *m)
+{
+    struct env *env = m->op.env;
+    struct columns *cs = &m->cs;
     struct groups gs = {0};
     size_t n = 0;
     for (size_t i = 0; i < cs->n; i++) {
         uint32_t index;
         bool is_new;
-        if (!env_work(env, 64 + g->n / 16) || !groups_get_labels(env, &gs, cs->cols[i].labels, &index, &is_new))
+        if (!env_work(env, 64 + m->op.grid.n / 16) || !groups_get_labels(env, &gs, cs->cols[i].labels, &index, &is_new))
             return false;
         if (is_new)
             cs->cols[n++] = cs->cols[i];
-        else if (!merge_into(env, g, &cs->cols[index], &cs->cols[i]))
+        else if (!merge_into(m, index, &cs->cols[i]))
             return false;
     }
     cs->n = n;
-    return true;
+    return !m->beside || put_pairs(m);
 }
 
 static bool merge_next(struct op *op, struct batch **ret)
 {
     struct merge_op *m = (struct merge_op *)op;
-    if (!m->out) {
-        struct columns cs;
-        if (!op_drain(m->child, &cs) || !merge_columns(op->env, &op->grid, &cs))
-            return false;
-        if (!(m->out = op_columns(op->env, &op->grid, cs)))
-            return false;
-    }
+    if (!m->out && (!op_drain(m->child, &m->cs) || !merge_columns(m) || !(m->out = op_columns(op->env, &op->grid, m->cs))))
+        return false;
     return op_next(m->out, ret);
 }
 
 static const struct op_ops merge_ops = {.next = merge_next};
 
-struct op *op_merge(struct op *child)
+struct op *op_merge(struct op *child, enum merge_rule rule)
 {
     if (!child)
         return NULL;
     struct merge_op *m = (struct merge_op *)op_new(child->env, sizeof(*m), &merge_ops, &child->grid);
     if (m) {
         m->child = child;
+        m->rule = rule;
+        m->straight = child->env->straight;
         m->op.unique = true;
     }
     return (struct op *)m;
 }
 
-struct op *op_merge_names(struct op *child)
+struct op *op_merge_names(struct op *child, enum merge_rule rule)
 {
     if (!child || child->unique || child->env->cfg->delayed_name_removal)
         return child;
-    return op_merge(child);
+    return op_merge(child, rule);
 }

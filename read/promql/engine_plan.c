@@ -36,6 +36,8 @@ static bool depends_on_time(int fn)
 
 static bool call_is_invariant(const struct node *n)
 {
+    if (n->call.fn->id == PROMQL_FN_TIMESTAMP && unwrap(n->call.args[0])->kind == NODE_VECTOR_SELECTOR)
+        return is_invariant(n->call.args[0]); /* the sample's own time */
     if (depends_on_time(n->call.fn->id))
         return false;
     if (n->call.fn->id == PROMQL_FN_INFO) /* its second argument is a list of matchers, not something evaluated */
@@ -61,7 +63,7 @@ bool is_invariant(const struct node *n)
     case NODE_CALL:
         return call_is_invariant(n);
     case NODE_AGGREGATE:
-        return is_invariant(n->aggregate.expr) && (!n->aggregate.param || is_invariant(n->aggregate.param));
+        return is_invariant(n->aggregate.expr); /* as upstream, which takes the parameter of the first step then */
     case NODE_VECTOR_SELECTOR:
         return n->selector.at != AT_NONE;
     case NODE_MATRIX_SELECTOR:
@@ -304,10 +306,18 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
     return plan_shared(env, n, g, plan_kind);
 }
 
+/* Does it hand on its input's columns, each as one of its own? */
+static bool keeps_pairs(const struct node *n)
+{
+    return n->kind == NODE_UNARY || (n->kind == NODE_CALL && (n->call.fn->id == PROMQL_FN_LABEL_REPLACE || n->call.fn->id == PROMQL_FN_LABEL_JOIN));
+}
+
 struct op *plan_vector(struct env *env, const struct node *n, const struct grid *g)
 {
     n = unwrap(n);
-    if (g->n > 1 && is_invariant(n))
-        return plan_spread(env, n, g);
-    return plan_any(env, n, g);
+    bool straight = env->straight;
+    env->straight = straight && keeps_pairs(n);
+    struct op *op = g->n > 1 && is_invariant(n) ? plan_spread(env, n, g) : plan_any(env, n, g);
+    env->straight = straight;
+    return op;
 }

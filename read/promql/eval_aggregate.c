@@ -458,16 +458,13 @@ static bool plan_quantile(struct agg_op *g)
     const struct node *param = g->node->aggregate.param;
     if (!eval_scalar(env, param, &g->op.grid, &g->param))
         return false;
-    double last = 0;
-    for (size_t i = 0; i < g->op.grid.n; i++) {
-        double q = g->param[i];
-        if ((q >= 0 && q <= 1) || (i && q == last))
-            continue;
-        char text[DTOA_MAX];
-        int n = (int)dtoa_g(q, text);
-        WARN(env, param->pos.start, "quantile value should be between 0 and 1, got %.*s", n, text);
-        last = q;
-    }
+    double least, most;
+    if (scalar_extremes(g->param, g->op.grid.n, &least, &most))
+        warn_quantile(env, NAN, param->pos.start);
+    if (most > 1)
+        warn_quantile(env, most, param->pos.start);
+    if (least < 0)
+        warn_quantile(env, least, param->pos.start);
     return true;
 }
 

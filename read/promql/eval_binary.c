@@ -90,7 +90,7 @@ static int note_types(struct value l, struct value r)
     return BINARY_NOTED + (l.h ? NOTE_LEFT_HIST : 0) + (r.h ? NOTE_RIGHT_HIST : 0);
 }
 
-void binary_note(struct env *env, const struct node *n, int noted)
+static void note_step(struct env *env, const struct node *n, int noted)
 {
     const char *op = op_symbol(n->binary.op);
     int note = noted - BINARY_NOTED;
@@ -101,6 +101,13 @@ void binary_note(struct env *env, const struct node *n, int noted)
     else
         INFO(env, n->pos.start, "incompatible sample types encountered for binary operator \"%s\": %s %s %s", op,
              note & NOTE_LEFT_HIST ? "histogram" : "float", op, note & NOTE_RIGHT_HIST ? "histogram" : "float");
+}
+
+void binary_note_steps(struct env *env, const struct node *n, const uint8_t *notes, size_t n_steps)
+{
+    for (size_t i = 0; i < n_steps; i++)
+        if (notes[i])
+            note_step(env, n, notes[i]);
 }
 
 static int hist_sum(struct env *env, struct arena *mem, const struct node *n, struct value l, struct value r, struct value *ret)
@@ -159,7 +166,7 @@ static int with_hists(struct env *env, struct arena *mem, const struct node *n, 
         return hist_result(env, l.h ? fhist_scale(l.h, r.f, mem) : fhist_scale(r.h, l.f, mem), ret);
     if (l.h && op == OP_DIV)
         return hist_result(env, fhist_div(l.h, r.f, mem), ret);
-    if (l.h && (op == OP_TRIM_UPPER || op == OP_TRIM_LOWER))
+    if (l.h && op_is_trim(op))
         return hist_result(env, fhist_trim(l.h, r.f, op == OP_TRIM_UPPER, mem), ret);
     return note_types(l, r);
 }
@@ -171,7 +178,7 @@ int binary_values(struct env *env, struct arena *mem, const struct node *n, stru
     enum binary_op op = n->binary.op;
     if (l.h || r.h)
         return with_hists(env, mem, n, l, r, kept, ret);
-    if (op == OP_TRIM_UPPER || op == OP_TRIM_LOWER)
+    if (op_is_trim(op))
         return note_types(l, r);
     bool keep;
     double v = binary_float(op, l.f, r.f, &keep);
@@ -195,6 +202,7 @@ struct scalar_op {
     struct op *child;
     double *scalar;
     bool scalar_left;
+    uint8_t *notes; /* a step: what is to be noted of it */
 };
 
 #define COMPARE(OP)                                                                                                    \
@@ -257,7 +265,7 @@ static bool scalar_column(struct scalar_op *s, struct batch *b, size_t slot)
         if (got < 0)
             return false;
         if (got >= BINARY_NOTED)
-            binary_note(env, n, got);
+            s->notes[i] = (uint8_t)got;
         if (got != BINARY_VALUE) {
             bit_clear(c->present, i);
             continue;
@@ -274,6 +282,8 @@ static bool scalar_next(struct op *op, struct batch **ret)
     struct scalar_op *s = (struct scalar_op *)op;
     if (!op_next(s->child, ret))
         return false;
+    if (!*ret || (*ret)->n == 0)
+        binary_note_steps(op->env, s->node, s->notes, op->grid.n);
     for (size_t i = 0; *ret && i < (*ret)->n; i++) {
         if (!scalar_column(s, *ret, i))
             return false;
@@ -288,17 +298,17 @@ static const struct op_ops scalar_ops = {.next = scalar_next};
 struct op *plan_vector_scalar(struct env *env, const struct node *n, const struct grid *g)
 {
     struct scalar_op *s = (struct scalar_op *)op_new(env, sizeof(*s), &scalar_ops, g);
-    if (!s)
+    if (!s || !(s->notes = ENV_ARRAY(env, uint8_t, g->n)))
         return NULL;
     s->node = n;
     s->scalar_left = n->binary.lhs->type == VALUE_SCALAR;
     bool buckets = env->hist_buckets;
-    env->hist_buckets |= n->binary.op == OP_TRIM_UPPER || n->binary.op == OP_TRIM_LOWER;
+    env->hist_buckets |= op_is_trim(n->binary.op);
     bool ok = eval_scalar(env, s->scalar_left ? n->binary.lhs : n->binary.rhs, g, &s->scalar) &&
               (s->child = plan_vector(env, s->scalar_left ? n->binary.rhs : n->binary.lhs, g));
     env->hist_buckets = buckets;
     if (!ok)
         return NULL;
     s->op.unique = s->child->unique;
-    return drops_name(n) ? op_merge_names(&s->op) : &s->op;
+    return drops_name(n) ? op_merge_names(&s->op, MERGE_TURNS) : &s->op;
 }

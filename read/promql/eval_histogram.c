@@ -393,5 +393,5 @@ struct op *plan_histogram_quantile(struct env *env, const struct node *call, con
     env->hist_buckets = buckets;
     if (!ok)
         return NULL;
-    return h->q_label.n ? op_merge(&h->op) : op_merge_names(&h->op);
+    return h->q_label.n ? op_merge(&h->op, MERGE_TURNS) : op_merge_names(&h->op, MERGE_TURNS);
 }

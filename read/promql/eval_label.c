@@ -114,7 +114,7 @@ struct op *plan_label_call(struct env *env, const struct node *call, const struc
     bool replace = call->call.fn->id == PROMQL_FN_LABEL_REPLACE;
     if (!(replace ? plan_replace(l, call->call.args) : plan_join(l, call->call.args, call->call.n_args)))
         return NULL;
-    struct op *m = op_merge(&l->op);
+    struct op *m = op_merge(&l->op, MERGE_KINDS);
     if (m)
         m->unique = false; /* names are kept: only the whole label sets are unique */
     return m;

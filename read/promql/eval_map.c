@@ -238,7 +238,7 @@ static struct op *map_new(struct env *env, const struct grid *g, struct op *chil
     m->p1 = p1;
     m->p2 = p2;
     m->op.unique = child->unique;
-    return op_merge_names(&m->op);
+    return op_merge_names(&m->op, fn == MAP_NEGATE ? MERGE_KINDS : MERGE_TURNS);
 }
 
 struct op *plan_negate(struct env *env, const struct node *n, const struct grid *g)

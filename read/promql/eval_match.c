@@ -361,13 +361,6 @@ static bool combine_unmatched(struct vector_op *v)
     return true;
 }
 
-static void annotate_steps(struct vector_op *v)
-{
-    for (size_t i = 0; i < v->op.grid.n; i++)
-        if (v->note[i])
-            binary_note(v->op.env, v->node, v->note[i]);
-}
-
 static bool table_run(struct vector_op *v)
 {
     for (;;) {
@@ -381,7 +374,7 @@ static bool table_run(struct vector_op *v)
     }
     if (v->fill_many && !combine_unmatched(v))
         return false;
-    annotate_steps(v);
+    binary_note_steps(v->op.env, v->node, v->note, v->op.grid.n);
     return (v->out = op_columns(v->op.env, &v->op.grid, v->outs)) != NULL;
 }
 
@@ -397,7 +390,7 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
         if (!op_next(v->many, &v->in) || !batch_begin(env, v->batch))
             return false;
         if (!v->in || v->in->n == 0) {
-            annotate_steps(v);
+            binary_note_steps(v->op.env, v->node, v->note, g->n);
             break;
         }
         ASSERT(v->in->n <= v->batch->cap);
@@ -470,7 +463,7 @@ struct op *plan_binary(struct env *env, const struct node *n, const struct grid 
     v->fill_one_value = m->fill_right;
     v->fill_many_value = m->fill_left;
     bool buckets = env->hist_buckets;
-    env->hist_buckets |= n->binary.op == OP_TRIM_UPPER || n->binary.op == OP_TRIM_LOWER;
+    env->hist_buckets |= op_is_trim(n->binary.op);
     bool ok = (v->many = plan_vector(env, v->swapped ? n->binary.rhs : n->binary.lhs, g)) &&
               (v->one = plan_vector(env, v->swapped ? n->binary.lhs : n->binary.rhs, g));
     env->hist_buckets = buckets;

@@ -424,7 +424,7 @@ struct op *plan_range_call(struct env *env, const struct node *call, const struc
     struct range_op *r = range_op_new(env, call, g);
     if (!r || r->fn == PROMQL_FN_LAST_OVER_TIME || r->fn == PROMQL_FN_FIRST_OVER_TIME)
         return (struct op *)r;
-    return op_merge_names(&r->op);
+    return op_merge_names(&r->op, MERGE_TURNS);
 }
 
 /* --- absent_over_time ------------------------------------------------------------------------------------------------------------------------ */

@@ -96,12 +96,26 @@ static bool scalar_binary(struct env *env, const struct node *n, const struct gr
     double *l, *r;
     if (!eval_scalar(env, n->binary.lhs, g, &l) || !eval_scalar(env, n->binary.rhs, g, &r))
         return false;
+    if (op_is_trim(n->binary.op))
+        return env_fail(env, ERR_EXECUTION, "operator \"%s\" not allowed for Scalar operations", op_symbol(n->binary.op));
     for (size_t i = 0; i < g->n; i++) {
         bool keep;
         double v = binary_float(n->binary.op, l[i], r[i], &keep);
         out[i] = op_is_comparison(n->binary.op) ? keep : v;
     }
     return true;
+}
+
+bool scalar_extremes(const double *v, size_t n, double *ret_least, double *ret_most)
+{
+    bool any_nan = false;
+    *ret_least = *ret_most = v[0];
+    for (size_t i = 0; i < n; i++) {
+        *ret_least = go_min(*ret_least, v[i]);
+        *ret_most = go_max(*ret_most, v[i]);
+        any_nan |= isnan(v[i]);
+    }
+    return any_nan;
 }
 
 static bool eval_steps(struct env *env, const struct node *n, const struct grid *g, double *out)

@@ -133,7 +133,7 @@ struct op *plan_set_op(struct env *env, const struct node *n, const struct grid 
     if (s->kind != OP_OR || g->n == 1)
         return &s->op;
     /* a or a offset 1h: one label set on both sides, at steps that take turns. */
-    struct op *merged = op_merge(&s->op);
+    struct op *merged = op_merge(&s->op, MERGE_TURNS);
     if (merged)
         merged->unique = false;
     return merged;

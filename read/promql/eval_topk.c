@@ -351,17 +351,12 @@ static void note_ratio(struct topk_op *t, double r, double to)
     WARN(t->op.env, t->node->aggregate.param->pos.start, "ratio value should be between -1 and 1, got %.*s, capping to %g", n, text, to);
 }
 
-/* Upstream looks at the least and the greatest value that the parameter has at any step. */
 static bool check_params(struct topk_op *t)
 {
     struct env *env = t->op.env;
-    bool ratio = t->kind == AGG_LIMIT_RATIO, any_nan = false;
-    double least = t->param[0], most = t->param[0];
-    for (size_t i = 0; i < t->op.grid.n; i++) {
-        least = go_min(least, t->param[i]);
-        most = go_max(most, t->param[i]);
-        any_nan |= isnan(t->param[i]);
-    }
+    bool ratio = t->kind == AGG_LIMIT_RATIO;
+    double least, most;
+    bool any_nan = scalar_extremes(t->param, t->op.grid.n, &least, &most);
     if (ratio ? least == 0 && most == 0 : most < 1)
         return true; /* nothing is chosen, whatever else is wrong */
     if (any_nan)

@@ -190,14 +190,14 @@ static bool blist_add(const struct blist *l, const struct blist *r, double sign,
 
 enum fhist_status fhist_add(const struct fhist *l, const struct fhist *r, double sign, struct arena *a, struct fhist **ret, unsigned *notes)
 {
-    uint8_t hint = sign < 0 ? HISTOGRAM_HINT_GAUGE : fhist_hint_of_sum(l->hint, r->hint, notes);
+    uint8_t hint = fhist_hint_of_sum(l->hint, r->hint, notes); /* a difference is a gauge, but a conflict is noted of it too */
     enum fhist_status st = fhist_align(&l, &r, a, notes);
     if (st != FHIST_OK)
         return st;
     struct fhist *f = fhist_copy(l, a);
     if (!f || !blist_add(&l->pos, &r->pos, sign, a, &f->pos) || !blist_add(&l->neg, &r->neg, sign, a, &f->neg))
         return FHIST_NO_MEMORY;
-    f->hint = hint;
+    f->hint = sign < 0 ? HISTOGRAM_HINT_GAUGE : hint;
     f->count = l->count + sign * r->count;
     f->sum = l->sum + sign * r->sum;
     f->zero_count = l->zero_count + sign * r->zero_count;

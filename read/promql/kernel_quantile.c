@@ -265,8 +265,6 @@ double fhist_fraction(const struct fhist *h, double lower, double upper, bool *r
 {
     if (h->count == 0 || isnan(lower) || isnan(upper))
         return NAN;
-    if (isnan(h->sum))
-        *ret_nan = true;
     if (lower >= upper)
         return 0;
     struct rank_finder f[2] = {{.v = lower}, {.v = upper}};
@@ -290,6 +288,7 @@ double fhist_fraction(const struct fhist *h, double lower, double upper, bool *r
         rank += b.count;
     }
     double total = isnan(h->sum) ? rank : h->count;
+    *ret_nan |= total < h->count;
     for (int k = 0; k < 2; k++)
         if (!f[k].set || f[k].rank > total)
             f[k].rank = total;

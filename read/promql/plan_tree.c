@@ -135,7 +135,7 @@ static struct node *simplify_binary(struct node *n, struct arena *a)
     struct node *l = simplify(n->binary.lhs, a), *r = l ? simplify(n->binary.rhs, a) : NULL;
     if (!r)
         return NULL;
-    if (l->kind == NODE_NUMBER && r->kind == NODE_NUMBER)
+    if (l->kind == NODE_NUMBER && r->kind == NODE_NUMBER && !op_is_trim(n->binary.op)) /* that is an error, when it is evaluated */
         return fold(n, l, r, a);
     if (is_nothing(l) || is_nothing(r)) {
         struct node *less = match_with_nothing(n, l, r, a);

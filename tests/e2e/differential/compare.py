@@ -90,8 +90,10 @@ def difference_of_series(ours, theirs, exact):
 
 
 def difference_of_order(ours, theirs, open_):
-    """Of an instant vector that was sorted."""
-    if open_ == "sort_by_label":
+    """Of an instant vector that was sorted. Among values of a label that is not everywhere Prometheus's order depends on the one before."""
+    if open_.startswith("sort_by_label"):
+        if any(label not in s["metric"] for s in theirs for label in open_.split()[1:]):
+            return ""
         return "" if [s["metric"] for s in ours] == [s["metric"] for s in theirs] else "order of label sets"
     a, b = ([s["value"][1] for s in side if "value" in s] for side in (ours, theirs))
     return "" if all(same_number(x, y) for x, y in zip(a, b)) else "order of values"
@@ -100,9 +102,14 @@ def difference_of_order(ours, theirs, open_):
 def annotations(answer):
     """Without their positions: of one text at two places Prometheus keeps the place that it came to last, which depends on its order of work.
 
-    And without how often they came: with each step Prometheus adds what it had counted before to itself.
+    And without how often they came: with each step Prometheus adds what it had counted before to itself. Nor with the types that a binary operator met: of a step
+    it says those that it met last, which depends on the order of the series. Numbers are those of ten digits.
     """
-    return {kind: {re.sub(r"over \d+ samples |\(\d+ occurrences\) ?| \(\d+:\d+\)$", "", text) for text in answer.get(kind, ())} for kind in ("warnings", "infos")}
+    def whole(text):
+        text = re.sub(r"over \d+ samples |\(\d+ occurrences\) ?| \(\d+:\d+\)$", "", text)
+        text = re.sub(r"(for binary operator \".*\"): \w+ \S+ \w+$", r"\1", text)
+        return re.sub(r"got (\S+?)(,|$)", lambda m: f"got {float(m[1]):.10g}{m[2]}", text)
+    return {kind: {whole(text) for text in answer.get(kind, ())} for kind in ("warnings", "infos")}
 
 
 def same_positions(ours, theirs):

@@ -332,8 +332,9 @@ class Generator:
     def sort(self, depth, hint):
         v = self.vector(depth - 1, hint)
         if self.chance(0.4):
-            labels = "".join(f', "{s}"' for s in self.random.sample(("job", "instance", "zone", "room", "i"), self.random.randrange(1, 3)))
-            return Node(VECTOR, self.pick("sort_by_label(", "sort_by_label_desc("), v, labels, ")", open="sort_by_label")
+            by = self.random.sample(("job", "instance", "zone", "room", "i"), self.random.randrange(1, 3))
+            labels = "".join(f', "{s}"' for s in by)
+            return Node(VECTOR, self.pick("sort_by_label(", "sort_by_label_desc("), v, labels, ")", open=" ".join(("sort_by_label", *by)))
         return Node(VECTOR, self.pick("sort(", "sort_desc("), v, ")", open="sort")
 
     # --- whole queries ---

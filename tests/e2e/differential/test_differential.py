@@ -7,12 +7,13 @@ deviations that are too small beside their values for the order of the series no
 
 import json
 import random
+import sys
 import time
 from collections import Counter
 
 import pytest
 
-from compare import difference, difference_of_annotations, same_positions
+from compare import by_labels, difference, difference_of_annotations, same_positions
 from data import SPAN_MS, Data
 from generate import Generator, mutate
 from shrink import Shrinker
@@ -27,9 +28,12 @@ def seeds_of(text):
     return range(int(first), int(last or first) + 1)
 
 
-def is_known(node, ours, theirs):
-    """Where label_join or label_replace makes a float and a histogram of one time equal Prometheus keeps both and shows one; we report it."""
-    return str(node).startswith("label_") and ours.get("error") == "vector cannot contain metrics with the same labelset" and theirs["status"] == "success"
+def is_known(node, shrinker):
+    """Of numbers below 2^-1022 Go's logarithm on amd64 is some other number."""
+    if shrinker.is_range or not str(node).startswith("ln("):
+        return False
+    inputs = [float(v) for points in by_labels(shrinker.ask(node.children()[0])[1]["data"]["result"]).values() for _, v in points if isinstance(v, str)]
+    return any(0 < v < sys.float_info.min for v in inputs)
 
 
 class Run:
@@ -52,7 +56,7 @@ class Run:
     def mismatch(self, node, is_range, params, only_annotations):
         small, shrinker = Shrinker(self.pair, is_range, params, only_annotations).shrink(node)
         kind = "annotations" if only_annotations else "mismatches"
-        if is_known(small, *shrinker.ask(small)):
+        if not only_annotations and is_known(small, shrinker):
             self.counts["known"] += 1
             return
         if not only_annotations and not shrinker.inputs_are_exact(small):
