@@ -10,6 +10,7 @@
 #include "base/logger.h"
 #include "base/parallel.h"
 #include "storage/compactor/compactor_int.h"
+#include "storage/downsample/downsample.h"
 
 static bool no_memory(struct err *err)
 {
@@ -72,16 +73,22 @@ static bool copy_block(const struct plan_block *from, struct arena *arena, struc
     struct block_label *labels = ARENA_ARRAY(arena, struct block_label, from->n_labels + 1);
     struct ulid *sources = ARENA_ARRAY(arena, struct ulid, from->n_sources + 1);
     bool good = labels && sources;
+    size_t n = 0;
     *ret = *from;
     if (good && from->n_sources)
         memcpy(sources, from->sources, from->n_sources * sizeof(*sources));
     for (size_t i = 0; good && i < from->n_labels; i++) {
-        labels[i] = (struct block_label){arena_dup(arena, from->labels[i].name), arena_dup(arena, from->labels[i].value)};
-        good = labels[i].name.p && labels[i].value.p;
-        if (good && slice_eq(labels[i].name, SL(BLOCK_LABEL_SHARD)))
-            ret->shard = labels[i].value;
+        struct block_label *l = &labels[n];
+        if (slice_eq(from->labels[i].name, SL(DOWNSAMPLE_HISTOGRAMS_LABEL)))
+            continue; /* it says what is in the block, not where that is from */
+        *l = (struct block_label){arena_dup(arena, from->labels[i].name), arena_dup(arena, from->labels[i].value)};
+        good = l->name.p && l->value.p;
+        if (good && slice_eq(l->name, SL(BLOCK_LABEL_SHARD)))
+            ret->shard = l->value;
+        n++;
     }
     ret->labels = labels;
+    ret->n_labels = n;
     ret->sources = sources;
     return good;
 }

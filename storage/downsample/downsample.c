@@ -42,6 +42,11 @@ int64_t downsample_retention_ms(const struct limits *l, enum downsample_resoluti
     return own > 0 ? own : l->compactor_blocks_retention_period;
 }
 
+int64_t downsample_max_resolution_ms(const struct limits *l)
+{
+    return l->compactor_downsample_enabled ? l->querier_max_source_resolution : 0;
+}
+
 static void folder_name(enum downsample_resolution r, enum downsample_aggregate a, char *ret, size_t size)
 {
     snprintf(ret, size, "%s-%s", resolutions[r].name, aggregates[a]);

@@ -15,7 +15,9 @@
  * thanos.downsample.resolution and by the external label __downsample__ in its meta.json. It has the ULID, times and sources of the block that it was made of, which
  * makes everything about it repeatable: the same block gives the same bytes under the same name.
  *
- * Native histograms are left to the blocks with all samples. An aggregate of a block that has some carries DOWNSAMPLE_HINT_HISTOGRAMS in compaction.hints.
+ * Native histograms are left to the blocks with all samples. An aggregate of a block that has some carries DOWNSAMPLE_HINT_HISTOGRAMS in compaction.hints. Whose they are stands in
+ * the external label DOWNSAMPLE_HISTOGRAMS_LABEL, since bucket indexes have those: the names of the metrics with a comma before and after each, ",latency,size,", so that a comma alone means none; "*" where they
+ * are too many (1 KiB) or have commas themselves.
  * A series that falls so often that it is no counter (more than one sample in DOWNSAMPLE_FALLS_ONE_IN, and DOWNSAMPLE_FALLS_MIN times) is not in "counter".
  *
  * Pure code but for the files; no locks, no threads of its own.
@@ -36,6 +38,7 @@
 
 #define DOWNSAMPLE_LABEL "__downsample__"
 #define DOWNSAMPLE_HINT_HISTOGRAMS "histograms-left-out"
+#define DOWNSAMPLE_HISTOGRAMS_LABEL "__downsample_histograms__"
 #define DOWNSAMPLE_FOLDER "downsampled/" /* below the tenant's */
 #define DOWNSAMPLE_FALLS_ONE_IN 8
 #define DOWNSAMPLE_FALLS_MIN 8
@@ -50,6 +53,8 @@ const char *downsample_aggregate_name(enum downsample_aggregate a); /* "count", 
 int64_t downsample_after_ms(const struct limits *l, enum downsample_resolution r);
 /* compactor_downsample_<r>_retention, or that of the raw blocks where it is 0; 0: for ever. */
 int64_t downsample_retention_ms(const struct limits *l, enum downsample_resolution r);
+/* The longest windows that the tenant's queries may read. 0: none. */
+int64_t downsample_max_resolution_ms(const struct limits *l);
 
 /*
  * "<tenant>/downsampled/<resolution>-<aggregate>": where the blocks of one aggregate lie, laid out as a tenant's are, with a bucket index and marks of their own.
@@ -58,6 +63,12 @@ int64_t downsample_retention_ms(const struct limits *l, enum downsample_resoluti
 struct bucket_name downsample_room(struct slice tenant, enum downsample_resolution r, enum downsample_aggregate a);
 /* Of the folder's name, "5m-sum". */
 bool downsample_room_parse(struct slice folder, enum downsample_resolution *ret_r, enum downsample_aggregate *ret_a);
+/* The tenant of a room, or of a tenant's name itself. */
+struct slice downsample_tenant_of(struct slice place);
+/* The name that follows the tenant's in a room's, "downsampled/5m-sum"; false: it is no room. */
+bool downsample_room_of(struct slice place, enum downsample_resolution *ret_r, enum downsample_aggregate *ret_a);
+/* Whether the aggregates of the block say all about the metric of this name (empty: about any metric). */
+bool downsample_is_all_of(const struct index_block *aggregate, struct slice metric_name);
 /* The rooms that a listing of the tenant shows; a late one may lack some. */
 struct downsample_rooms {
     bool there[DOWNSAMPLE_RESOLUTIONS][DOWNSAMPLE_AGGREGATES];

@@ -10,13 +10,14 @@
 #include <sys/stat.h>
 
 #include "base/assert.h"
-#include "storage/downsample/downsample.h"
+#include "storage/downsample/downsample_int.h"
 #include "storage/join/join.h"
 
 #define CHECK_EVERY 128                         /* series between two looks at the deadline */
 #define FORGET_BYTES ((size_t)32 << 20)         /* of chunks read, until the source's pages are let go */
 #define SERIES_BYTES_MAX ((size_t)1 << 30)      /* of one series decoded: far more than a day has */
 #define COUNT_MAX 0x1p40                        /* samples in one window */
+#define NAMES_MAX 1024                          /* bytes of DOWNSAMPLE_HISTOGRAMS_LABEL */
 
 struct make {
     const struct downsample_params *p;
@@ -26,6 +27,9 @@ struct make {
     struct arena arena;  /* likewise */
     struct arena kept;   /* metas, symbols */
     bool has_histograms;
+    bool too_many_names;
+    char names[NAMES_MAX]; /* of metrics that have some: as DOWNSAMPLE_HISTOGRAMS_LABEL */
+    size_t names_n;
 };
 
 static bool no_memory(struct err *err)
@@ -40,18 +44,41 @@ static bool is_made(const struct downsample_params *p, enum downsample_aggregate
 
 /* --- what is known before ----------------------------------------------------------------------------------------------------- */
 
-/* Whether any chunk is one of histograms: a result says so in its meta.json, which is begun before the source is read. */
+/* Series come in the order of their labels: all of one name, as a rule, one after the other. */
+static void add_name(struct make *m, struct slice name)
+{
+    if (downsample_lists(slice_make(m->names, m->names_n), name))
+        return;
+    m->too_many_names |= name.n == 0 || memchr(name.p, ',', name.n) || m->names_n + name.n + 1 > NAMES_MAX;
+    if (m->too_many_names)
+        return;
+    memcpy(m->names + m->names_n, name.p, name.n);
+    m->names_n += name.n;
+    m->names[m->names_n++] = ',';
+}
+
+static void look_at_series(struct make *m, const struct series *s)
+{
+    for (size_t i = 0; i < s->n_chunks; i++) {
+        if (s->chunks[i].encoding == CHUNK_XOR)
+            continue;
+        m->has_histograms = true;
+        add_name(m, labels_get(s->labels, SL(METRIC_NAME_LABEL)));
+        return;
+    }
+}
+
+/* Which series have chunks of histograms: a result says so in its meta.json, which is begun before the source is read. */
 static bool look_for_histograms(struct make *m, const struct ctx *ctx, struct err *err)
 {
     struct series s;
     struct block_scan *scan = block_scan_new(m->p->source, err);
     bool good = scan != NULL, more = true;
-    for (size_t n = 0; good && !m->has_histograms; n++) {
+    for (size_t n = 0; good && !m->too_many_names; n++) {
         good = (n % CHECK_EVERY || ctx_check(ctx, err)) && block_scan_next(scan, &s, &more, err);
         if (!good || !more)
             break;
-        for (size_t i = 0; i < s.n_chunks; i++)
-            m->has_histograms |= s.chunks[i].encoding != CHUNK_XOR;
+        look_at_series(m, &s);
     }
     block_scan_free(scan);
     block_forget_pages(m->p->source);
@@ -66,13 +93,15 @@ static int by_name(const void *a, const void *b)
 static bool make_labels(struct make *m, enum downsample_aggregate a, struct block_meta *meta, struct err *err)
 {
     size_t n = 0;
-    struct block_label *labels = ARENA_ARRAY(&m->kept, struct block_label, meta->n_labels + 1);
+    struct block_label *labels = ARENA_ARRAY(&m->kept, struct block_label, meta->n_labels + 2);
     if (!labels)
         return no_memory(err);
     for (size_t i = 0; i < meta->n_labels; i++)
         if (!slice_eq(meta->labels[i].name, SL(DOWNSAMPLE_LABEL)))
             labels[n++] = meta->labels[i];
     labels[n++] = (struct block_label){SL(DOWNSAMPLE_LABEL), slice_of(downsample_aggregate_name(a))};
+    if (!m->p->again)
+        labels[n++] = (struct block_label){SL(DOWNSAMPLE_HISTOGRAMS_LABEL), m->too_many_names ? SL(DOWNSAMPLE_ANY) : slice_make(m->names, m->names_n)};
     qsort(labels, n, sizeof(*labels), by_name);
     meta->labels = labels;
     meta->n_labels = n;
@@ -280,12 +309,12 @@ static bool finish_all(struct make *m, const struct ctx *ctx, struct err *err)
 
 bool downsample_block(const struct downsample_params *p, const struct ctx *ctx, struct downsample_stats *ret, struct err *err)
 {
-    struct make m = {.p = p, .stats = ret};
+    struct make m = {.p = p, .stats = ret, .names = {','}, .names_n = 1};
     *ret = (struct downsample_stats){0};
     arena_init(&m.arena, SERIES_BYTES_MAX);
     arena_init(&m.kept, 0);
     join_init(&m.join, SERIES_BYTES_MAX);
-    bool good = look_for_histograms(&m, ctx, err) && open_writers(&m, err) && put_all(&m, ctx, err) && finish_all(&m, ctx, err);
+    bool good = (p->again || look_for_histograms(&m, ctx, err)) && open_writers(&m, err) && put_all(&m, ctx, err) && finish_all(&m, ctx, err);
     for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++)
         block_writer_free(m.writers[a]);
     join_release(&m.join);

@@ -156,7 +156,8 @@ static void expect_meta(const char *path, const struct block_meta *from, enum do
     cr_expect(m->n_parents == 1 && strcmp(m->parents[0].ulid.text, from->ulid.text) == 0);
     cr_expect_eq(m->resolution_ms, resolution_ms);
     cr_expect(slice_eq(block_meta_label(m, SL(DOWNSAMPLE_LABEL)), slice_of(downsample_aggregate_name(a))));
-    cr_expect(slice_eq(block_meta_label(m, SL(BLOCK_LABEL_SHARD)), SL("1_of_2")) && m->n_labels == 2);
+    cr_expect(slice_eq(block_meta_label(m, SL(BLOCK_LABEL_SHARD)), SL("1_of_2")) && m->n_labels == 3);
+    cr_expect(slice_eq(block_meta_label(m, SL(DOWNSAMPLE_HISTOGRAMS_LABEL)), histograms ? SL(",m,") : SL(",")));
     cr_expect_eq(m->n_hints == 1 && slice_eq(m->hints[0], SL(DOWNSAMPLE_HINT_HISTOGRAMS)), histograms);
     block_close(b);
 }
@@ -299,4 +300,66 @@ Test(downsample_block, is_a_block_to_prometheus, .init = setup, .fini = teardown
         cr_expect_eq(n, stats.samples_out[a], "%s: %zu samples of %zu", downsample_aggregate_name(a), n, (size_t)stats.samples_out[a]);
     }
     block_close(src.b);
+}
+
+/* --- whose histograms were left out ------------------------------------------------------------------------------------------------ */
+
+/* The label of a block whose metrics of these names have histograms, each twice. */
+static struct slice label_of(const struct slice *names, size_t n)
+{
+    struct series *series = ARENA_ARRAY(&arena, struct series, 2 * n);
+    struct series_chunk *chunk = ARENA_NEW(&arena, struct series_chunk);
+    *chunk = histogram_chunk(T0 + 1);
+    for (size_t i = 0; i < 2 * n; i++) {
+        struct label *l = ARENA_ARRAY(&arena, struct label, 2);
+        l[0] = (struct label){SL(METRIC_NAME_LABEL), names[i / 2]};
+        l[1] = (struct label){SL("s"), i % 2 ? SL("b") : SL("a")};
+        series[i] = (struct series){{l, 2}, chunk, 1};
+    }
+    struct block *b = open_block(write_block(series, 2 * n, meta_of_times(T0, T0 + DAY)));
+    struct downsample_params p = {.source = b, .resolution = DOWNSAMPLE_5M, .dir = dir_of("out")};
+    make(&p);
+    struct block *made = open_block(result_path(&p, DOWNSAMPLE_MAX));
+    struct slice label = arena_dup(&arena, block_meta_label(block_meta_of(made), SL(DOWNSAMPLE_HISTOGRAMS_LABEL)));
+    block_close(made);
+    block_close(b);
+    return label;
+}
+
+Test(downsample_block, names_the_metrics_whose_histograms_it_left_out, .init = setup, .fini = teardown)
+{
+    struct slice two[] = {SL("latency"), SL("size")}, comma[] = {SL("a,b")}, many[200];
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        many[i] = slice_of(arena_printf(&arena, "metric_%03zu", i));
+    cr_expect(slice_eq(label_of(two, 2), SL(",latency,size,")));
+    cr_expect(slice_eq(label_of(comma, 1), SL("*")));
+    cr_expect(slice_eq(label_of(many, ARRAY_LEN(many)), SL("*")));
+}
+
+Test(downsample_block, is_all_there_is_of_a_metric_that_has_no_histograms)
+{
+    static const struct {
+        const char *label, *name;
+        bool all;
+    } cases[] = {{",", "m", true},  {",", "", true},         {",latency,size,", "late", true}, {",latency,size,", "latency", false}, {",latency,size,", "size", false},
+                 {"*", "m", false}, {",latency,", "", false}, {"*", "", false}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct block_label l = {SL(DOWNSAMPLE_HISTOGRAMS_LABEL), slice_of(cases[i].label)};
+        struct index_block b = {.labels = &l, .n_labels = 1};
+        cr_expect_eq(downsample_is_all_of(&b, slice_of(cases[i].name)), cases[i].all, "%s of %s", cases[i].name, cases[i].label);
+    }
+    struct index_block without = {0};
+    cr_expect_not(downsample_is_all_of(&without, SL("m")));
+}
+
+Test(downsample_rooms, are_told_from_tenants)
+{
+    enum downsample_resolution r;
+    enum downsample_aggregate a;
+    struct bucket_name room = downsample_room(SL("t"), DOWNSAMPLE_1H, DOWNSAMPLE_MAX);
+    cr_expect(downsample_room_of(bucket_name_slice(&room), &r, &a) && r == DOWNSAMPLE_1H && a == DOWNSAMPLE_MAX);
+    cr_expect(slice_eq(downsample_tenant_of(bucket_name_slice(&room)), SL("t")) && slice_eq(downsample_tenant_of(SL("t")), SL("t")));
+    static const char *const others[] = {"t", "", "t/", "t/downsampled", "t/downsampled/", "t/downsampled/7m-sum", "t/other/5m-sum", "/downsampled/5m-sum", "t/downsampled/5m-sum/x"};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        cr_expect_not(downsample_room_of(slice_of(others[i]), &r, &a), "%s", others[i]);
 }
