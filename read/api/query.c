@@ -74,6 +74,21 @@ static bool param_lookback(struct call *c, int64_t *ret_ms)
     return invalid_param(c, "lookback_delta");
 }
 
+/* Thanos's parameter. It never makes an answer another one: what may be read is the tenant's limit too, and only where the answer is the same. */
+static bool param_source_resolution(struct call *c, int64_t *ret_ms)
+{
+    struct slice text = http_param(c->req, "max_source_resolution");
+    *ret_ms = INT64_MAX;
+    if (!text.n || slice_eq(text, SL("auto")))
+        return true;
+    if (!parse_duration(text, ret_ms, &c->err))
+        return invalid_param(c, "max_source_resolution");
+    if (*ret_ms >= 0)
+        return true;
+    err_set(&c->err, ERR_BAD_DATA, "must not be negative, got %.*s", SL_FMT(text));
+    return invalid_param(c, "max_source_resolution");
+}
+
 static bool required_time(struct call *c, const char *name, int64_t *ret_ms)
 {
     struct slice text = http_param(c->req, name);
@@ -130,7 +145,7 @@ static bool read_params(struct call *c, struct query_params *p)
     p->query.text = p->text;
     p->with_stats = http_param(c->req, "stats").n > 0;
     return (p->is_range ? param_steps(c, &p->query) : param_instant(c, &p->query)) && param_timeout(c) && param_result_limit(c, &p->limit) &&
-           param_lookback(c, &p->query.lookback_delta_ms) && limit_expression(c, p->text);
+           param_lookback(c, &p->query.lookback_delta_ms) && param_source_resolution(c, &p->query.max_source_resolution_ms) && limit_expression(c, p->text);
 }
 
 /* --- running ------------------------------------------------------------------------------------------------------------------------- */

@@ -45,11 +45,21 @@ void blocks_attempt_free(struct fetch *f, struct attempt *a)
     free(a);
 }
 
-struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *gateway, bool renew)
+struct ctx *blocks_attempt_ctx(const struct fetch *f, struct attempt *a)
+{
+    if (!a->place->is_room)
+        return f->ctx;
+    a->ctx = *f->ctx;
+    a->ctx.tenant = a->place->name;
+    return &a->ctx;
+}
+
+struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *gateway, const struct place *place, bool renew)
 {
     struct attempt *a = calloc(1, sizeof(*a));
     ASSERT(a);
     a->gateway = gateway;
+    a->place = place;
     a->renew = renew;
     a->began_ns = clock_mono_ns();
     a->heard_ms = clock_mono_ms();
@@ -93,8 +103,8 @@ bool blocks_attempt_send(struct fetch *f, struct attempt *a, struct err *err)
     if (ok) {
         const struct rpc_args args = {.method = f->ops->method,
                                       .request = buf_slice(&request),
-                                      .metadata = f->metadata,
-                                      .n_metadata = ARRAY_LEN(f->metadata),
+                                      .metadata = a->place->metadata,
+                                      .n_metadata = ARRAY_LEN(a->place->metadata),
                                       .ctx = &f->rpc_ctx,
                                       .unary = f->ops->unary};
         a->peer = peers_get(&f->q->peers, a->gateway->addr, a->renew);

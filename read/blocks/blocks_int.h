@@ -9,6 +9,7 @@
 #include "read/blocks/blocks.h"
 #include "read/peers/peers.h"
 #include "read/series/series.h"
+#include "storage/downsample/downsample.h"
 #include "storage/messages/storegateway_messages.h"
 
 extern const double blocks_buckets_seconds[];
@@ -40,10 +41,22 @@ static inline struct blocks *blocks_of(struct queryable *q)
 
 /* --- plan.c: the blocks of a call, and whom to ask for them ------------------------------------------------------------------------ */
 
+/* Where blocks lie: with the tenant, or in a room of its downsampled ones. */
+struct place {
+    struct slice name;                  /* in the place of a tenant's; arena */
+    const struct index_snapshot *index; /* counted */
+    struct rpc_kv metadata[3];
+    bool is_room;
+    enum downsample_aggregate aggregate; /* of a room */
+};
+/* A select may read every resolution, and two aggregates. */
+#define PLACES_MAX (1 + DOWNSAMPLE_RESOLUTIONS * 2)
+
 enum block_state { BLOCK_OPEN, BLOCK_ASKED, BLOCK_ANSWERED, BLOCK_LEFT_OUT, BLOCK_MISSING };
 
 struct block {
-    const struct index_block *in_index; /* of the fetch's snapshot */
+    const struct index_block *in_index; /* of the place's snapshot */
+    const struct place *place;
     enum block_state state;
     bool dispensable; /* uploaded within the grace time: its absence is no error */
     uint8_t tries; /* those that others were faster than are not counted */
@@ -64,6 +77,14 @@ struct fetch;
 
 /* The blocks of the bucket index that the params touch, into f->blocks. False: the arena is used up. */
 bool blocks_plan(struct fetch *f, const struct select_params *p);
+/* Those of an index that were marked for deletion before then, sorted. NULL: the arena is used up. */
+struct ulid *blocks_plan_deleted(struct arena *arena, const struct bucket_index *index, int64_t before_s, size_t *ret_n);
+bool blocks_plan_is_in(const struct ulid *sorted, size_t n, const struct ulid *id);
+/* May the block have something that the params ask for? */
+bool blocks_plan_touches(const struct select_params *p, const struct index_block *b);
+bool blocks_plan_is_young(const struct blocks *q, const struct index_block *b, int64_t now_ms);
+/* downsampled.c: puts aggregates in the place of planned blocks, where the params say what for and the answer is the same. False: the arena is used up. */
+bool blocks_plan_downsampled(struct fetch *f, const struct select_params *p);
 /* May the block be asked of another than this one, which is slow? */
 bool blocks_plan_has_other(struct fetch *f, const struct block *b, const struct ring_instance *slow);
 /* A store-gateway that was not yet asked for the block, or one that was slow, or could not be reached. NULL: nobody is left; *why says so. */
@@ -83,6 +104,8 @@ struct name {
 struct attempt {
     struct attempt *next; /* of the fetch's running, or answered, ones */
     const struct ring_instance *gateway;
+    const struct place *place; /* of all its blocks */
+    struct ctx ctx;            /* of a gateway of this process that is asked about a room: the call's, with the room's name */
     struct block *blocks;
     bool renew;
     struct peer *peer;         /* with a reference; NULL: the gateway is of this process */
@@ -138,12 +161,13 @@ struct fetch {
     struct select_params params;
     struct slice label_name;
     struct matcher_set matchers;         /* arena */
-    const struct index_snapshot *index;  /* counted; NULL: the tenant has none */
+    struct place places[PLACES_MAX];     /* the tenant's own first; none: the tenant has no index */
+    size_t n_places;
+    atomic_bool *refused; /* where to say that samples would do; NULL: nothing but samples was asked for, or they would not */
     struct ring_snapshot *ring;          /* counted: the tenant's part */
     uint64_t random;
     struct block *blocks; /* arena */
     size_t n_blocks;
-    struct rpc_kv metadata[3];
     struct attempt *running;
     struct attempt *answered;
     size_t n_missing; /* blocks that nobody is left for: the call fails when all others are answered, so that it names all of them */
@@ -191,7 +215,9 @@ bool blocks_hedge_wait(struct fetch *f, struct attempt *a, struct err *why);
 
 /* --- attempt.c --------------------------------------------------------------------------------------------------------------------------- */
 
-struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *gateway, bool renew);
+struct attempt *blocks_attempt_new(struct fetch *f, const struct ring_instance *gateway, const struct place *place, bool renew);
+/* With which a gateway of this process is asked. */
+struct ctx *blocks_attempt_ctx(const struct fetch *f, struct attempt *a);
 /* Cancels what still runs of it. */
 void blocks_attempt_free(struct fetch *f, struct attempt *a);
 /* The blocks it is about, in the arena. False: that is used up. */
@@ -205,6 +231,8 @@ void blocks_attempt_count_bytes(const struct attempt *a, size_t n);
 /* --- select.c, labels.c ---------------------------------------------------------------------------------------------------------------- */
 
 struct series_set *blocks_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err);
+struct label_call *blocks_label_begin(struct queryable *q, struct ctx *ctx, const struct slice *name, const struct select_params *p, struct err *err);
+bool blocks_label_end(struct label_call *c, const struct slice **ret, size_t *ret_n, struct err *err);
 bool blocks_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err);
 bool blocks_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
                          struct err *err);

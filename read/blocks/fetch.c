@@ -46,16 +46,28 @@ static int compare_ids(const void *a, const void *b)
     return strcmp(((const struct ulid *)a)->text, ((const struct ulid *)b)->text);
 }
 
+/* What is wrong is wrong with rooms of downsampled blocks: samples would do, where there are any. */
+static void refuse_rooms(const struct fetch *f)
+{
+    if (f->refused)
+        atomic_store_explicit(f->refused, true, memory_order_relaxed);
+}
+
 /* Mimir's text, with the blocks sorted, and the last reason in brackets. */
 static bool fail_missing(struct fetch *f, struct err *err)
 {
     struct buf ids;
     size_t n = 0;
     buf_init(&ids, 0);
+    bool in_rooms = true;
     struct ulid *missing = ARENA_ARRAY(f->ctx->arena, struct ulid, f->n_blocks + 1);
     for (size_t i = 0; i < f->n_blocks && missing; i++)
-        if (f->blocks[i].state == BLOCK_MISSING)
+        if (f->blocks[i].state == BLOCK_MISSING) {
             missing[n++] = f->blocks[i].in_index->id;
+            in_rooms &= f->blocks[i].place->is_room;
+        }
+    if (in_rooms)
+        refuse_rooms(f);
     if (n)
         qsort(missing, n, sizeof(*missing), compare_ids);
     for (size_t i = 0; i < n; i++)
@@ -89,10 +101,10 @@ static struct attempt *distribute(struct fetch *f)
         }
         f->n_refetches = MAX(f->n_refetches, (size_t)b->tries - 1);
         struct attempt *a = fresh;
-        while (a && a->gateway != gateway)
+        while (a && (a->gateway != gateway || a->place != b->place))
             a = a->next;
         if (!a) {
-            a = blocks_attempt_new(f, gateway, renew);
+            a = blocks_attempt_new(f, gateway, b->place, renew);
             append(&fresh, a);
         }
         a->renew |= renew;
@@ -135,7 +147,11 @@ static bool attempt_failed(struct fetch *f, struct attempt *a, const struct err 
     err_prefix(&f->why, "%s: ", a->gateway->id);
     if (!ctx_check(f->ctx, err))
         return false;
-    return !peer_err_is_final(why) || err_set(err, why->code, "%s", why->text);
+    if (!peer_err_is_final(why))
+        return true;
+    if (a->place->is_room)
+        refuse_rooms(f);
+    return err_set(err, why->code, "%s", why->text);
 }
 
 /* --- complete attempts ---------------------------------------------------------------------------------------------------------------------- */
@@ -424,14 +440,22 @@ static bool put_matchers(struct fetch *f, const struct select_params *p)
 }
 
 /* A store-gateway that knows an older bucket index than this looks for a newer one before it says that it does not know a block. */
-static bool put_metadata(struct fetch *f)
+static bool put_metadata(const struct fetch *f, struct place *p)
 {
-    const char *updated = arena_printf(f->ctx->arena, "%lld", (long long)index_snapshot_index(f->index)->updated_at_s);
+    const char *updated = arena_printf(f->ctx->arena, "%lld", (long long)index_snapshot_index(p->index)->updated_at_s);
     if (!updated)
         return false;
-    f->metadata[0] = (struct rpc_kv){SL("x-scope-orgid"), f->ctx->tenant};
-    f->metadata[1] = (struct rpc_kv){SL(STOREGATEWAY_TENANT_METADATA), f->ctx->tenant};
-    f->metadata[2] = (struct rpc_kv){SL(STOREGATEWAY_INDEX_METADATA), slice_of(updated)};
+    p->metadata[0] = (struct rpc_kv){SL("x-scope-orgid"), f->ctx->tenant};
+    p->metadata[1] = (struct rpc_kv){SL(STOREGATEWAY_TENANT_METADATA), p->name};
+    p->metadata[2] = (struct rpc_kv){SL(STOREGATEWAY_INDEX_METADATA), slice_of(updated)};
+    return true;
+}
+
+static bool put_all_metadata(struct fetch *f)
+{
+    for (size_t i = 0; i < f->n_places; i++)
+        if (!put_metadata(f, &f->places[i]))
+            return false;
     return true;
 }
 
@@ -450,10 +474,11 @@ bool blocks_fetch_init(struct fetch *f, struct blocks *q, struct ctx *ctx, const
     f->random = atomic_fetch_add_explicit(&q->calls, 1, memory_order_relaxed);
     arena_init(&f->scratch, ctx->arena->budget_bytes);
     struct err why = ERR_NONE;
-    f->index = index_cache_get(q->indexes, ctx, ctx->tenant, &why);
-    if (!f->index)
+    const struct index_snapshot *index = index_cache_get(q->indexes, ctx, ctx->tenant, &why);
+    if (!index)
         return why.code == ERR_NOT_FOUND || err_set(err, why.code, "%s", why.text);
-    if (!blocks_plan(f, p) || !put_matchers(f, p) || !put_metadata(f))
+    f->places[f->n_places++] = (struct place){.name = ctx->tenant, .index = index};
+    if (!blocks_plan(f, p) || !blocks_plan_downsampled(f, p) || !put_matchers(f, p) || !put_all_metadata(f))
         return query_over_memory(ctx, err);
     if (f->n_blocks)
         take_ring(f);
@@ -480,5 +505,6 @@ void blocks_fetch_release(struct fetch *f)
     free_all(f, f->answered);
     arena_release(&f->scratch);
     ring_snapshot_free(f->ring);
-    index_snapshot_unref(f->index);
+    for (size_t i = 0; i < f->n_places; i++)
+        index_snapshot_unref(f->places[i].index);
 }

@@ -1,4 +1,5 @@
 /* Calls with one answer: label names and values. The answers of all store-gateways are put together, sorted and without doubles. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "read/blocks/blocks_int.h"
@@ -37,13 +38,13 @@ static enum fetch_step strings_end(struct fetch *f, struct attempt *a, struct er
 static bool local_names(struct fetch *f, struct attempt *a, const struct block_hints *blocks, struct err *err)
 {
     const struct local_gateway *g = &f->q->local;
-    return g->ops->label_names(g->gateway, f->ctx, &f->params, blocks, &a->found, &a->strings, &a->n_strings, err);
+    return g->ops->label_names(g->gateway, blocks_attempt_ctx(f, a), &f->params, blocks, &a->found, &a->strings, &a->n_strings, err);
 }
 
 static bool local_values(struct fetch *f, struct attempt *a, const struct block_hints *blocks, struct err *err)
 {
     const struct local_gateway *g = &f->q->local;
-    return g->ops->label_values(g->gateway, f->ctx, f->label_name, &f->params, blocks, &a->found, &a->strings, &a->n_strings, err);
+    return g->ops->label_values(g->gateway, blocks_attempt_ctx(f, a), f->label_name, &f->params, blocks, &a->found, &a->strings, &a->n_strings, err);
 }
 
 static const struct fetch_ops names_ops = {
@@ -79,33 +80,56 @@ static struct slice *join(const struct fetch *f, size_t *ret_n)
     return all;
 }
 
-static bool strings_call(struct queryable *q, struct ctx *ctx, const struct fetch_ops *ops, struct slice name, const struct select_params *p,
-                         const struct slice **ret, size_t *ret_n, struct err *err)
-{
+struct label_call {
     struct fetch f;
-    size_t n = 0;
+    struct ctx *ctx;
+    size_t limit;
+};
+
+static void call_free(struct label_call *c)
+{
+    blocks_fetch_release(&c->f);
+    free(c);
+}
+
+struct label_call *blocks_label_begin(struct queryable *q, struct ctx *ctx, const struct slice *name, const struct select_params *p, struct err *err)
+{
+    struct label_call *c = calloc(1, sizeof(*c));
+    ASSERT(c);
+    c->ctx = ctx;
+    c->limit = p->limit;
+    bool ok = blocks_fetch_init(&c->f, blocks_of(q), ctx, name ? &values_ops : &names_ops, p, err);
+    c->f.label_name = name ? *name : (struct slice){0};
+    if (ok && blocks_fetch_start(&c->f, err))
+        return c;
+    call_free(c);
+    return NULL;
+}
+
+bool blocks_label_end(struct label_call *c, const struct slice **ret, size_t *ret_n, struct err *err)
+{
+    size_t n = 0, limit = c->limit;
     struct slice *all = NULL;
-    bool ok = blocks_fetch_init(&f, blocks_of(q), ctx, ops, p, err);
-    f.label_name = name;
-    ok = ok && blocks_fetch_start(&f, err) && blocks_fetch_finish(&f, ctx, err);
-    if (ok && !(all = join(&f, &n)))
-        query_over_memory(ctx, err);
-    blocks_fetch_release(&f);
+    if (ret && blocks_fetch_finish(&c->f, c->ctx, err) && !(all = join(&c->f, &n)))
+        query_over_memory(c->ctx, err);
+    call_free(c);
     if (!all)
-        return false;
+        return !ret;
     n = strings_sort_unique(all, n);
     *ret = all;
-    *ret_n = p->limit ? MIN(n, p->limit) : n;
+    *ret_n = limit ? MIN(n, limit) : n;
     return true;
 }
 
 bool blocks_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err)
 {
-    return strings_call(q, ctx, &names_ops, (struct slice){0}, p, ret, ret_n, err);
+    struct label_call *c = blocks_label_begin(q, ctx, NULL, p, err);
+    return c && blocks_label_end(c, ret, ret_n, err);
 }
 
 bool blocks_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
                          struct err *err)
 {
-    return strings_call(q, ctx, &values_ops, name, p, ret, ret_n, err);
+    struct label_call *c = blocks_label_begin(q, ctx, &name, p, err);
+    return c && blocks_label_end(c, ret, ret_n, err);
 }

@@ -22,8 +22,7 @@ static int compare_ids(const void *a, const void *b)
     return memcmp(a, b, ULID_TEXT_LEN);
 }
 
-/* The blocks that are gone for queries, sorted. NULL: the arena is used up. */
-static struct ulid *deleted_blocks(struct arena *arena, const struct bucket_index *index, int64_t before_s, size_t *ret_n)
+struct ulid *blocks_plan_deleted(struct arena *arena, const struct bucket_index *index, int64_t before_s, size_t *ret_n)
 {
     struct ulid *ids = ARENA_ARRAY(arena, struct ulid, index->n_deletions + 1);
     size_t n = 0;
@@ -65,27 +64,39 @@ static bool shares_series(const struct query_shard *query, const struct index_bl
     return query->index % x == block.index % x;
 }
 
+bool blocks_plan_is_in(const struct ulid *sorted, size_t n, const struct ulid *id)
+{
+    return n && bsearch(id, sorted, n, sizeof(*sorted), compare_ids);
+}
+
+bool blocks_plan_touches(const struct select_params *p, const struct index_block *b)
+{
+    struct query_shard shard = shard_of(p);
+    return b->min_t <= p->max_t && b->max_t > p->min_t && shares_series(&shard, b);
+}
+
+bool blocks_plan_is_young(const struct blocks *q, const struct index_block *b, int64_t now_ms)
+{
+    return q->upload_grace_ms > 0 && now_ms - b->uploaded_at_s * 1000 < q->upload_grace_ms;
+}
+
 bool blocks_plan(struct fetch *f, const struct select_params *p)
 {
-    const struct bucket_index *index = index_snapshot_index(f->index);
+    const struct bucket_index *index = index_snapshot_index(f->places[0].index);
     struct arena *arena = f->ctx->arena;
     int64_t now_ms = clock_wall_ms();
     size_t n_deleted;
-    struct ulid *deleted = deleted_blocks(arena, index, (now_ms - f->q->cfg->ignore_deletion_marks) / 1000, &n_deleted);
+    struct ulid *deleted = blocks_plan_deleted(arena, index, (now_ms - f->q->cfg->ignore_deletion_marks) / 1000, &n_deleted);
     size_t n = 0;
     for (size_t i = 0; i < index->n_blocks; i++)
         n += index->blocks[i].min_t <= p->max_t && index->blocks[i].max_t > p->min_t;
     f->blocks = arena_zalloc(arena, (n + 1) * sizeof(*f->blocks));
     if (!deleted || !f->blocks)
         return false;
-    struct query_shard shard = shard_of(p);
     for (size_t i = 0; i < index->n_blocks; i++) {
         const struct index_block *b = &index->blocks[i];
-        if (b->min_t > p->max_t || b->max_t <= p->min_t || !shares_series(&shard, b) ||
-            (n_deleted && bsearch(&b->id, deleted, n_deleted, sizeof(*deleted), compare_ids)))
-            continue;
-        bool young = f->q->upload_grace_ms > 0 && now_ms - b->uploaded_at_s * 1000 < f->q->upload_grace_ms;
-        f->blocks[f->n_blocks++] = (struct block){.in_index = b, .dispensable = young};
+        if (blocks_plan_touches(p, b) && !blocks_plan_is_in(deleted, n_deleted, &b->id))
+            f->blocks[f->n_blocks++] = (struct block){.in_index = b, .place = &f->places[0], .dispensable = blocks_plan_is_young(f->q, b, now_ms)};
     }
     metric_add(metric_single(blocks_metrics[BLOCKS_M_FOUND]), (double)f->n_blocks);
     return true;

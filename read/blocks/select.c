@@ -108,7 +108,7 @@ static bool local_series(struct fetch *f, struct attempt *a, const struct block_
     const struct local_gateway *g = &f->q->local;
     a->window = calloc(LOCAL_WINDOW, sizeof(*a->window));
     ASSERT(a->window);
-    a->set = g->ops->select(g->gateway, f->ctx, &f->params, blocks, &a->found, err);
+    a->set = g->ops->select(g->gateway, blocks_attempt_ctx(f, a), &f->params, blocks, &a->found, err);
     return a->set;
 }
 
@@ -266,6 +266,17 @@ static void take(struct attempt *a, const struct series_chunk **ret, size_t *ret
     }
 }
 
+/* The room's chunks, as what they are. NULL: memory is used up. */
+static const struct series_chunk *as_aggregates(struct blocks_set *s, const struct place *p, const struct series_chunk *chunks, size_t n)
+{
+    struct series_chunk *copy = ARENA_ARRAY(&s->lists, struct series_chunk, n + 1);
+    for (size_t i = 0; copy && i < n; i++) {
+        copy[i] = chunks[i];
+        copy[i].encoding = CHUNK_OF_AGGREGATE(p->aggregate);
+    }
+    return copy;
+}
+
 static bool drop_repeated(struct blocks_set *s, struct series *ret)
 {
     if (!chunks_repeat(ret->chunks, ret->n_chunks))
@@ -288,6 +299,8 @@ static bool give(struct blocks_set *s, const struct labels *head, struct series 
         if (a->head_id != s->f.head_id)
             continue;
         take(a, &chunks, &n);
+        if (a->place->is_room && !(chunks = as_aggregates(s, a->place, chunks, n)))
+            return false;
         if (ret->n_chunks == 0) {
             ret->chunks = chunks;
             ret->n_chunks = n;

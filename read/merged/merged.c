@@ -72,6 +72,14 @@ static struct series_set *select_both(const struct merged_parts *parts, struct c
     /* With chunks a limit is for the union: a series that one side has left out would come out short. */
     if (!s->recent.no_chunks)
         s->recent.limit = s->stored.limit = 0;
+    /* Of what both may have the aggregates would say what samples say once more. */
+    struct select_hints of_stored;
+    if (s->stored.hints) {
+        of_stored = *s->stored.hints;
+        of_stored.before_ms = MIN(of_stored.before_ms, s->recent.min_t);
+        s->stored.hints = &of_stored;
+        s->recent.hints = NULL;
+    }
     struct series_set *stored = parts->stored->ops->select(parts->stored, ctx, &s->stored, err);
     if (!stored)
         return NULL;

@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "ring/lifecycler.h"
 #include "storage/bucket/bucket.h"
+#include "storage/downsample/downsample.h"
 #include "storage/gateway/gateway.h"
 
 #define METRICS_ROOM gateway

@@ -151,7 +151,7 @@ static bool limit_exceeded(enum err_code code, const char *what, int64_t limit, 
 
 static bool check_limits(const struct request *r, struct err *err)
 {
-    const struct limits *l = limits_of(r->g->limits, r->ctx->tenant);
+    const struct limits *l = limits_of(r->g->limits, downsample_tenant_of(r->ctx->tenant));
     if (l->max_fetched_series_per_query > 0 && r->n_series > (uint64_t)l->max_fetched_series_per_query)
         return limit_exceeded(ERR_MAX_SERIES_PER_QUERY, "series", l->max_fetched_series_per_query, "series", "max-series-per-query", "querier.max-fetched-series-per-query", err);
     if (!r->p.no_chunks && l->max_fetched_chunks_per_query > 0 && r->n_chunks > (uint64_t)l->max_fetched_chunks_per_query)

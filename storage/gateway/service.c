@@ -38,11 +38,14 @@ static bool begin(struct call *c)
         return false;
     struct slice own = rpc_metadata(c->req, STOREGATEWAY_TENANT_METADATA);
     struct slice tenant;
+    enum downsample_resolution resolution;
+    enum downsample_aggregate aggregate;
     if (!own.p || !own.n)
         return err_set(&c->err, ERR_UNAUTHENTICATED, "no userID");
-    if (!tenant_parse(own, &tenant, &c->err))
+    bool is_room = downsample_room_of(own, &resolution, &aggregate);
+    if (!tenant_parse(is_room ? downsample_tenant_of(own) : own, &tenant, &c->err))
         return false;
-    c->ctx->tenant = tenant; /* the one that blocks are looked for by */
+    c->ctx->tenant = is_room ? own : tenant; /* the place that blocks are looked for in */
     return true;
 }
 

@@ -183,23 +183,26 @@ static void look_at_index(struct look *l, struct slice tenant, const struct ring
     arena_release(&arena);
 }
 
+/* A room of downsampled blocks is its tenant's in all that limits and the ring say. */
 static void look_at_tenant(void *arg, size_t i)
 {
     struct look *l = arg;
-    struct slice tenant = l->tenants[i];
+    struct slice place = l->tenants[i], tenant = downsample_tenant_of(place);
+    const struct limits *limits = limits_of(l->g->limits, tenant);
+    bool is_room = place.n != tenant.n;
     if (gateway_stopping(l->g))
         return;
-    if (!tenant_is_allowed(l->g->cfg, tenant)) {
-        table_set(l->g, tenant, NULL, 0, 0);
+    if (!tenant_is_allowed(l->g->cfg, tenant) || (is_room && !downsample_max_resolution_ms(limits))) {
+        table_set(l->g, place, NULL, 0, 0);
         return;
     }
     size_t n_here;
-    struct ulid *here = blocks_here(l->g, tenant, &n_here);
-    struct ring_snapshot *shard = gateway_tenant_ring(l->owner.ring, limits_of(l->g->limits, tenant), tenant);
+    struct ulid *here = blocks_here(l->g, place, &n_here);
+    struct ring_snapshot *shard = gateway_tenant_ring(l->owner.ring, limits, tenant);
     bool ours = ownership_of_tenant(&l->owner, shard);
     if (ours || n_here)
-        look_at_index(l, tenant, shard, here, n_here);
-    if (ours) {
+        look_at_index(l, place, shard, here, n_here);
+    if (ours && !is_room) {
         pthread_mutex_lock(&l->lock);
         l->n_ours++;
         pthread_mutex_unlock(&l->lock);
@@ -215,12 +218,51 @@ static int compare_slices(const void *a, const void *b)
     return slice_cmp(*(const struct slice *)a, *(const struct slice *)b);
 }
 
+/* The rooms of those whose queries read downsampled blocks. */
+static bool add_rooms(struct gateway *g, struct ctx *ctx, struct slice tenant, struct slice *rooms, size_t *n, struct err *err)
+{
+    struct downsample_rooms listed;
+    if (!downsample_max_resolution_ms(limits_of(g->limits, tenant)) || !tenant_is_allowed(g->cfg, tenant))
+        return true;
+    if (!downsample_rooms_list(g->bucket, ctx, tenant, &listed, err))
+        return false;
+    for (unsigned r = 0; r < DOWNSAMPLE_RESOLUTIONS; r++)
+        for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++) {
+            struct bucket_name room = downsample_room(tenant, r, a);
+            if (listed.there[r][a])
+                rooms[(*n)++] = arena_dup(ctx->arena, bucket_name_slice(&room));
+        }
+    return true;
+}
+
+/* The tenants of the bucket, and their rooms behind them. */
+static bool list_tenants(struct gateway *g, struct ctx *ctx, const struct slice **ret, size_t *ret_n, size_t *ret_tenants, struct err *err)
+{
+    const struct slice *tenants;
+    size_t n_tenants, n;
+    if (!bucket_tenants(g->bucket, ctx, ctx->arena, &tenants, &n_tenants, err))
+        return false;
+    struct slice *all = ARENA_ARRAY(ctx->arena, struct slice, n_tenants * (1 + DOWNSAMPLE_RESOLUTIONS * DOWNSAMPLE_AGGREGATES) + 1);
+    if (!all)
+        return gateway_no_memory(err);
+    if (n_tenants)
+        memcpy(all, tenants, n_tenants * sizeof(*all));
+    n = n_tenants;
+    for (size_t i = 0; i < n_tenants; i++)
+        if (!add_rooms(g, ctx, tenants[i], all, &n, err))
+            return false;
+    *ret = all;
+    *ret_n = n;
+    *ret_tenants = n_tenants;
+    return true;
+}
+
 /* Those of the bucket, and those of whom something is here: a list may be stale. */
 static bool all_tenants(struct gateway *g, struct ctx *ctx, const struct slice **ret, size_t *ret_n, size_t *ret_listed, struct err *err)
 {
     const struct slice *listed;
     size_t n_listed;
-    if (!bucket_tenants(g->bucket, ctx, ctx->arena, &listed, &n_listed, err))
+    if (!list_tenants(g, ctx, &listed, &n_listed, ret_listed, err))
         return false;
     pthread_mutex_lock(&g->lock);
     size_t n_here = g->table.n, n = 0;
@@ -241,7 +283,6 @@ static bool all_tenants(struct gateway *g, struct ctx *ctx, const struct slice *
             all[kept++] = all[i];
     *ret = all;
     *ret_n = kept;
-    *ret_listed = n_listed;
     return true;
 }
 

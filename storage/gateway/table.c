@@ -117,13 +117,16 @@ static void end_opening(struct gateway *g, struct served_block *b, struct store_
     pthread_cond_broadcast(&g->changed);
 }
 
-/* The store makes the block's own folder only. */
+/* The store makes the block's own folder only. A room of downsampled blocks has folders above it. */
 static void make_tenant_folder(const struct gateway *g, const struct served_block *b)
 {
     char path[4096];
-    int n = snprintf(path, sizeof(path), "%s/%s", g->sync_dir, b->tenant);
-    if (n > 0 && (size_t)n < sizeof(path))
-        mkdir(path, 0777); /* what fails here fails once more, and louder, for the folder in it */
+    for (size_t to = 0, all = strlen(b->tenant); to < all;) {
+        to += (to > 0) + strcspn(b->tenant + to + (to > 0), "/");
+        int n = snprintf(path, sizeof(path), "%s/%.*s", g->sync_dir, (int)to, b->tenant);
+        if (n > 0 && (size_t)n < sizeof(path))
+            mkdir(path, 0777); /* what fails here fails once more, and louder, for the folder in it */
+    }
 }
 
 static struct store_block *open_now(struct gateway *g, struct served_block *b, const struct ctx *ctx, struct err *err)
@@ -332,14 +335,30 @@ static void clear_tenant(struct gateway *g, const char *tenant)
         rmdir(path); /* when it is empty */
 }
 
+static void clear_rooms(struct gateway *g, const char *tenant)
+{
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/%s/" DOWNSAMPLE_FOLDER, g->sync_dir, tenant);
+    if (access(path, F_OK) != 0)
+        return;
+    for (unsigned r = 0; r < DOWNSAMPLE_RESOLUTIONS; r++)
+        for (unsigned a = 0; a < DOWNSAMPLE_AGGREGATES; a++) {
+            struct bucket_name room = downsample_room(slice_of(tenant), r, a);
+            clear_tenant(g, room.text);
+        }
+    rmdir(path); /* when it is empty */
+}
+
 void table_clear_folders(struct gateway *g)
 {
     DIR *dir = opendir(g->sync_dir);
     if (!dir)
         return;
     for (struct dirent *e; (e = readdir(dir));)
-        if (e->d_type == DT_DIR && tenant_id_valid(slice_of(e->d_name), NULL))
+        if (e->d_type == DT_DIR && tenant_id_valid(slice_of(e->d_name), NULL)) {
+            clear_rooms(g, e->d_name);
             clear_tenant(g, e->d_name);
+        }
     closedir(dir);
 }
 
