@@ -176,7 +176,8 @@ static bool q_exemplars(struct queryable *q, struct ctx *ctx, const struct selec
     return !h || head_exemplars(h, ctx, p, ret, ret_n, err);
 }
 
-static const struct queryable_ops queryable_ops = {q_select, q_label_names, q_label_values, q_metadata, q_exemplars};
+static const struct queryable_ops queryable_ops = {
+    .select = q_select, .label_names = q_label_names, .label_values = q_label_values, .metadata = q_metadata, .exemplars = q_exemplars};
 
 void reads_init(struct ingester *ing)
 {

@@ -121,6 +121,7 @@ struct exemplar_series {
 };
 
 struct queryable;
+struct label_call; /* the implementation's own */
 
 struct queryable_ops {
     /*
@@ -137,6 +138,12 @@ struct queryable_ops {
     bool (*metadata)(struct queryable *q, struct ctx *ctx, const struct metric_metadata **ret, size_t *ret_n, struct err *err);
     bool (*exemplars)(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct exemplar_series **ret,
                       size_t *ret_n, struct err *err);
+    /*
+     * label_names (name NULL) or label_values in two, for whoever asks others meanwhile: what can be on its way is when the first returns. It is ended once, by the same thread,
+     * in which ctx, name and matchers still live; with ret NULL it is given up. Both NULL: there is nothing that could be on its way.
+     */
+    struct label_call *(*label_begin)(struct queryable *q, struct ctx *ctx, const struct slice *name, const struct select_params *p, struct err *err);
+    bool (*label_end)(struct label_call *c, const struct slice **ret, size_t *ret_n, struct err *err);
 };
 
 struct queryable {

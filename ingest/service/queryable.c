@@ -52,6 +52,7 @@ static bool q_exemplars(struct queryable *q, struct ctx *ctx, const struct selec
 
 void service_queryable_init(struct ingest_service *s)
 {
-    static const struct queryable_ops ops = {q_select, q_label_names, q_label_values, q_metadata, q_exemplars};
+    static const struct queryable_ops ops = {
+        .select = q_select, .label_names = q_label_names, .label_values = q_label_values, .metadata = q_metadata, .exemplars = q_exemplars};
     s->queryable.ops = &ops;
 }

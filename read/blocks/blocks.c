@@ -57,6 +57,8 @@ static const struct queryable_ops blocks_ops = {
     .select = blocks_select,
     .label_names = blocks_label_names,
     .label_values = blocks_label_values,
+    .label_begin = blocks_label_begin,
+    .label_end = blocks_label_end,
     .metadata = blocks_metadata,
     .exemplars = blocks_exemplars,
 };

@@ -127,31 +127,44 @@ static bool join(struct ctx *ctx, const struct slice *a, size_t n_a, const struc
     return true;
 }
 
+static bool ask(struct queryable *q, struct ctx *ctx, const struct slice *name, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err)
+{
+    return name ? q->ops->label_values(q, ctx, *name, p, ret, ret_n, err) : q->ops->label_names(q, ctx, p, ret, ret_n, err);
+}
+
+/* Store-gateways work while ingesters are asked. */
+static bool ask_both(const struct merged_parts *parts, struct ctx *ctx, const struct slice *name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
+                     struct err *err)
+{
+    struct sides s = sides_of(parts, ctx, p);
+    struct queryable *stored = parts->stored;
+    const struct slice *of_recent = NULL, *of_stored = NULL;
+    size_t n_recent = 0, n_stored = 0;
+    struct label_call *call = NULL;
+    bool early = s.ask_stored && stored->ops->label_begin;
+    if (early && !(call = stored->ops->label_begin(stored, ctx, name, &s.stored, err)))
+        return false;
+    if (s.ask_recent && !ask(parts->recent, ctx, name, &s.recent, &of_recent, &n_recent, err)) {
+        if (call)
+            (void)stored->ops->label_end(call, NULL, NULL, NULL);
+        return false;
+    }
+    if (call && !stored->ops->label_end(call, &of_stored, &n_stored, err))
+        return false;
+    if (s.ask_stored && !early && !ask(stored, ctx, name, &s.stored, &of_stored, &n_stored, err))
+        return false;
+    return join(ctx, of_recent, n_recent, of_stored, n_stored, p->limit, ret, ret_n, err);
+}
+
 static bool merged_label_names(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err)
 {
-    const struct merged_parts *parts = parts_of(q);
-    struct sides s = sides_of(parts, ctx, p);
-    const struct slice *recent = NULL, *stored = NULL;
-    size_t n_recent = 0, n_stored = 0;
-    if (s.ask_recent && !parts->recent->ops->label_names(parts->recent, ctx, &s.recent, &recent, &n_recent, err))
-        return false;
-    if (s.ask_stored && !parts->stored->ops->label_names(parts->stored, ctx, &s.stored, &stored, &n_stored, err))
-        return false;
-    return join(ctx, recent, n_recent, stored, n_stored, p->limit, ret, ret_n, err);
+    return ask_both(parts_of(q), ctx, NULL, p, ret, ret_n, err);
 }
 
 static bool merged_label_values(struct queryable *q, struct ctx *ctx, struct slice name, const struct select_params *p, const struct slice **ret, size_t *ret_n,
                                 struct err *err)
 {
-    const struct merged_parts *parts = parts_of(q);
-    struct sides s = sides_of(parts, ctx, p);
-    const struct slice *recent = NULL, *stored = NULL;
-    size_t n_recent = 0, n_stored = 0;
-    if (s.ask_recent && !parts->recent->ops->label_values(parts->recent, ctx, name, &s.recent, &recent, &n_recent, err))
-        return false;
-    if (s.ask_stored && !parts->stored->ops->label_values(parts->stored, ctx, name, &s.stored, &stored, &n_stored, err))
-        return false;
-    return join(ctx, recent, n_recent, stored, n_stored, p->limit, ret, ret_n, err);
+    return ask_both(parts_of(q), ctx, &name, p, ret, ret_n, err);
 }
 
 /* --- what only ingesters have -------------------------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
  *
  * Ingesters are asked for what is younger than the tenant's -querier.query-ingesters-within, blocks for what is older than -querier.query-store-after; in between both are. A call whose range
  * needs one side goes straight there: the other is not asked, and the set is that side's own. Where both are asked a series that both have comes out once, with the chunks of
- * both by their beginnings. The two are asked at once; series come in no order. The head of set.c says what is held in memory meanwhile, and what it costs.
+ * both by their beginnings. The two are asked at once, also for names and values of labels; series come in no order. The head of set.c says what is held in memory meanwhile, and what it costs.
  *
  * Any thread may call; each set belongs to one thread. Labels are valid until the set is released, chunks until the next call on it.
  */

@@ -127,7 +127,8 @@ static bool store_exemplars(struct queryable *q, struct ctx *ctx, const struct s
     return true;
 }
 
-static const struct queryable_ops store_ops = {store_select, store_names, store_values, store_metadata, store_exemplars};
+static const struct queryable_ops store_ops = {
+    .select = store_select, .label_names = store_names, .label_values = store_values, .metadata = store_metadata, .exemplars = store_exemplars};
 
 static void store_init(struct store *s)
 {

@@ -29,6 +29,7 @@ struct store {
     int fail_after;
     /* What was seen. */
     int selects, open_sets, other_calls;
+    char said[8]; /* of label calls: b egun, e nded, g iven up, at o nce; of both stores in rig.recent */
     struct select_params params;
 };
 
@@ -167,11 +168,14 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
     return &s->base;
 }
 
+static void say(char what);
+
 static bool store_strings(struct queryable *q, struct ctx *ctx, const struct select_params *p, const struct slice **ret, size_t *ret_n, struct err *err)
 {
     struct store *store = CONTAINER_OF(q, struct store, base);
     struct slice *all = ARENA_ARRAY(ctx->arena, struct slice, SERIES_MAX);
     store->other_calls++;
+    say('o');
     store->params = *p;
     if (store->fail.code) {
         *err = store->fail;
@@ -210,7 +214,34 @@ static bool store_exemplars(struct queryable *q, struct ctx *ctx, const struct s
     return true;
 }
 
-static const struct queryable_ops store_ops = {store_select, store_strings, store_values, store_metadata, store_exemplars};
+static const struct queryable_ops store_ops = {
+    .select = store_select, .label_names = store_strings, .label_values = store_values, .metadata = store_metadata, .exemplars = store_exemplars};
+
+struct label_call {
+    struct queryable *q;
+    struct ctx *ctx;
+    struct select_params params;
+};
+
+static struct label_call *store_begin(struct queryable *q, struct ctx *ctx, const struct slice *name, const struct select_params *p, struct err *err)
+{
+    struct label_call *c = malloc(sizeof(*c));
+    (void)name, (void)err;
+    say('b');
+    *c = (struct label_call){q, ctx, *p};
+    return c;
+}
+
+static bool store_end(struct label_call *c, const struct slice **ret, size_t *ret_n, struct err *err)
+{
+    struct label_call call = *c;
+    free(c);
+    say(ret ? 'e' : 'g');
+    return !ret || store_strings(call.q, call.ctx, &call.params, ret, ret_n, err);
+}
+
+static const struct queryable_ops early_ops = {
+    .select = store_select, .label_names = store_strings, .label_values = store_values, .label_begin = store_begin, .label_end = store_end};
 
 /* --- the rig ---------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -229,6 +260,13 @@ static struct rig {
 } rig;
 
 #define HOUR_MS 3600000
+
+static void say(char what)
+{
+    size_t n = strlen(rig.recent.said);
+    if (n + 1 < sizeof(rig.recent.said))
+        rig.recent.said[n] = what;
+}
 
 static void setup(void)
 {
@@ -565,6 +603,22 @@ Test(merged, names_and_values_of_both_sides_once)
     cr_expect_eq(rig.stored.other_calls, 0);
     rig.recent.fail = (struct err){.code = ERR_UNAVAILABLE, .text = "made up"};
     cr_expect(!rig.q->ops->label_values(rig.q, &rig.ctx, SL("s"), &rig.params, &strings, &n, &rig.err));
+}
+
+Test(merged, who_can_begin_a_label_call_works_while_the_other_side_is_asked)
+{
+    const struct slice *strings;
+    size_t n, expected = 0;
+    split(300, 5, 5);
+    for (int s = 0; s < SERIES_MAX; s++)
+        expected += rig.recent.has[s] || rig.stored.has[s];
+    rig.stored.base.ops = &early_ops;
+    cr_expect(rig.q->ops->label_names(rig.q, &rig.ctx, &rig.params, &strings, &n, &rig.err));
+    cr_expect(n == expected && strcmp(rig.recent.said, "boeo") == 0, "%s", rig.recent.said);
+    memset(rig.recent.said, 0, sizeof(rig.recent.said));
+    rig.recent.fail = (struct err){.code = ERR_UNAVAILABLE, .text = "made up"};
+    cr_expect(!rig.q->ops->label_values(rig.q, &rig.ctx, SL("s"), &rig.params, &strings, &n, &rig.err));
+    cr_expect_str_eq(rig.recent.said, "bog");
 }
 
 Test(merged, metadata_and_exemplars_are_the_ingesters)
