@@ -162,7 +162,7 @@ struct env {
     bool hist_stats, hist_buckets;
     /* While planning: are start and end of the query, or of the subquery, different? sort() is warned of then, as upstream does, be it one step. */
     bool over_time;
-    /* While planning: will the output be the result as it is? Then MERGE_KINDS gives floats and histograms that meet as two columns, one behind the other. */
+    /* While planning: will the output be the result, or a subquery's samples, as it is? Then MERGE_KINDS gives floats and histograms that meet as two columns, one behind the other. */
     bool straight;
     bool any_pair; /* there are such columns */
     struct shares *shares; /* NULL: nothing comes twice */
@@ -270,7 +270,7 @@ bool labels_without_name(struct env *env, struct arena *a, struct labels l, stru
 bool column_drop_name(struct env *env, struct arena *a, struct column *c);
 /*
  * What of one label set may have values: only one at a step, or also a float and a histogram at one. Upstream's unary minus, label functions and delayed
- * removal of names let that happen: a result shows both (of an instant query the histogram), and who computes with them sees the float, and from then on no
+ * removal of names let that happen: a result shows both (of an instant query the histogram), a subquery takes both, and who else computes with them sees the float, and from then on no
  * histogram of that series.
  */
 enum merge_rule { MERGE_TURNS, MERGE_KINDS };

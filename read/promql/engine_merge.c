@@ -104,6 +104,14 @@ static bool split(struct merge_op *m, size_t index)
     return true;
 }
 
+static size_t first_step(const struct grid *g, const struct column *c)
+{
+    for (size_t w = 0; w < grid_words(g); w++)
+        if (c->present[w])
+            return w * 64 + (size_t)__builtin_ctzll(c->present[w]);
+    return g->n;
+}
+
 static bool overlap(const struct grid *g, const struct column *a, const struct column *b)
 {
     for (size_t w = 0; w < grid_words(g); w++)
@@ -117,7 +125,8 @@ static bool merge_into(struct merge_op *m, size_t index, const struct column *fr
     struct env *env = m->op.env;
     const struct grid *g = &m->op.grid;
     struct column *to = &m->cs.cols[index];
-    to->drop_name |= from->drop_name;
+    if (first_step(g, from) < first_step(g, to)) /* as upstream, where a series is what its first sample says */
+        to->drop_name = from->drop_name;
     if (overlap(g, to, from)) {
         if (m->rule == MERGE_TURNS)
             return fail_same_labelset(env);

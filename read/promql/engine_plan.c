@@ -191,6 +191,8 @@ static bool columns_next(struct op *op, struct batch **ret)
 {
     struct columns_op *c = (struct columns_op *)op;
     size_t n = MIN(c->cs.n - c->i, (size_t)BATCH_CAP_MAX);
+    if (op->env->any_pair && n > 1 && c->i + n < c->cs.n && labels_eq(c->cs.cols[c->i + n - 1].labels, c->cs.cols[c->i + n].labels))
+        n--; /* a pair stays together */
     c->batch.n = 0;
     if (!batch_begin(op->env, &c->batch))
         return false;

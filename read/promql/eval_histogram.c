@@ -393,5 +393,7 @@ struct op *plan_histogram_quantile(struct env *env, const struct node *call, con
     env->hist_buckets = buckets;
     if (!ok)
         return NULL;
-    return h->q_label.n ? op_merge(&h->op, MERGE_TURNS) : op_merge_names(&h->op, MERGE_TURNS);
+    /* Names that go late are not looked at before, in an instant query, nor is anything else. */
+    bool at_once = !env->cfg->delayed_name_removal || env->over_time;
+    return h->q_label.n && at_once ? op_merge(&h->op, MERGE_TURNS) : op_merge_names(&h->op, MERGE_TURNS);
 }

@@ -20,6 +20,7 @@ struct vector_op {
     struct op *many, *one;
     bool swapped; /* one-to-many: the left side is the one side */
     bool stream;
+    bool drop_late; /* the result's names go at the end: upstream does so for `bool` alone, and forgets what it was to drop of its sides */
     bool fill_one, fill_many;
     double fill_one_value, fill_many_value;
 
@@ -170,7 +171,7 @@ static bool result_labels_of(struct vector_op *v, struct labels many, const stru
 {
     struct env *env = v->op.env;
     struct labels l = many;
-    bool drops = drops_name(v->node) && !(env->cfg->delayed_name_removal && v->node->binary.return_bool);
+    bool drops = drops_name(v->node) && !v->drop_late;
     if (drops && !labels_without_name(env, env->root, l, &l))
         return false;
     if (v->match->card == CARD_ONE_TO_ONE) {
@@ -219,7 +220,7 @@ static bool add_output(struct vector_op *v, struct labels l)
 }
 
 /* *ret_met: see vector_op.met. */
-static bool output_column(struct vector_op *v, struct labels l, bool drop_name, struct column **ret, uint64_t **ret_met)
+static bool output_column(struct vector_op *v, struct labels l, struct column **ret, uint64_t **ret_met)
 {
     uint32_t i;
     bool is_new;
@@ -229,7 +230,7 @@ static bool output_column(struct vector_op *v, struct labels l, bool drop_name, 
         return false;
     *ret = &v->outs.cols[i];
     *ret_met = v->met[i];
-    (*ret)->drop_name |= drop_name;
+    (*ret)->drop_name = v->drop_late;
     return true;
 }
 
@@ -305,7 +306,6 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
 {
     size_t words = grid_words(&v->op.grid);
     int64_t g = groups_find(&v->groups, &v->key, many->labels);
-    bool flag = v->op.env->cfg->delayed_name_removal && v->node->binary.return_bool;
     memset(v->used, 0, words * sizeof(*v->used));
     if (v->any_twice && !check_ones(v, many->present))
         return false;
@@ -320,7 +320,7 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
         struct column *out = stream_out;
         uint64_t *met = NULL;
         struct labels l;
-        if (!out && (!result_labels_of(v, many->labels, one, &l) || !output_column(v, l, many->drop_name || flag, &out, &met)))
+        if (!out && (!result_labels_of(v, many->labels, one, &l) || !output_column(v, l, &out, &met)))
             return false;
         if (!combine(v, out, met, mem, many, one, v->both))
             return false;
@@ -337,7 +337,7 @@ static bool combine_many(struct vector_op *v, const struct column *many, struct 
     struct labels l;
     struct column *out;
     uint64_t *met;
-    return !any || (result_labels_of(v, many->labels, NULL, &l) && output_column(v, l, many->drop_name || flag, &out, &met) &&
+    return !any || (result_labels_of(v, many->labels, NULL, &l) && output_column(v, l, &out, &met) &&
                     combine(v, out, met, mem, many, NULL, v->both));
 }
 
@@ -354,7 +354,7 @@ static bool combine_unmatched(struct vector_op *v)
             struct labels l;
             struct column *out;
             uint64_t *met;
-            if (any && (!result_labels_of(v, v->groups.items[g].labels, one, &l) || !output_column(v, l, false, &out, &met) ||
+            if (any && (!result_labels_of(v, v->groups.items[g].labels, one, &l) || !output_column(v, l, &out, &met) ||
                         !combine(v, out, met, v->op.env->root, NULL, one, v->both)))
                 return false;
         }
@@ -383,7 +383,6 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
 {
     struct env *env = v->op.env;
     const struct grid *g = &v->op.grid;
-    bool flag = env->cfg->delayed_name_removal && v->node->binary.return_bool;
     if (!v->batch && !(v->batch = batch_new(env, BATCH_CAP_MAX)))
         return false;
     do {
@@ -400,8 +399,8 @@ static bool stream_batch(struct vector_op *v, struct batch **ret)
             if (!out)
                 return false;
             out->labels = many->labels;
-            out->drop_name = many->drop_name || flag;
-            if (drops_name(v->node) && !flag && !labels_without_name(env, v->batch->mem, out->labels, &out->labels))
+            out->drop_name = v->drop_late;
+            if (drops_name(v->node) && !v->drop_late && !labels_without_name(env, v->batch->mem, out->labels, &out->labels))
                 return false;
             if (!combine_many(v, many, out, v->batch->mem))
                 return false;
@@ -455,6 +454,7 @@ struct op *plan_binary(struct env *env, const struct node *n, const struct grid 
     const struct vector_matching *m = n->binary.matching;
     v->node = n;
     v->match = m;
+    v->drop_late = env->cfg->delayed_name_removal && n->binary.return_bool;
     v->key = (struct group_key){m->labels, m->n_labels, !m->on};
     v->swapped = m->card == CARD_ONE_TO_MANY;
     /* Upstream swaps the sides of group_right before it looks at the fill values: fill_left always fills the many side. We follow. */

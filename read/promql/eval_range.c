@@ -97,6 +97,34 @@ static bool samples_of_column(struct range_op *r, const struct column *c, struct
     return true;
 }
 
+/* Floats, and histograms of the same series, of which some have one time. */
+static bool samples_of_pair(struct range_op *r, const struct column *floats, const struct column *hists, struct samples *ret)
+{
+    struct env *env = r->op.env;
+    const struct grid *g = &r->child->grid;
+    size_t n = 0;
+    arena_clear(r->series_mem);
+    int64_t *t = env_alloc(env, r->series_mem, 2 * g->n * sizeof(*t));
+    double *v = t ? env_alloc(env, r->series_mem, 2 * g->n * sizeof(*v)) : NULL;
+    const struct fhist **h = v ? env_zalloc(env, r->series_mem, 2 * g->n, sizeof(*h)) : NULL;
+    if (!h)
+        return false;
+    for (size_t i = 0; i < g->n; i++) {
+        if (bit_get(floats->present, i)) {
+            t[n] = grid_t(g, i);
+            v[n++] = floats->v[i];
+        }
+        if (!bit_get(hists->present, i))
+            continue;
+        t[n] = grid_t(g, i);
+        v[n] = 0;
+        if (!(h[n++] = without_hint(r, hists->h[i])))
+            return env_memory_error(env);
+    }
+    *ret = (struct samples){.n = n, .t = t, .v = v, .h = h};
+    return true;
+}
+
 static bool samples_of_series(struct range_op *r, const struct series *s, struct samples *ret)
 {
     if (!reader_decode(&r->reader, s, r->series_mem, ret))
@@ -138,7 +166,8 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
     }
     const struct column *c = &r->in->cols[r->in_i++];
     *ret_id = (struct column){.labels = c->labels, .drop_name = c->drop_name};
-    return samples_of_column(r, c, ret);
+    bool pair = r->op.env->any_pair && r->in_i < r->in->n && labels_eq(c->labels, r->in->cols[r->in_i].labels);
+    return pair ? samples_of_pair(r, c, &r->in->cols[r->in_i++], ret) : samples_of_column(r, c, ret);
 }
 
 /* --- the operator -------------------------------------------------------------------------------------------------------------------------- */
@@ -372,10 +401,12 @@ static bool plan_source(struct range_op *r)
     if (!subquery_grid(env, n, &r->op.grid, &inner))
         return false;
     r->source_unique = true;
-    bool buckets = env->hist_buckets;
+    bool buckets = env->hist_buckets, straight = env->straight;
     env->hist_buckets = true; /* resets are looked for anew, in the buckets */
+    env->straight = true;
     if (inner.n)
         r->child = plan_vector(env, n->subquery.expr, &inner);
+    env->straight = straight;
     env->hist_buckets = buckets;
     env->over_time = over_time;
     if (inner.n == 0)

@@ -185,19 +185,39 @@ static bool put(const struct ext *x, struct value v)
     return true;
 }
 
-/* right - left, and what was counted before each reset from sample `first` to sample hi - 1, prev being the value before `first`. */
-static bool put_increase(const struct ext *x, struct value left, struct value right, struct value prev, size_t first)
+/* What was counted before resets: a sum of its own, since which bounds have to be reconciled depends on the order. */
+struct correction {
+    struct value sum;
+    bool any;
+};
+
+static bool correct(const struct ext *x, struct correction *c, struct value v)
+{
+    if (c->any)
+        return add(x, &c->sum, v, 1);
+    *c = (struct correction){v, true};
+    return true;
+}
+
+/*
+ * right - left, and what was counted before each reset from sample `first` to sample hi - 1, prev being the value before `first`; and before one
+ * after that, where reset_at_end says so.
+ */
+static bool put_increase(const struct ext *x, struct value left, struct value right, struct value prev, size_t first, bool reset_at_end)
 {
     struct value sum = right;
+    struct correction c = {0};
     if (!add(x, &sum, left, -1))
         return false;
     for (size_t i = first; x->r->counter && i < x->hi; i++) {
         struct value cur = value_at(x, i);
-        if (is_reset(x, cur, prev) && !add(x, &sum, prev, 1))
+        if (is_reset(x, cur, prev) && !correct(x, &c, prev))
             return false;
         prev = cur;
     }
-    return put(x, sum);
+    if (reset_at_end && !correct(x, &c, value_at(x, x->hi - 1)))
+        return false;
+    return (!c.any || add(x, &sum, c.sum, 1)) && put(x, sum);
 }
 
 static bool eval_anchored(const struct ext *x)
@@ -221,7 +241,7 @@ static bool eval_anchored(const struct ext *x)
     if (!check_samples(x, from, x->hi))
         return true;
     struct value left = value_at(x, from);
-    return put_increase(x, left, value_at(x, x->hi - 1), left, from + 1);
+    return put_increase(x, left, value_at(x, x->hi - 1), left, from + 1, false);
 }
 
 /*
@@ -266,10 +286,7 @@ static bool eval_smoothed(const struct ext *x)
     struct value prev = first > from + 1 ? value_at(x, MIN(x->lo, x->in->n - 1)) : left;
     bool reset_at_end = right_between && x->r->counter && x->hi > from && !(first > from + 1 && x->lo == x->hi) &&
                         is_reset(x, value_at(x, x->hi), value_at(x, x->hi - 1));
-    if (!reset_at_end)
-        return put_increase(x, left, right, prev, first);
-    struct value sum = right;
-    return add(x, &sum, value_at(x, x->hi - 1), 1) && put_increase(x, left, sum, prev, first);
+    return put_increase(x, left, right, prev, first, reset_at_end);
 }
 
 /* Are there floats and histograms in the range or in the lookback beside it? Rates then have no result, whatever of it they would look at. */

@@ -482,8 +482,6 @@ static bool select_one(struct op *op, const struct series *series)
 {
     struct select_op *s = (struct select_op *)op;
     struct samples in;
-    if (s->node->selector.anchored) /* an error only where there is a series, as upstream */
-        return env_fail(op->env, ERR_EXECUTION, "the anchored modifier can only be used with a range vector");
     if (!reader_decode(&s->reader, series, s->out->mem, &in) ||
         (s->what == SELECT_START_TIMES && !reader_start_times(&s->reader, series, &in)))
         return false;
@@ -493,7 +491,8 @@ static bool select_one(struct op *op, const struct series *series)
     c->labels = series->labels;
     if (s->stats)
         mark_resets(&in, s->scratch);
-    if (!(s->node->selector.smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
+    bool smoothed = s->node->selector.smoothed && s->what == SELECT_VALUES; /* anchored means nothing here */
+    if (!(smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
         return false;
     if (column_empty(c, &op->grid))
         s->out->n--;

@@ -168,11 +168,14 @@ static void explain_children(struct explainer *e, const struct node *n, int dept
     for (size_t i = 0; i < k; i++) {
         const struct node *c = unwrap(children[i]);
         /* Windows and their subquery are one line. */
+        bool many = e->many_steps, sub = c->kind == NODE_SUBQUERY || n->kind == NODE_SUBQUERY;
         if (range && c->kind == NODE_SUBQUERY) {
             look_at_needs(e, c);
             c = c->subquery.expr;
         }
+        e->many_steps |= sub; /* its own */
         explain(e, c->kind == NODE_MATRIX_SELECTOR ? c->matrix.selector : c, depth);
+        e->many_steps = many;
     }
 }
 

@@ -310,7 +310,7 @@ static bool same_text(const struct node *a, const struct node *b)
 
 static unsigned flags_of(const struct env *env)
 {
-    return (unsigned)env->hist_stats | (unsigned)env->hist_buckets << 1 | (unsigned)env->over_time << 2;
+    return (unsigned)env->hist_stats | (unsigned)env->hist_buckets << 1 | (unsigned)env->over_time << 2 | (unsigned)env->straight << 3;
 }
 
 static bool same_grid(const struct grid *a, const struct grid *b)
@@ -387,6 +387,7 @@ static unsigned flags_set(struct env *env, unsigned flags)
     env->hist_stats = flags & 1;
     env->hist_buckets = flags & 2;
     env->over_time = flags & 4;
+    env->straight = flags & 8;
     return before;
 }
 

@@ -1,11 +1,11 @@
 /*
  * What the tree of a query can lose before operators are made of it. The tree itself is not changed: nodes on the way to a change are copied.
  *
- *   constants   Arithmetic on numbers becomes a number.
+ *   constants   Arithmetic on numbers becomes a number, and so do pi(), min_of() and max_of() of numbers, and scalar(vector()) of one.
  *   matchers    One that another of the same selector makes superfluous goes: written twice, =~".*", or on a label that another fixes to a value it allows.
  *   nothing     A label fixed to a value that another matcher excludes: the selector gives nothing, which is written as a selector without matchers. So do
- *               matches with it on either side (but for fill and `or`), and their other side is not read. As in Mimir, what that would have been
- *               warned of is not.
+ *               functions and aggregations of it that have no other argument, and matches with it on either side (but for fill and `or`), whose other
+ *               side is not read. As in Mimir, what that would have been warned of is not.
  *
  * absent() and info() read matchers as they were written: what is below them stays.
  */
@@ -152,6 +152,50 @@ static struct node *simplify_binary(struct node *n, struct arena *a)
     return copy;
 }
 
+/* NULL: it is no constant, or out of memory, which the caller finds out in another way. */
+static struct node *constant_call(const struct node *n, struct node *const *args, struct arena *a)
+{
+    size_t numbers = 0;
+    for (size_t i = 0; i < n->call.n_args; i++)
+        numbers += unwrap(args[i])->kind == NODE_NUMBER;
+    double x = numbers > 0 ? unwrap(args[0])->number.value : 0, y = numbers > 1 ? unwrap(args[1])->number.value : 0;
+    if (numbers < n->call.n_args)
+        return NULL;
+    switch (n->call.fn->id) {
+    case PROMQL_FN_PI:
+        return number(n, a, M_PI);
+    case PROMQL_FN_MIN_OF:
+        return number(n, a, go_min(x, y));
+    case PROMQL_FN_MAX_OF:
+        return number(n, a, go_max(x, y));
+    default:
+        return NULL;
+    }
+}
+
+/* The number that a scalar is made of, or NULL. */
+static const struct node *number_in_vector(const struct node *n)
+{
+    const struct node *inner = n->call.fn->id == PROMQL_FN_SCALAR ? unwrap(n->call.args[0]) : NULL;
+    if (!inner || inner->kind != NODE_CALL || inner->call.fn->id != PROMQL_FN_VECTOR)
+        return NULL;
+    inner = unwrap(inner->call.args[0]);
+    return inner->kind == NODE_NUMBER ? inner : NULL;
+}
+
+/* A function of nothing else than nothing. What a modifier is not made for is an error all the same. */
+static bool call_of_nothing(const struct node *n)
+{
+    const struct node *arg = n->call.n_args == 1 ? unwrap(n->call.args[0]) : NULL;
+    if (!arg || n->type != VALUE_VECTOR)
+        return false;
+    if (arg->kind == NODE_MATRIX_SELECTOR)
+        arg = unwrap(arg->matrix.selector);
+    else if (arg->kind == NODE_SUBQUERY)
+        arg = unwrap(arg->subquery.expr);
+    return is_nothing(arg) && !arg->selector.anchored && !arg->selector.smoothed;
+}
+
 static struct node *simplify_call(struct node *n, struct arena *a)
 {
     struct node *args[PROMQL_MAX_ARGS], *copy;
@@ -165,12 +209,16 @@ static struct node *simplify_call(struct node *n, struct arena *a)
             return NULL;
         changed |= args[i] != n->call.args[i];
     }
-    if (!changed)
-        return n;
-    if (!(copy = copy_of(n, a)) || !(copy->call.args = ARENA_ARRAY(a, struct node *, n_args)))
-        return NULL;
-    memcpy(copy->call.args, args, n_args * sizeof(*args));
-    return copy;
+    if ((copy = constant_call(n, args, a)))
+        return copy;
+    if (changed) {
+        if (!(copy = copy_of(n, a)) || !(copy->call.args = ARENA_ARRAY(a, struct node *, n_args)))
+            return NULL;
+        memcpy(copy->call.args, args, n_args * sizeof(*args));
+        n = copy;
+    }
+    const struct node *inside = number_in_vector(n);
+    return inside ? number(n, a, inside->number.value) : call_of_nothing(n) ? nothing(n, a) : n;
 }
 
 /* The node with another only child. */
@@ -187,8 +235,10 @@ static struct node *with_child(struct node *n, struct arena *a, size_t offset, s
 static struct node *simplify_aggregate(struct node *n, struct arena *a)
 {
     n = with_child(n, a, offsetof(struct node, aggregate.expr), simplify(n->aggregate.expr, a));
-    if (!n || !n->aggregate.param)
-        return n;
+    if (!n)
+        return NULL;
+    if (!n->aggregate.param)
+        return is_nothing(unwrap(n->aggregate.expr)) ? nothing(n, a) : n;
     return with_child(n, a, offsetof(struct node, aggregate.param), simplify(n->aggregate.param, a));
 }
 

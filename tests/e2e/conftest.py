@@ -8,6 +8,7 @@ def pytest_addoption(parser):
     parser.addoption("--rounds", type=int, default=30, help="rounds of the kill -9 test")
     parser.addoption("--scrape-seconds", type=int, default=120, help="how long the real Prometheus scrapes")
     parser.addoption("--differential-queries", type=int, default=2000, help="random queries of the differential test, of each of its seeds")
+    parser.addoption("--differential-names-late", action="store_true", help="both sides drop metric names at the end of a query")
     parser.addoption("--differential-seed", default="1", help="its seeds: 7, or 1-10")
     parser.addoption("--long", action="store_true", help="the cluster's faults last for as long as the real ones do")
     parser.addoption("--cluster-of", default="brunn", choices=("brunn", "mimir"), help="what the cluster tests run: the harness is right when Mimir passes")

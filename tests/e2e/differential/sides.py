@@ -50,16 +50,20 @@ class Side:
 
 
 class Pair:
-    def __init__(self, folder):
+    def __init__(self, folder, names_late=False):
         port = free_port()
+        features, flags = FEATURES, []
+        if names_late:
+            features += ",promql-delayed-name-removal"
+            flags = ["-querier.enable-delayed-name-removal=true"]
         config = folder / "prometheus.yml"
         config.write_text("global: {}\n")
         self.prometheus = Server(
             [PROMETHEUS, f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/prometheus",
-             "--web.enable-remote-write-receiver", f"--enable-feature={FEATURES}", "--log.level=warn"], str(folder / "prometheus.log"))
+             "--web.enable-remote-write-receiver", f"--enable-feature={features}", "--log.level=warn"], str(folder / "prometheus.log"))
         try:
             self.brunn = Brunn(folder / "brunn", "-query-frontend.enabled-promql-experimental-functions=all",
-                               "-query-frontend.enabled-promql-extended-range-selectors=all", "-validation.name-validation-scheme=utf8")
+                               "-query-frontend.enabled-promql-extended-range-selectors=all", "-validation.name-validation-scheme=utf8", *flags)
         except BaseException:
             self.prometheus.kill()
             raise

@@ -111,7 +111,7 @@ def base_ms():
 def test_random_queries_have_prometheuss_answers(tmp_path_factory, base_ms, pytestconfig):
     total = Counter()
     for seed in seeds_of(pytestconfig.getoption("--differential-seed")):
-        pair = Pair(tmp_path_factory.mktemp(f"seed{seed}"))
+        pair = Pair(tmp_path_factory.mktemp(f"seed{seed}"), pytestconfig.getoption("--differential-names-late"))
         try:
             pair.push(Data(seed, base_ms).pushes())
             run = Run(pair, base_ms, seed)

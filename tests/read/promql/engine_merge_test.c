@@ -128,6 +128,10 @@ Test(merge, a_float_and_a_histogram_of_one_time)
         {"--" RENAMED, 4, 4, "4={4}", NULL},
         {"-" JOINED, 0, 6, all, NULL},
         {"(-" BOTH ")[2m:1m]", 5, 5, "4=-4 4={-4} 5=-5", NULL},
+        {"count_over_time((-" BOTH ")[2m:1m])", 5, 5, "5=3", same},
+        {"count_over_time(" JOINED "[2m:1m])", 4, 6, "4=3 5=3 6=2", NULL},
+        {"count_over_time(" RENAMED "[2m:1m]) + count_over_time(" RENAMED "[2m:1m])", 5, 5, "5=6", NULL},
+        {"count_over_time(" RENAMED "[2m:1m]) + count_over_time(sum by (i) (" RENAMED ")[2m:1m])", 5, 5, "5=5", NULL},
         /* Who computes with them sees the float, and after that none of the histograms. */
         {"sum(-" BOTH ")", 4, 4, "4=-4", ""}, /* names that go late are still there: a mix */
         {"sum by (i) (" RENAMED ")", 0, 6, "0={0} 1=1 2=2 3={3} 4=4 5=5", NULL},

@@ -124,6 +124,12 @@ Test(plan, what_selects_nothing_is_not_asked_for_nor_its_other_side)
         {"b + fill(0) a{x=\"1\", x=\"2\"}", 1},
         {"rate(a{x=\"1\", x=\"2\"}[5m])", 0},
         {"sum(-(a{x=\"1\", x=\"2\"})) > 3", 0},
+        {"sum(rate(a{x=\"1\", x=\"2\"}[5m])) / sum(b)", 0},
+        {"b * on (y) group_left () max by (y) (abs(a{x=\"1\", x=\"2\"}))", 0},
+        {"b - max_over_time(sum(a{x=\"1\", x=\"2\"})[5m:1m])", 0},
+        {"b or absent(a{x=\"1\", x=\"2\"})", 2},
+        {"b * vector(scalar(a{x=\"1\", x=\"2\"}))", 1},
+        {"b * count_values(\"v\", a{x=\"1\", x=\"2\"})", 1},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         cr_expect_eq(run(cases[i].text).selects, cases[i].selects, "%s: %zu", cases[i].text, run(cases[i].text).selects);
@@ -146,26 +152,34 @@ Test(plan, matchers_that_say_nothing_more_are_not_handed_on)
         cr_expect_eq(run(cases[i].text).matchers, cases[i].matchers, "%s: %zu", cases[i].text, run(cases[i].text).matchers);
 }
 
-static void expect_plan(const char *text, const char *want)
+static void explain(const char *text, struct buf *out)
 {
     struct arena a;
-    struct buf out;
     struct err err = ERR_NONE;
     arena_init(&a, 0);
-    buf_init(&out, 1 << 20);
+    buf_clear(out);
     struct ctx ctx = {.arena = &a};
     struct node *n = parse(text, &a);
     struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = 0, .end_ms = 600000, .step_ms = 15000};
-    cr_assert(engine_explain(&config, &ctx, &q, &out, &err), "%s", err.text);
-    cr_expect_str_eq(buf_cstr(&out), want, "%s:\n%s", text, buf_cstr(&out));
+    cr_assert(engine_explain(&config, &ctx, &q, out, &err), "%s", err.text);
     promql_release(n);
-    buf_release(&out);
     arena_release(&a);
+}
+
+static void expect_plan(const char *text, const char *want)
+{
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    explain(text, &out);
+    cr_expect_str_eq(buf_cstr(&out), want, "%s:\n%s", text, buf_cstr(&out));
+    buf_release(&out);
 }
 
 Test(plan, explained)
 {
     expect_plan("2 * 3 + 1", "7\n");
+    expect_plan("max_of(2, min_of(3, 4)) * scalar(vector((5))) + (pi() - pi())", "15\n");
+    expect_plan("sum(rate(g{x=\"1\", x=\"2\"}[5m])) / h", "nothing [matchers exclude each other]\n");
     expect_plan("a{x=\"1\", x=~\".*\"} + (2 * 3)", "each value of a series + scalar\n"
                                                    "  series a{x=\"1\"}\n"
                                                    "  6\n");
@@ -190,4 +204,45 @@ Test(plan, explained)
     expect_plan("histogram_count(h) unless g{x=\"1\", x=\"2\"}", "histogram_count()\n"
                                                                  "  series h [without the buckets of histograms]\n");
     expect_plan("g * g{x=\"1\", x=\"2\"}", "nothing [matchers exclude each other]\n");
+}
+
+/* What does not depend on the step is evaluated at one, as Prometheus's StepInvariantExpr is, however much of the query that is. */
+Test(plan, what_does_not_depend_on_the_step_is_evaluated_once)
+{
+    static const struct {
+        const char *text, *once; /* the line that says so */
+    } cases[] = {
+        {"a @ 60", "series a @ 60.000"},
+        {"a + b @ start()", "series b @ start()"},
+        {"a - b @ end() offset 1m", "series b @ end() offset 1m"},
+        {"a / sum(rate(b[5m] @ end()))", "sum"},
+        {"abs(histogram_quantile(0.9, rate(a[5m] @ 60))) > b", "abs()"},
+        {"max_over_time(a[10m:1m] @ end()) + b", "max_over_time() over 10m, of a subquery each 1m [one pass for all windows]"},
+        {"max_over_time((a @ 60)[10m:1m])", "series a @ 60.000"},
+        {"max_over_time(sum(a @ 60 + b)[10m:1m] @ 30)", "max_over_time() over 10m, of a subquery each 1m [one pass for all windows]"},
+        {"max_over_time(sum(a @ 60 + b)[10m:1m] @ 30)", "series a @ 60.000"},
+        {"a * vector(2)", "vector()"},
+        {"a + on () group_left () (vector(1) or vector(2))", "match or"},
+        {"timestamp(a @ 60) - b", "timestamp()"},
+        {"topk(time(), a @ 60) or b", "topk"},
+        {"clamp_max(a @ 60, 3) unless b", "clamp_max()"},
+        {"b > scalar(a @ 60)", "scalar()"},
+    };
+    static const char *const each[] = {"a", "timestamp(abs(a @ 60))", "hour(a @ 60) + time()", "predict_linear(a[5m] @ 60, 1)", "max_over_time(a[10m:1m])", "vector(time())"};
+    struct buf out, line;
+    buf_init(&out, 1 << 20);
+    buf_init(&line, 1 << 10);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        explain(cases[i].text, &out);
+        buf_clear(&line);
+        buf_printf(&line, "%s [one step stands for all]\n", cases[i].once);
+        cr_expect(strstr(buf_cstr(&out), buf_cstr(&line)), "%s:\n%s", cases[i].text, buf_cstr(&out));
+    }
+    for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
+        explain(each[i], &out);
+        const char *first_line_end = strchr(buf_cstr(&out), '\n'), *once = strstr(buf_cstr(&out), "[one step");
+        cr_expect(!once || once > first_line_end, "%s:\n%s", each[i], buf_cstr(&out));
+    }
+    buf_release(&out);
+    buf_release(&line);
 }
