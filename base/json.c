@@ -130,12 +130,24 @@ static void put_escaped_byte(struct buf *out, unsigned char c)
         buf_printf(out, "u%04x", c);
 }
 
+/* Eight bytes at once: of bytes below 0x80, one that is less than what is subtracted ends up with its high bit set; one that is looked for is 0 after the ^. */
+static bool are_plain(const char *p)
+{
+    const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+    uint64_t w;
+    memcpy(&w, p, sizeof(w));
+    uint64_t quotes = w ^ ones * '"', backslashes = w ^ ones * '\\';
+    return ((w | (w - ones * 0x20) | (quotes - ones) | (backslashes - ones)) & highs) == 0;
+}
+
 void json_put_quoted(struct buf *out, struct slice s)
 {
     buf_putc(out, '"');
     size_t i = 0;
     while (i < s.n) {
         size_t run = i;
+        while (s.n - run >= sizeof(uint64_t) && are_plain(s.p + run))
+            run += sizeof(uint64_t);
         while (run < s.n && is_plain((unsigned char)s.p[run]))
             run++;
         buf_put(out, s.p + i, run - i);

@@ -238,7 +238,9 @@ static void filter(const struct shard_data *d, const struct term *t, struct cand
 bool postings_select(const struct shard_data *d, const struct matcher *matchers, size_t n, struct arena *arena,
                      const uint32_t **ret, size_t *ret_n)
 {
-    struct term *terms = xcalloc(n, sizeof(*terms));
+    struct term *terms = ARENA_ARRAY(arena, struct term, n);
+    if (!terms)
+        return false;
     for (size_t i = 0; i < n; i++)
         terms[i] = (struct term){.m = &matchers[i],
                                  .name = symbol_find(d, SYMBOL_IS_NAME, matchers[i].name),
@@ -253,7 +255,6 @@ bool postings_select(const struct shard_data *d, const struct matcher *matchers,
         for (size_t i = 0; i < n && c.n; i++)
             if (!terms[i].done && (terms[i].single != SYMBOL_NONE) == (pass == 0))
                 filter(d, &terms[i], &c);
-    free(terms);
     *ret = c.refs;
     *ret_n = c.n;
     return ok;

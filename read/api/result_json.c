@@ -254,7 +254,9 @@ static void put_single(struct buf *out, const struct engine_result *r, const str
 void put_result(struct buf *out, const struct engine_result *r, const struct engine_query *q)
 {
     static const char *const names[] = {[VALUE_SCALAR] = "scalar", [VALUE_VECTOR] = "vector", [VALUE_MATRIX] = "matrix", [VALUE_STRING] = "string"};
-    buf_printf(out, "{\"status\":\"success\",\"data\":{\"resultType\":\"%s\",\"result\":", names[r->type]);
+    buf_puts(out, "{\"status\":\"success\",\"data\":{\"resultType\":\"");
+    buf_puts(out, names[r->type]);
+    buf_puts(out, "\",\"result\":");
     if (r->type == VALUE_SCALAR || r->type == VALUE_STRING) {
         put_single(out, r, q);
         return;

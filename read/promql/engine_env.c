@@ -421,7 +421,7 @@ struct batch *batch_new(struct env *env, size_t cap)
     b->mem = env_arena(env);
     if (!b->mem || !(b->store = env_arena(env)))
         return NULL;
-    b->cols = env_zalloc(env, b->store, cap, sizeof(*b->cols));
+    b->cols = env_alloc(env, b->store, cap * sizeof(*b->cols)); /* written slot by slot */
     b->h_store = env_zalloc(env, b->store, cap, sizeof(*b->h_store));
     b->v_store = env_zalloc(env, b->store, cap, sizeof(*b->v_store));
     b->present_store = env_zalloc(env, b->store, cap, sizeof(*b->present_store));

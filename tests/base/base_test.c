@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "base/arena.h"
 #include "base/buf.h"
@@ -122,6 +123,29 @@ Test(json, commas_and_escapes)
     json_obj_end(&j);
     cr_assert_str_eq(buf_cstr(&b), "{\"a\\\"\\n\\u0001\":[-1,0.1,null],\"b\":{},\"c\":\"<&>\xC3\xA9\\ufffd\"}");
     buf_release(&b);
+}
+
+Test(json, escapes_each_byte_wherever_it_stands)
+{
+    static const char text[] = "~ abcdefghijklmnopq"; /* the first and last plain bytes, and longer than two words */
+    for (int c = 1; c < 0x80; c++)
+        for (size_t at = 0; at < sizeof(text) - 1; at++) {
+            char in[sizeof(text)], alone[16];
+            struct buf b;
+            buf_init(&b, 0);
+            memcpy(in, text, sizeof(text));
+            in[at] = (char)c;
+            json_put_quoted(&b, slice_make(&in[at], 1));
+            snprintf(alone, sizeof(alone), "%.*s", (int)b.n - 2, b.p + 1);
+            buf_clear(&b);
+            json_put_quoted(&b, slice_of(in));
+            char want[64];
+            snprintf(want, sizeof(want), "\"%.*s%s%s\"", (int)at, text, alone, text + at + 1);
+            cr_assert_str_eq(buf_cstr(&b), want);
+            bool plain = c >= 0x20 && c != '"' && c != '\\';
+            cr_assert_eq(strlen(alone) == 1, plain);
+            buf_release(&b);
+        }
 }
 
 static atomic_int ran;
