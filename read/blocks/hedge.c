@@ -7,8 +7,8 @@
  *          ---nobody is left to ask---> the block is its own again: it is waited for, to the query's deadline
  *
  * Two answers may hold the same block: the merge gives equal chunks once. While chunks are read there is nobody beside: the stream is taken over, and whoever was
- * slow is asked again when all others have failed or been slow too. Each time that happens to a block the patience with it doubles, so that one that is slow and good
- * is waited for in the end, whatever hangs beside it.
+ * slow is asked again when all others have failed or been slow too. Each time that happens to a block the patience with whoever is asked for it doubles, so that
+ * one that is slow and good is waited for in the end, whatever hangs beside it.
  *
  * Between calls: whoever was silent is asked after all others for some time, so that not each query waits for it anew. It is asked for what nobody else has.
  */
@@ -62,9 +62,18 @@ static void give_block(struct attempt *a, struct block *b, enum block_state stat
     a->blocks = b;
 }
 
+/* The delay, doubled each time that one of its blocks was given up: else one that names series at once, and hangs then, would outrun all that are good and slow. */
+static int64_t delay_ms_of(const struct fetch *f, const struct attempt *a)
+{
+    unsigned doubled = 0;
+    for (const struct block *b = a->blocks; b; b = b->next)
+        doubled = MAX(doubled, b->n_given_up);
+    return f->q->cfg->hedging_delay << doubled;
+}
+
 int64_t blocks_hedge_at_ms(const struct fetch *f, const struct attempt *a)
 {
-    int64_t delay_ms = f->q->cfg->hedging_delay;
+    int64_t delay_ms = delay_ms_of(f, a);
     return delay_ms > 0 && a->stream && !a->slow ? a->heard_ms + delay_ms : INT64_MAX;
 }
 
@@ -177,13 +186,10 @@ void blocks_hedge_given_up(struct block *b, const struct attempt *a)
 /* 0: there is nobody else for some block that it answers from. */
 static int64_t patience_ms(struct fetch *f, const struct attempt *a)
 {
-    unsigned doubled = 0;
-    for (const struct block *b = a->blocks; b; b = b->next) {
+    for (const struct block *b = a->blocks; b; b = b->next)
         if (b->n_given_up == GIVEN_UP_MAX || !blocks_plan_has_other(f, b, a->gateway))
             return 0;
-        doubled = MAX(doubled, b->n_given_up);
-    }
-    return (f->q->cfg->hedging_delay * CHUNKS_PATIENCE) << doubled;
+    return delay_ms_of(f, a) * CHUNKS_PATIENCE;
 }
 
 bool blocks_hedge_wait(struct fetch *f, struct attempt *a, struct err *why)
