@@ -198,6 +198,8 @@ static bool execute(struct call *c, const struct node *expr, struct query_params
     bool ok = ctx_check(&c->ctx, &c->err) && engine_exec(&cfg, c->api->q, &c->ctx, &p->query, ret, &c->err);
     c->engine_ns = clock_mono_ns() - began;
     c->samples_read = ok ? ret->samples_read : 0;
+    if (ret->run_again)
+        metric_inc(METRIC_WITH(api_metrics[API_M_RUN_AGAIN], c->ctx.tenant));
     return ok;
 }
 

@@ -341,5 +341,7 @@ bool engine_exec(const struct engine_config *cfg, struct queryable *q, struct ct
     struct engine_query of_samples = *query;
     of_samples.max_source_resolution_ms = 0;
     *err = ERR_NONE;
-    return exec_once(cfg, q, ctx, &of_samples, ret, &refused, err);
+    bool ok = exec_once(cfg, q, ctx, &of_samples, ret, &refused, err);
+    ret->run_again = true;
+    return ok;
 }

@@ -83,6 +83,7 @@ struct engine_result {
     const struct slice *infos;
     size_t n_infos;
     uint64_t samples_read;
+    bool run_again; /* aggregates that were read would not do: it was run a second time, over samples */
 };
 
 /* Everything in ret lives in ctx->arena. Errors: ERR_EXECUTION, ERR_TIMEOUT, ERR_CANCELED, ERR_MAX_* with Mimir's texts. */

@@ -51,6 +51,9 @@ class Compared:
     def read(self):
         return {r: self.server.metric("brunn_querier_downsampled_blocks_total", resolution=r) for r in RESOLUTIONS}
 
+    def refused(self):
+        return self.server.metric("brunn_query_downsampled_refused_total")
+
     def ask(self, path, params):
         answer = self.server.api(path, params, self.headers)
         assert answer["status"] == "success", (params, answer)

@@ -82,6 +82,11 @@ def test_queries_read_downsampled_blocks_where_the_answer_is_the_same(tmp_path):
                 for step, window in ((HOUR_MS, HOUR_MS), (2 * HOUR_MS, 6 * HOUR_MS), (30 * MINUTE_MS, 10 * MINUTE_MS)):
                     expr = function.replace("m[", f"{name}[").replace("d]", f"{window // MINUTE_MS}m]")
                     compared.range(expr, begin, end, step, {"1h", "5m"} if step % HOUR_MS == 0 else {"5m"})
+        # Temperatures are no counters: of those these were asked of samples in the end.
+        assert compared.refused() == 3 * len(("rate", "increase", "delta", "resets", "first_over_time", "last_over_time"))
+        few, many = (brunn.api("query", {"query": f"sum(rate(requests_total[{(over - history.begin_ms) // HOUR_MS}h]))", "time": over / 1000, "stats": "1", **more})["data"]["stats"]["samples"]
+                     ["totalQueryableSamples"] for more in ({}, {"max_source_resolution": "0s"}))
+        assert few * 2 < many, (few, many)
         compared.range("sum by (job) (rate(requests_total[1h] offset 2h))", begin, end, HOUR_MS, {"1h", "5m"})
         compared.range(f"max_over_time(temperature[6h] @ {over // 1000})", begin, end, 7 * MINUTE_MS, {"1h", "5m"})
         compared.range("max_over_time(sum_over_time(up[1h])[1d:1h])", begin, end, HOUR_MS, {"1h", "5m"})
@@ -121,8 +126,10 @@ def test_without_a_rooms_block_or_the_option_samples_answer(tmp_path):
         first = min(room(root, "1h", "sum").metas())
         for folder in (room(root, "1h", "sum").folder, room(root, "5m", "sum").folder):
             os.rename(os.path.join(folder, first), os.path.join(folder, "gone"))
+        refused = compared.refused()
         for _ in range(20):
             compared.range(expr, begin, end, step, None)
+        assert compared.refused() > refused
         # Without a selector's name; none of these blocks has histograms.
         compared.range('last_over_time({job="job-1"}[1h])', begin, end, step, {"1h", "5m"})
     finally:
