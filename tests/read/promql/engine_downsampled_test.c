@@ -31,6 +31,7 @@ struct fixture {
     struct downsample_column raw[N_SERIES]; /* stale markers among them */
     const struct series_chunk *extra;       /* of the first series; NULL: none */
     int hinted, plain;                      /* selects */
+    struct engine_crew *crew;
 };
 
 struct set {
@@ -205,7 +206,7 @@ static void begin(struct fixture *f, enum downsample_resolution r)
 
 static struct engine_result ask(struct fixture *f, const char *text, int64_t start, int64_t end, int64_t step, int64_t max_resolution_ms)
 {
-    static const struct engine_config cfg = {.lookback_delta_ms = 5 * MINUTE, .default_evaluation_interval_ms = MINUTE};
+    const struct engine_config cfg = {.crew = f->crew, .lookback_delta_ms = 5 * MINUTE, .default_evaluation_interval_ms = MINUTE};
     struct err err = ERR_NONE;
     struct ctx ctx = {.arena = &f->arena};
     struct engine_result ret;
@@ -265,6 +266,25 @@ Test(engine_downsampled, gives_the_answers_of_samples)
         cr_expect_eq(compare(&f, "max_over_time(sum_over_time(m_total[1h])[4h:1h])", T0 + 4 * HOUR, END, 10 * MINUTE), 1);
         arena_release(&f.arena);
     }
+}
+
+Test(engine_downsampled, gives_the_answers_of_samples_with_several_threads)
+{
+    struct fixture f;
+    begin(&f, DOWNSAMPLE_5M);
+    f.crew = engine_crew_new(3, 1);
+    for (int falls = 0; falls < 2; falls++) {
+        for (size_t i = 0; i < ARRAY_LEN(functions); i++) {
+            char text[64];
+            snprintf(text, sizeof(text), "%s(m_total[1h])", functions[i]);
+            cr_expect_eq(compare(&f, text, T0, END, HOUR), falls && i >= 7 ? -1 : 1, "%s", text);
+        }
+        double *v = (double *)f.raw[0].v; /* no counter any more */
+        for (size_t i = 0; i < f.raw[0].n; i++)
+            v[i] = (double)(i % 2);
+    }
+    engine_crew_free(f.crew);
+    arena_release(&f.arena);
 }
 
 Test(engine_downsampled, is_not_asked_for_other_functions)
