@@ -1,13 +1,14 @@
 /*
  * Remote read: POST <prefix>/api/v1/read. Messages and answers are read/remote's; here is what a call is: limits of the tenant, the read barrier, time.
  *
- * The queries of one request run one after the other, and all of them before the first byte is sent, so that whatever fails has a status of its own. From then on
+ * A few queries of one request run at a time, and all of them before the first byte is sent, so that whatever fails has a status of its own. From then on
  * the answer lives without the call: its bytes wait in a spill, and no set of series is open however slow the client is. Errors are plain text, as Mimir's.
  */
 #include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/parallel.h"
 #include "read/api/api_int.h"
 #include "read/remote/remote.h"
 
@@ -37,7 +38,7 @@ static uint64_t limit_of(int64_t limit)
     return limit > 0 ? (uint64_t)limit : 0;
 }
 
-static struct remote_answer *answer_new(const struct call *c, enum remote_form form)
+static struct remote_answer *answer_new(const struct call *c, enum remote_form form, size_t n_queries)
 {
     const struct remote_limits limits = {
         .max_series = limit_of(c->limits->max_fetched_series_per_query),
@@ -46,41 +47,63 @@ static struct remote_answer *answer_new(const struct call *c, enum remote_form f
         .max_memory_bytes = c->memory_budget_bytes,
         .max_answer_bytes = c->api->cfg->max_response_bytes,
     };
-    return remote_answer_new(form, &limits, c->api->spill_dir);
+    return remote_answer_new(form, n_queries, &limits, c->api->spill_dir);
 }
 
+/* The queries of a request, which several threads run; immutable meanwhile, but for the answer. */
+struct run {
+    const struct call *c;
+    const struct remote_request *request;
+    const bool *empty; /* of each query: it asks for nothing */
+    enum remote_form form;
+    struct remote_answer *answer;
+};
+
 /* What a select needs is given back after each query. */
-static bool run_query(struct call *c, struct remote_query *q, enum remote_form form, struct remote_answer *answer)
+static bool run_query(void *arg, size_t i, struct err *err)
 {
-    bool empty;
-    if (!limit_read_time(c, &q->start_ms, q->end_ms, &empty))
-        return false;
-    if (empty || q->n_matchers == 0)
-        return remote_answer_add(answer, q, NULL, &c->ctx, &c->err);
+    const struct run *r = arg;
+    const struct remote_query *q = &r->request->queries[i];
+    struct queryable *store = r->c->api->q;
+    struct ctx ctx = r->c->ctx;
+    if (r->empty[i])
+        return remote_answer_add(r->answer, i, q, NULL, &ctx, err);
     struct arena arena;
-    arena_init(&arena, c->memory_budget_bytes);
-    struct ctx ctx = c->ctx;
+    arena_init(&arena, r->c->memory_budget_bytes);
     ctx.arena = &arena;
     struct select_params p = {.min_t = q->start_ms,
                               .max_t = q->end_ms,
                               .matchers = q->matchers,
                               .n_matchers = q->n_matchers,
-                              .no_chunks = q->only_series && form == REMOTE_SAMPLES};
-    struct series_set *set = c->api->q->ops->select(c->api->q, &ctx, &p, &c->err);
-    bool good = set && remote_answer_add(answer, q, set, &ctx, &c->err);
+                              .no_chunks = q->only_series && r->form == REMOTE_SAMPLES};
+    struct series_set *set = store->ops->select(store, &ctx, &p, err);
+    bool good = set && remote_answer_add(r->answer, i, q, set, &ctx, err);
     series_set_release(set);
     arena_release(&arena);
     return good;
 }
 
+static bool run_queries(struct call *c, const struct remote_request *request, enum remote_form form, struct remote_answer *answer)
+{
+    int64_t at_once = c->api->cfg->max_concurrent_remote_read_queries;
+    bool *empty = ARENA_ARRAY(&c->arena, bool, request->n_queries + 1);
+    if (!empty)
+        return err_set(&c->err, ERR_MAX_QUERY_MEMORY, "out of memory for the request");
+    for (size_t i = 0; i < request->n_queries; i++) {
+        struct remote_query *q = &request->queries[i];
+        if (!limit_read_time(c, &q->start_ms, q->end_ms, &empty[i]))
+            return false;
+        empty[i] |= q->n_matchers == 0;
+    }
+    struct run run = {c, request, empty, form, answer};
+    return parallel_run(request->n_queries, at_once > 0 ? (size_t)at_once : request->n_queries, run_query, &run, &c->err);
+}
+
 /* NULL: c->err says why. */
 static struct remote_answer *run(struct call *c, const struct remote_request *r, enum remote_form form)
 {
-    struct remote_answer *a = answer_new(c, form);
-    bool good = wait_for_writes(c);
-    for (size_t i = 0; good && i < r->n_queries; i++)
-        good = run_query(c, &r->queries[i], form, a);
-    if (good && remote_answer_finish(a, &c->err)) {
+    struct remote_answer *a = answer_new(c, form, r->n_queries);
+    if (wait_for_writes(c) && run_queries(c, r, form, a) && remote_answer_finish(a, &c->err)) {
         metric_add(METRIC_WITH(api_metrics[API_M_SAMPLES], c->ctx.tenant), (double)remote_answer_stats(a).samples);
         return a;
     }

@@ -12,10 +12,14 @@ const char *remote_content_type(enum remote_form form)
     return form == REMOTE_CHUNKS ? "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse" : "application/x-protobuf";
 }
 
-struct remote_answer *remote_answer_new(enum remote_form form, const struct remote_limits *limits, const char *spill_dir)
+struct remote_answer *remote_answer_new(enum remote_form form, size_t n_queries, const struct remote_limits *limits, const char *spill_dir)
 {
     struct remote_answer *a = calloc(1, sizeof(*a));
-    ASSERT(a);
+    struct result *results = calloc(n_queries + 1, sizeof(*results));
+    ASSERT(a && results);
+    a->results = results;
+    a->n_results = n_queries;
+    pthread_mutex_init(&a->lock, NULL);
     a->form = form;
     a->limits = *limits;
     spill_init(&a->spill, spill_dir, limits->max_answer_bytes);
@@ -37,6 +41,7 @@ void remote_answer_free(struct remote_answer *a)
     buf_release(&a->raw);
     buf_release(&a->window);
     buf_release(&a->frame);
+    pthread_mutex_destroy(&a->lock);
     free(a);
 }
 
@@ -78,21 +83,6 @@ static bool check_limits(const struct remote_answer *a, struct err *err)
 static bool out_of_memory(struct err *err)
 {
     return err_set(err, ERR_MAX_QUERY_MEMORY, "out of memory for the series of a remote read");
-}
-
-static struct result *result_new(struct remote_answer *a)
-{
-    if (a->n_results == a->cap_results) {
-        size_t cap = a->cap_results ? 2 * a->cap_results : 4;
-        struct result *more = realloc(a->results, cap * sizeof(*more));
-        if (!more)
-            return NULL;
-        a->results = more;
-        a->cap_results = cap;
-    }
-    struct result *r = &a->results[a->n_results++];
-    *r = (struct result){0};
-    return r;
 }
 
 static struct entry *entry_new(struct remote_answer *a, struct result *r)
@@ -178,20 +168,24 @@ static bool take_series(struct remote_answer *a, struct result *r, const struct 
     return spill_flush(&a->spill, err);
 }
 
-bool remote_answer_add(struct remote_answer *a, const struct remote_query *q, struct series_set *set, struct ctx *ctx, struct err *err)
+static bool take_batch(struct remote_answer *a, struct result *r, const struct remote_query *q, const struct series *batch, size_t n, struct err *err)
 {
-    struct result *r = result_new(a);
+    bool good = true;
+    pthread_mutex_lock(&a->lock);
+    for (size_t i = 0; good && i < n; i++)
+        good = take_series(a, r, q, &batch[i], err);
+    pthread_mutex_unlock(&a->lock);
+    return good;
+}
+
+bool remote_answer_add(struct remote_answer *a, size_t i, const struct remote_query *q, struct series_set *set, struct ctx *ctx, struct err *err)
+{
     struct series batch[BATCH];
-    if (!r)
-        return out_of_memory(err);
-    for (size_t n = 1; set && n > 0;) {
-        if (!ctx_check(ctx, err) || !series_set_next(set, ctx, batch, BATCH, &n, err))
+    ASSERT(i < a->n_results);
+    for (size_t n = 1; set && n > 0;)
+        if (!ctx_check(ctx, err) || !series_set_next(set, ctx, batch, BATCH, &n, err) || !take_batch(a, &a->results[i], q, batch, n, err))
             return false;
-        for (size_t i = 0; i < n; i++)
-            if (!take_series(a, r, q, &batch[i], err))
-                return false;
-    }
-    sort_result(r);
+    sort_result(&a->results[i]);
     return true;
 }
 

@@ -3,7 +3,7 @@
  *
  * An answer has its series in the order of their labels (clients merge by it), while stores give them in none. So it is made in two steps: series are taken as
  * they come, encoded, into a spill (memory, then an unnamed file), and only their labels are kept; sorted, they say in which order the spill is read while the
- * answer is sent. README.md tells more. An answer is used by one thread at a time.
+ * answer is sent. README.md tells more. An answer is used by one thread at a time, but that the queries of a request may be answered by several.
  */
 #pragma once
 
@@ -61,15 +61,15 @@ struct remote_limits { /* of one request; 0 = none */
 
 struct remote_answer;
 
-/* spill_dir: where the file is made when more than some megabytes come; must outlive the answer. */
-struct remote_answer *remote_answer_new(enum remote_form form, const struct remote_limits *limits, const char *spill_dir);
+/* Of so many queries. spill_dir: where the file is made when more than some megabytes come; must outlive the answer. */
+struct remote_answer *remote_answer_new(enum remote_form form, size_t n_queries, const struct remote_limits *limits, const char *spill_dir);
 void remote_answer_free(struct remote_answer *a); /* NULL is fine */
 
 /*
- * The result of the next query: all series of set, or none when it is NULL. The set may be released afterwards. Samples outside of the query's range are left out, of
- * chunks only whole ones.
+ * The result of query i, once: all series of set, or none when it is NULL. The set may be released afterwards. Samples outside of the query's range are left out, of
+ * chunks only whole ones. Any thread, several at once: sets are read side by side, what they give is taken one batch after the other.
  */
-bool remote_answer_add(struct remote_answer *a, const struct remote_query *q, struct series_set *set, struct ctx *ctx, struct err *err);
+bool remote_answer_add(struct remote_answer *a, size_t i, const struct remote_query *q, struct series_set *set, struct ctx *ctx, struct err *err);
 /* All queries are there. */
 bool remote_answer_finish(struct remote_answer *a, struct err *err);
 /* After finish: appends the next piece to out, between piece_bytes and that and a frame; nothing at all: the end. ERR_IO: the spill cannot be read. */

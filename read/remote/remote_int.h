@@ -1,6 +1,8 @@
 /* The parts of an answer: answer.c (series taken, sorted), spill.c (where their bytes wait), samples.c and frames.c (the two forms, encoded and read out). */
 #pragma once
 
+#include <pthread.h>
+
 #include "read/remote/remote.h"
 #include "storage/join/join.h"
 
@@ -56,9 +58,10 @@ struct remote_answer {
     struct join join;
     struct arena decoded; /* of the chunk at hand */
     struct result *results; /* owned; one a query */
-    size_t n_results, cap_results;
+    size_t n_results;
     uint64_t memory_bytes; /* of entries */
     struct remote_stats stats;
+    pthread_mutex_t lock; /* while results are added: guards spill, join, decoded, memory_bytes and stats, also while the spill is written; innermost */
 
     /* Reading out, after finish. */
     size_t result, entry; /* the one at hand */

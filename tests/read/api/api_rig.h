@@ -1,6 +1,9 @@
 /* The query API over a small store of made-up series, behind a real server. */
 #pragma once
 
+#include <stdatomic.h>
+#include <unistd.h>
+
 #include "model/matcher.h"
 #include "read/api/api.h"
 #include "storage/chunk/chunk.h"
@@ -20,7 +23,9 @@ struct store {
     struct exemplar exemplar;
     struct label exemplar_label;
     struct exemplar_series exemplar_series;
-    int open_sets;
+    /* The queries of a remote read select on threads of their own. */
+    atomic_int open_sets, most_open;
+    int meet; /* a select waits, not for ever, until so many sets have been open at once */
 };
 
 struct store_set {
@@ -66,7 +71,12 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
     (void)err;
     struct store_set *x = calloc(1, sizeof(*x));
     *x = (struct store_set){.base = {.ops = &store_set_ops}, .store = (struct store *)q, .params = *p};
-    x->store->open_sets++;
+    struct store *s = x->store;
+    int open = atomic_fetch_add(&s->open_sets, 1) + 1, most = s->most_open;
+    while (open > most && !atomic_compare_exchange_weak(&s->most_open, &most, open))
+        ;
+    for (int ms = 0; s->most_open < s->meet && ms < 20000; ms++)
+        usleep(1000);
     return &x->base;
 }
 

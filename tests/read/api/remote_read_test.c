@@ -76,6 +76,38 @@ Test(remote_read_api, both_forms_are_answered)
     cr_expect_eq(rig.store.open_sets, 0);
 }
 
+/* Results are in the order of the queries, however many run at once. */
+Test(remote_read_api, so_many_queries_run_at_once_as_the_flag_says)
+{
+    static const struct {
+        int64_t flag;
+        int meet, most;
+    } cases[] = {{1, 0, 1}, {2, 2, 2}, {0, 4, 4}, {-1, 4, 4}, {100, 4, 4}};
+    static const size_t order[] = {3, 1, 2, 0}; /* of series, each of which one query selects */
+    api_rig_start(&rig);
+    for (size_t k = 0; k < ARRAY_LEN(cases); k++) {
+        struct buf b = {0};
+        const char *at = NULL;
+        rig.cfg.max_concurrent_remote_read_queries = cases[k].flag;
+        rig.store.meet = cases[k].meet;
+        rig.store.most_open = 0;
+        for (size_t q = 0; q < ARRAY_LEN(order); q++)
+            put_query(&b, 0, 600000, (const char[]){(char)('0' + order[q]), 0});
+        proto_put_varint_element(&b, 2, 1);
+        struct reply r = post(&b);
+        cr_assert_eq(r.status, 200, "%s", r.body);
+        for (size_t q = 0; q < ARRAY_LEN(order); q++) {
+            struct slice chunk = rig.store.chunks[order[q]].data;
+            const char *found = memmem(r.body, r.n, chunk.p, chunk.n);
+            cr_expect(found > at, "query %zu of case %zu", q, k);
+            at = found;
+        }
+        cr_expect_eq(rig.store.most_open, cases[k].most, "case %zu: %d", k, rig.store.most_open);
+        cr_expect_eq(rig.store.open_sets, 0);
+        reply_free(&r);
+    }
+}
+
 Test(remote_read_api, nothing_asked_is_nothing_answered)
 {
     api_rig_start(&rig);

@@ -307,9 +307,9 @@ Test(remote_answer, limits_have_mimirs_texts)
         {{.max_memory_bytes = 100}, "out of memory for the series of a remote read", ERR_MAX_QUERY_MEMORY},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        struct remote_answer *a = remote_answer_new(REMOTE_CHUNKS, &cases[i].limits, "/tmp");
+        struct remote_answer *a = remote_answer_new(REMOTE_CHUNKS, 1, &cases[i].limits, "/tmp");
         struct made_set set = {{&made_ops, NULL}, list, 2, 0};
-        cr_expect(!remote_answer_add(a, &all, &set.base, &made_ctx, &fault), "%zu", i);
+        cr_expect(!remote_answer_add(a, 0, &all, &set.base, &made_ctx, &fault), "%zu", i);
         cr_expect_eq(fault.code, cases[i].code);
         cr_expect_eq(strncmp(fault.text, cases[i].text, strlen(cases[i].text)), 0, "%s", fault.text);
         remote_answer_free(a);

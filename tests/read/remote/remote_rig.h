@@ -75,10 +75,10 @@ UNUSED static struct series series_of(size_t i, const struct series_chunk *c, si
 UNUSED static struct buf answer_to(enum remote_form form, const struct remote_limits *limits, const struct remote_query *queries, const struct series *const *series,
                                    const size_t *n_series, size_t n, size_t piece_bytes, struct remote_stats *ret)
 {
-    struct remote_answer *a = remote_answer_new(form, limits, "/tmp");
+    struct remote_answer *a = remote_answer_new(form, n, limits, "/tmp");
     for (size_t i = 0; i < n; i++) {
         struct made_set set = {{&made_ops, NULL}, series[i], n_series[i], 0};
-        cr_assert(remote_answer_add(a, &queries[i], n_series[i] ? &set.base : NULL, &made_ctx, &fault), "%s", fault.text);
+        cr_assert(remote_answer_add(a, i, &queries[i], n_series[i] ? &set.base : NULL, &made_ctx, &fault), "%s", fault.text);
     }
     cr_assert(remote_answer_finish(a, &fault), "%s", fault.text);
     struct buf out = {0};
