@@ -54,6 +54,11 @@ def test_reference_is_fresh(tmp_path):
     assert not stale, "run: build/asan/app/brunn tool reference docs/reference"
 
 
+def test_the_reference_has_the_metrics_of_every_room():
+    shown = {target for path, target in includes() if path == "app/reference.c"}
+    assert not [path for path in sources() if path.endswith("_metrics.def") and path not in shown]
+
+
 def test_the_readmes_examples_work_as_printed(brunn):
     with open(os.path.join(ROOT, "README.md")) as f:
         commands = [line for line in f.read().splitlines() if line.startswith("curl ")]
