@@ -9,9 +9,10 @@ from history import HOUR_MS, MINUTE_MS, QUICK, Bucket, History, push_all, settle
 from process import BRUNN, Brunn, wait_until
 
 
-def test_days_that_are_over_are_downsampled_and_queries_stay_exact(tmp_path):
+def downsampled(tmp_path, **size):
+    """A process whose days that are over have their rooms, the history, and when they end."""
     now = int(time.time() * 1000)
-    history, root = History(now), tmp_path / "data" / "blocks"
+    history, root = History(now, **size), tmp_path / "data" / "blocks"
     brunn = Brunn(tmp_path, *QUICK, *AT_ONCE)
     try:
         push_all(brunn, history.bodies())
@@ -19,6 +20,15 @@ def test_days_that_are_over_are_downsampled_and_queries_stay_exact(tmp_path):
         settled(Bucket(root), history.n_samples())
         over = now // DAY_MS * DAY_MS
         wait_until("the rooms to be full", 120, lambda: not lacks(root, history, over))
+    except BaseException:
+        brunn.kill()
+        raise
+    return brunn, history, root, over
+
+
+def test_days_that_are_over_are_downsampled_and_queries_stay_exact(tmp_path):
+    brunn, history, root, over = downsampled(tmp_path)
+    try:
         history.check(brunn.query)
         raw = {id for id, meta in Bucket(root).metas().items() if meta["maxTime"] <= over}
         for name, resolution_ms in RESOLUTIONS.items():
@@ -51,23 +61,6 @@ def test_nothing_is_downsampled_unless_it_is_asked_for(tmp_path):
         assert not os.path.exists(root / "anonymous" / "downsampled")
     finally:
         brunn.stop()
-
-
-def downsampled(tmp_path, *flags, **size):
-    """A process whose days that are over have their rooms, the history, and when they end."""
-    now = int(time.time() * 1000)
-    history, root = History(now, **size), tmp_path / "data" / "blocks"
-    brunn = Brunn(tmp_path, *QUICK, *AT_ONCE, *flags)
-    try:
-        push_all(brunn, history.bodies())
-        assert brunn.request("POST", "/ingester/flush")[0] == 204
-        settled(Bucket(root), history.n_samples())
-        over = now // DAY_MS * DAY_MS
-        wait_until("the rooms to be full", 120, lambda: not lacks(root, history, over))
-    except BaseException:
-        brunn.kill()
-        raise
-    return brunn, history, root, over
 
 
 def test_queries_read_downsampled_blocks_where_the_answer_is_the_same(tmp_path):
