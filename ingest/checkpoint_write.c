@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/big_file.h"
 #include "ingest/files_int.h"
 
 #define WRITE_STEP ((size_t)1 << 20)
@@ -19,7 +20,7 @@ struct ckpt_writer {
     int fd;
     const char *path;
     uint64_t off;
-    uint64_t started; /* below it the kernel was told to write */
+    uint64_t behind; /* of these on the disk, but not durable */
     struct ckpt_section *sections;
     uint32_t n;
     uint32_t cap;
@@ -47,11 +48,6 @@ static void put(struct ckpt_writer *w, const void *p, size_t n)
         at += step;
         n -= step;
         w->off += step;
-        /* On their way to the disk at once: whoever syncs another file would have to wait for all that lies in the page cache. */
-        if (!w->failed && w->off - w->started >= WRITE_STEP) {
-            (void)sync_file_range(w->fd, (off_t)w->started, (off_t)(w->off - w->started), SYNC_FILE_RANGE_WRITE);
-            w->started = w->off;
-        }
     }
 }
 
@@ -184,6 +180,7 @@ static bool put_end(struct ckpt_writer *w, uint64_t seed)
     f.table_sum = XXH3_64bits(w->sections, w->n * sizeof(*w->sections));
     put(w, w->sections, w->n * sizeof(*w->sections));
     put(w, &f, sizeof(f));
+    big_file_write_behind(w->fd, w->off, &w->behind);
     return !w->failed && (fsync(w->fd) == 0 || err_errno(w->err, ERR_IO, errno, "syncing %s", w->path));
 }
 
@@ -201,8 +198,8 @@ static bool write_file(struct ckpt_writer *w, struct head *h, int64_t consumed)
         pthread_mutex_lock(&h->shards[i].writer);
         put_shard(w, &h->shards[i], i, consumed);
         pthread_mutex_unlock(&h->shards[i].writer);
-        /* Nobody waits for us here, but the disk has others to serve. */
-        (void)sync_file_range(w->fd, 0, (off_t)w->started, SYNC_FILE_RANGE_WAIT_BEFORE);
+        /* Not before: the consumer waits for that lock. */
+        big_file_write_behind(w->fd, w->off, &w->behind);
     }
     return put_head(w, h, &meta) && put_end(w, h->seed);
 }
@@ -234,17 +231,19 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
     close(w.fd);
     XXH3_freeState(w.sum);
     free(w.sections);
+    int old = open(path, O_WRONLY | O_CLOEXEC);
     if (ok && rename(tmp, path) != 0)
         ok = err_errno(err, ERR_IO, errno, "renaming %s", tmp);
-    if (!ok) {
+    if (!ok)
         unlink(tmp);
-        return false;
-    }
-    *ret_bytes = w.off;
-    if (!dir_sync(h->dir, err))
-        return false;
-    chunk_store_unlink_dead(h->chunks);
-    return true;
+    else
+        *ret_bytes = w.off;
+    ok = ok && dir_sync(h->dir, err);
+    if (old >= 0)
+        big_file_free(old);
+    if (ok)
+        chunk_store_unlink_dead(h->chunks);
+    return ok;
 }
 
 /* --- manifest --- */

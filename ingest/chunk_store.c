@@ -15,6 +15,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/big_file.h"
 #include "base/clock.h"
 #include "base/logger.h"
 #include "ingest/files_int.h"
@@ -40,16 +41,18 @@ static void file_path(const struct chunk_store *cs, uint32_t number, char *out, 
     snprintf(out, cap, "%s/%06" PRIu32, cs->dir, number);
 }
 
-static void file_unref(struct chunk_file *f)
+/* True: nobody has it any more. */
+static bool file_unref(struct chunk_file *f)
 {
     if (atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
-        return;
+        return false;
     char *map = atomic_load_explicit(&f->map, memory_order_relaxed);
     if (map)
         munmap(map, f->map_bytes);
     if (f->fd >= 0)
         close(f->fd);
     free(f);
+    return true;
 }
 
 /* --- life cycle --- */
@@ -283,6 +286,8 @@ static bool flush_block(struct chunk_store *cs, struct chunk_tail_block *b, uint
         file_path(cs, f->number, path, sizeof(path));
         return err_errno(err, ERR_IO, saved, "writing %s", path);
     }
+    /* On its way at once and not awaited: the next checkpoint's sync would hold up the log's while it wrote all that has gathered. */
+    (void)sync_file_range(f->fd, (off_t)b->file_off + b->flushed, used - b->flushed, SYNC_FILE_RANGE_WRITE);
     atomic_store_explicit(&f->flushed, b->file_off + used, memory_order_release);
     return true;
 }
@@ -387,28 +392,47 @@ bool chunk_store_sync(struct chunk_store *cs, struct chunk_file_state **ret, siz
     return true;
 }
 
+/* The next file that the checkpoint left out, taken off the list. The caller holds io. */
+static struct chunk_file *take_left_out(struct chunk_store *cs)
+{
+    struct chunk_file *f = NULL;
+    pthread_mutex_lock(&cs->lock);
+    for (size_t i = 0; i < cs->n_files && !f; i++) {
+        if (!cs->files[i]->left_out)
+            continue;
+        f = cs->files[i];
+        memmove(&cs->files[i], &cs->files[i + 1], (cs->n_files - i - 1) * sizeof(*cs->files));
+        cs->n_files--;
+    }
+    pthread_mutex_unlock(&cs->lock);
+    return f;
+}
+
+/* False: there is none. *ret_fd: of a file that no reader has pinned, so that it may be cut short; else -1, and it goes with the last pin. */
+static bool unlink_left_out(struct chunk_store *cs, int *ret_fd)
+{
+    char path[4096];
+    pthread_mutex_lock(&cs->io);
+    struct chunk_file *f = take_left_out(cs);
+    pthread_mutex_unlock(&cs->io);
+    if (!f)
+        return false;
+    file_path(cs, f->number, path, sizeof(path));
+    *ret_fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (unlink(path) != 0 && errno != ENOENT)
+        LOG_WARN("could not remove a chunk file", {"path", LOG_STR(path)}, {"err", LOG_STR(strerror(errno))});
+    if (!file_unref(f) && *ret_fd >= 0) {
+        close(*ret_fd);
+        *ret_fd = -1;
+    }
+    return true;
+}
+
 void chunk_store_unlink_dead(struct chunk_store *cs)
 {
-    pthread_mutex_lock(&cs->io);
-    for (size_t i = 0;;) {
-        pthread_mutex_lock(&cs->lock);
-        while (i < cs->n_files && !cs->files[i]->left_out)
-            i++;
-        struct chunk_file *f = i < cs->n_files ? cs->files[i] : NULL;
-        if (f) {
-            memmove(&cs->files[i], &cs->files[i + 1], (cs->n_files - i - 1) * sizeof(*cs->files));
-            cs->n_files--;
-        }
-        pthread_mutex_unlock(&cs->lock);
-        if (!f)
-            break;
-        char path[4096];
-        file_path(cs, f->number, path, sizeof(path));
-        if (unlink(path) != 0 && errno != ENOENT)
-            LOG_WARN("could not remove a chunk file", {"path", LOG_STR(path)}, {"err", LOG_STR(strerror(errno))});
-        file_unref(f);
-    }
-    pthread_mutex_unlock(&cs->io);
+    for (int fd; unlink_left_out(cs, &fd);)
+        if (fd >= 0)
+            big_file_free(fd);
 }
 
 /* Is all of the file on disk? A last block with nothing left to write goes, so that nobody appends to the file any

@@ -8,10 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/big_file.h"
 #include "storage/block/bytes.h"
 #include "storage/block/crc32c.h"
-
-#define WRITE_BEHIND_BYTES (4u << 20)
 
 bool out_open(struct out *o, const char *dir, const char *name, struct err *err)
 {
@@ -45,23 +44,11 @@ static void write_all(struct out *o, const uint8_t *p, size_t n)
     }
 }
 
-/* Has the kernel begin to write what is there, and waits for what was begun before: else all of it waits for the sync at the end, and other files' syncs behind
- * it. */
-static void start_writing(struct out *o)
-{
-    if (o->written - o->started < WRITE_BEHIND_BYTES)
-        return;
-    (void)sync_file_range(o->fd, (off_t)o->started, (off_t)(o->written - o->started), SYNC_FILE_RANGE_WRITE);
-    if (o->started > 0)
-        (void)sync_file_range(o->fd, 0, (off_t)o->started, SYNC_FILE_RANGE_WAIT_BEFORE);
-    o->started = o->written;
-}
-
 static void flush(struct out *o)
 {
     write_all(o, o->buffer, o->n);
     o->n = 0;
-    start_writing(o);
+    big_file_write_behind(o->fd, o->written, &o->behind);
 }
 
 void out_put(struct out *o, const void *p, size_t n)

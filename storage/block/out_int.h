@@ -19,7 +19,7 @@ struct out {
     size_t n;        /* bytes in it */
     uint64_t offset; /* where the next byte goes */
     uint64_t written; /* handed to the kernel */
-    uint64_t started; /* of these the kernel was told to write */
+    uint64_t behind;  /* of these on the disk, but not durable */
     int fault;       /* errno of the first fault */
 };
 

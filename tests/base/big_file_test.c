@@ -1,0 +1,68 @@
+#include "base/big_file.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MIB ((off_t)1 << 20)
+
+static int make(char *path, off_t size)
+{
+    strcpy(path, "/tmp/big-file-XXXXXX");
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && ftruncate(fd, size) == 0 && pwrite(fd, "end", 3, size - 3) == 3);
+    return fd;
+}
+
+Test(big_file, goes_behind_in_whole_steps)
+{
+    char path[32];
+    static const struct {
+        uint64_t behind, written, want;
+    } cases[] = {{0, 0, 0}, {0, 262143, 0}, {0, 262144, 262144}, {262144, 262144, 262144}, {262144, 3 << 20, 3 << 20}, {262144, 1000000, 786432}};
+    int fd = make(path, 4 * MIB);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t behind = cases[i].behind;
+        big_file_write_behind(fd, cases[i].written, &behind);
+        cr_expect_eq(behind, cases[i].want, "case %zu: %llu", i, (unsigned long long)behind);
+    }
+    close(fd);
+    unlink(path);
+}
+
+Test(big_file, with_a_name_it_is_only_closed)
+{
+    char path[32];
+    struct stat st;
+    int fd = make(path, 4 * MIB);
+    big_file_free(fd);
+    cr_expect(fcntl(fd, F_GETFD) < 0);
+    cr_expect(stat(path, &st) == 0 && st.st_size == 4 * MIB);
+    unlink(path);
+}
+
+Test(big_file, with_another_name_it_is_only_closed)
+{
+    char path[32], other[40];
+    struct stat st;
+    int fd = make(path, 4 * MIB);
+    snprintf(other, sizeof(other), "%s-other", path);
+    cr_assert(link(path, other) == 0 && unlink(path) == 0);
+    big_file_free(fd);
+    cr_expect(stat(other, &st) == 0 && st.st_size == 4 * MIB);
+    unlink(other);
+}
+
+Test(big_file, without_a_name_its_blocks_are_freed_before_it_is_closed)
+{
+    char path[32];
+    struct stat st;
+    int fd = make(path, 4 * MIB), same = dup(fd);
+    cr_assert(unlink(path) == 0);
+    big_file_free(fd);
+    cr_expect(fstat(same, &st) == 0 && st.st_size == MIB, "%lld", (long long)st.st_size);
+    close(same);
+}
