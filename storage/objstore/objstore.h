@@ -71,7 +71,10 @@ struct objstore {
 bool objstore_get(struct objstore *s, const struct ctx *ctx, struct slice name, uint64_t offset, uint64_t n, struct buf *out, struct err *err);
 bool objstore_attributes(struct objstore *s, const struct ctx *ctx, struct slice name, struct objstore_attributes *ret, struct err *err);
 bool objstore_put(struct objstore *s, const struct ctx *ctx, struct slice name, struct slice bytes, struct err *err);
-/* A local file, of any size: in parts where the store has that. The size that arrived is compared. */
+/*
+ * A local file, of any size: in parts where the store has that. The size that arrived is compared. From then on the file must not be changed in place, only
+ * removed or replaced by another: a folder on the same filesystem has it by a link.
+ */
 bool objstore_put_file(struct objstore *s, const struct ctx *ctx, struct slice name, const char *path, struct err *err);
 /* What is not there is fine. */
 bool objstore_remove(struct objstore *s, const struct ctx *ctx, struct slice name, struct err *err);

@@ -1,5 +1,7 @@
 /* The store in a folder, and what the door does for all stores. */
 #include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdarg.h>
 #include <sys/stat.h>
 
 #include "base/metrics.h"
@@ -98,6 +100,118 @@ Test(filesystem, no_temporary_file_and_no_empty_folder_stays)
         cr_assert(objstore_remove(r.store, &no_hurry, slice_of(*name), &err), "%s", err.text);
     snprintf(command, sizeof(command), "test \"$(cd '%s' && find . | sort | tr '\\n' ' ')\" = '. ./.brunn-tmp '", r.dir);
     cr_assert(system(command) == 0);
+    rig_free(&r);
+}
+
+/* --- files that are put -------------------------------------------------------------------------------------------------- */
+
+static ino_t __attribute__((format(printf, 1, 2))) inode(const char *format, ...)
+{
+    char path[256];
+    struct stat st;
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(path, sizeof(path), format, ap);
+    va_end(ap);
+    cr_assert(stat(path, &st) == 0, "%s", path);
+    return st.st_ino;
+}
+
+static void make_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    cr_assert(f && fputs(text, f) >= 0 && fclose(f) == 0, "%s", path);
+}
+
+static void put_path(struct rig *r, const char *name, const char *path)
+{
+    struct err err = ERR_NONE;
+    cr_assert(objstore_put_file(r->store, &no_hurry, slice_of(name), path, &err), "%s", err.text);
+}
+
+static void expect_no_temporary(const struct rig *r)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "test -z \"$(ls %s/.brunn-tmp 2>/dev/null)\"", r->dir);
+    cr_assert(system(command) == 0, "%s", command);
+}
+
+Test(filesystem, a_file_of_the_same_disk_is_linked_and_as_new_as_its_put)
+{
+    struct rig r = rig_new("");
+    char path[] = "/tmp/objstore-file-XXXXXX";
+    struct objstore_attributes a = {0};
+    struct err err = ERR_NONE;
+    int fd = mkstemp(path);
+    make_text(path, "bytes");
+    cr_assert(fd >= 0 && futimens(fd, (const struct timespec[]){{.tv_sec = 1000}, {.tv_sec = 1000}}) == 0);
+    close(fd);
+    put_path(&r, "t/b/file", path);
+    cr_expect_eq(inode("%s/t/b/file", r.dir), inode("%s", path));
+    cr_assert(objstore_attributes(r.store, &no_hurry, SL("t/b/file"), &a, &err), "%s", err.text);
+    cr_expect(a.size == 5 && llabs(a.modified_ms - clock_wall_ms()) < 3600000);
+    unlink(path);
+    expect(r.store, "t/b/file", 0, OBJSTORE_ALL, ">bytes");
+    rig_free(&r);
+}
+
+Test(filesystem, an_object_that_is_replaced_leaves_the_files_that_were_put_alone)
+{
+    struct rig r = rig_new("");
+    char one[160], two[160];
+    snprintf(one, sizeof(one), "%s-one", r.dir);
+    snprintf(two, sizeof(two), "%s-two", r.dir);
+    make_text(one, "one");
+    make_text(two, "other");
+    put_path(&r, "f", one);
+    put_path(&r, "f", one);
+    expect(r.store, "f", 0, OBJSTORE_ALL, ">one");
+    put_path(&r, "f", two);
+    expect(r.store, "f", 0, OBJSTORE_ALL, ">other");
+    put_path(&r, "g", one);
+    put(r.store, "g", "bytes");
+    expect(r.store, "g", 0, OBJSTORE_ALL, ">bytes");
+    objstore_remove(r.store, &no_hurry, SL("f"), &(struct err){0});
+    char command[400];
+    snprintf(command, sizeof(command), "test \"$(cat %s %s)\" = oneother", one, two);
+    cr_expect(system(command) == 0);
+    expect_no_temporary(&r);
+    unlink(one);
+    unlink(two);
+    rig_free(&r);
+}
+
+Test(filesystem, a_file_of_another_disk_is_copied)
+{
+    struct rig r = rig_new("");
+    char path[] = "/dev/shm/objstore-file-XXXXXX";
+    struct stat there, here;
+    int fd = mkstemp(path);
+    if (fd < 0 || fstat(fd, &there) != 0 || stat(r.dir, &here) != 0 || there.st_dev == here.st_dev)
+        cr_skip_test("/dev/shm is no other disk than /tmp");
+    close(fd);
+    make_file(path, 3 << 20);
+    put_path(&r, "t/file", path);
+    char command[256];
+    snprintf(command, sizeof(command), "cmp %s %s/t/file", path, r.dir);
+    cr_expect(system(command) == 0);
+    expect_no_temporary(&r);
+    unlink(path);
+    rig_free(&r);
+}
+
+/* As an upload over HTTP is kept. */
+Test(filesystem, a_file_without_a_name_is_copied)
+{
+    struct rig r = rig_new("");
+    char path[] = "/tmp/objstore-file-XXXXXX", self[32];
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && unlink(path) == 0 && pwrite(fd, "first", 5, 0) == 5);
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+    put_path(&r, "t/file", self);
+    cr_assert(pwrite(fd, "again", 5, 0) == 5);
+    expect(r.store, "t/file", 0, OBJSTORE_ALL, ">first");
+    close(fd);
     rig_free(&r);
 }
 
