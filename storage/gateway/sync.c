@@ -260,8 +260,8 @@ static bool list_tenants(struct gateway *g, struct ctx *ctx, const struct slice 
 /* Those of the bucket, and those of whom something is here: a list may be stale. */
 static bool all_tenants(struct gateway *g, struct ctx *ctx, const struct slice **ret, size_t *ret_n, size_t *ret_listed, struct err *err)
 {
-    const struct slice *listed;
-    size_t n_listed;
+    const struct slice *listed = NULL;
+    size_t n_listed = 0;
     if (!list_tenants(g, ctx, &listed, &n_listed, ret_listed, err))
         return false;
     pthread_mutex_lock(&g->lock);
