@@ -1,9 +1,9 @@
 /*
  * Big files on a disk where others sync small ones: the embedded log commits each few milliseconds, and a push waits for that.
  *
- * A sync waits behind what the disk was given before it. 32 MiB that are synced at once, and the blocks of 64 MiB that are freed at once (they are discarded with the next
- * commit of the filesystem's journal), held commits of the log up for 14 and 9 ms where they take 0.3; in steps it was 0.8 and 1.5 (ext4 on an NVMe disk, medians
- * of the longest one). So who writes or removes big files in the background does it through here.
+ * A sync waits behind what the disk was given before it. 32 MiB that were synced at once held commits of the log up for 14 ms, and a file of 64 MiB that was
+ * unlinked for 9 (ext4 mounted with `discard` gives its blocks back with the next commit of the journal), where they take 0.3; in steps it was 0.8 and 1.5 to 3
+ * (docs/performance.md). So who writes or removes big files in the background does it through here.
  *
  * Any thread; calls wait for the disk.
  */
