@@ -1,12 +1,14 @@
 /*
- * One lock guards everything; jobs are whole queries (tens of microseconds at least), so the lock is not what costs.
+ * One lock guards everything; jobs are whole queries (tens of microseconds at least), so the lock is not what costs. Threads behind take it too, and whoever is
+ * taken from a core while holding it lets everybody wait. So nothing is done under it that lets another thread run: who is to be woken is woken behind it
+ * (leave), and threads are made, joined and moved by the watcher without it.
  *
  * An owner exists while it has jobs that wait or run, or has used some CPU of late. While it has waiting jobs and may run one more it is in one of two
  * rings of turns, that of the workers in front or that of those behind. A worker takes the first job of the owner at its ring's head and moves that owner to the
  * ring's end.
  *
  * The watcher looks every WATCH_MS at what runs, as long as something has run in the last second; else it sleeps without a timeout, so that an idle
- * process stays idle. It also joins the threads that have ended and forgets owners.
+ * process stays idle. It puts workers behind and makes new ones, joins those that have ended, and forgets owners.
  */
 #include "base/fair_pool.h"
 
@@ -14,12 +16,12 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/priority.h"
 
 #define WATCH_MS 20
 #define WATCH_ON_MS 1000
@@ -42,15 +44,18 @@ struct owner {
     double used_ms;   /* CPU, as of used_at_ms */
     int64_t used_at_ms;
     struct waiting *first, *last;
-    size_t running;
+    size_t queued, running;
     size_t name_n;
     char name[];
 };
 
 struct worker {
     struct fair_pool *pool;
+    /* The watcher's. */
     struct worker *next;
     pthread_t thread;
+    bool lowered, spares; /* priority; a core */
+    /* Guarded by the pool's lock. */
     pid_t tid;        /* 0 until the thread runs */
     int64_t began_ms; /* of the job; 0: none */
     enum place place;
@@ -64,14 +69,17 @@ struct fair_pool {
     struct owner *owners[OWNER_BUCKETS];
     struct owner *turn[PLACES]; /* the rings' heads */
     struct waiting *jobs, *free_jobs;
-    struct worker *workers;
-    size_t queued, running_behind;
+    size_t queued, running, running_behind;
     size_t n_workers[PLACES], n_idle[PLACES];
     size_t n_owners;
-    int64_t last_ms; /* a job began */
+    int64_t last_ms;  /* a job began */
+    int64_t short_ms; /* a job ended in front */
     bool stopping, watcher_sleeps;
+    struct worker *workers; /* the watcher's */
     /* Immutable. */
-    size_t n_threads, arena_budget_bytes;
+    size_t n_threads, max_queued, arena_budget_bytes;
+    const _Atomic int64_t *others_ms;
+    struct priority_cores cores;
     pthread_t watcher;
     char name[16];
 };
@@ -169,6 +177,7 @@ static struct waiting take(struct fair_pool *p, enum place place, int64_t now_ms
     w->next = p->free_jobs;
     p->free_jobs = w;
     p->queued--;
+    o->queued--;
     o->running++;
     p->turn[place] = o->turn_next;
     owner_settle(p, o, now_ms);
@@ -176,34 +185,29 @@ static struct waiting take(struct fair_pool *p, enum place place, int64_t now_ms
     return job;
 }
 
+/* --- who is woken ------------------------------------------------------------------------------------------------------------------------- */
+
+static bool lacks_behind(const struct fair_pool *p)
+{
+    return p->turn[BEHIND] && p->n_idle[BEHIND] == 0 && p->n_workers[BEHIND] < FAIR_POOL_BEHIND * p->n_threads;
+}
+
+/* Lets go of the lock, then wakes whoever has something to do by now. */
+static void leave(struct fair_pool *p)
+{
+    bool work[PLACES];
+    for (int i = 0; i < PLACES; i++)
+        work[i] = p->turn[i] && p->n_idle[i];
+    bool watch = lacks_behind(p) || (p->watcher_sleeps && p->running);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < PLACES; i++)
+        if (work[i])
+            pthread_cond_signal(&p->work[i]);
+    if (watch)
+        pthread_cond_signal(&p->watch);
+}
+
 /* --- workers ------------------------------------------------------------------------------------------------------------------------------ */
-
-static void *worker_main(void *arg);
-
-static void add_worker(struct fair_pool *p, enum place place)
-{
-    struct worker *w = calloc(1, sizeof(*w));
-    ASSERT(w);
-    w->pool = p;
-    w->place = place;
-    w->next = p->workers;
-    p->workers = w;
-    p->n_workers[place]++;
-    int rc = pthread_create(&w->thread, NULL, worker_main, w);
-    ASSERT(rc == 0);
-    pthread_setname_np(w->thread, p->name);
-}
-
-/* Somebody for the job that may be waiting in this place's ring. */
-static void wake(struct fair_pool *p, enum place place)
-{
-    if (!p->turn[place])
-        return;
-    if (place == BEHIND && p->n_idle[BEHIND] == 0 && p->n_workers[BEHIND] < FAIR_POOL_BEHIND * p->n_threads)
-        add_worker(p, BEHIND);
-    else
-        pthread_cond_signal(&p->work[place]);
-}
 
 static double thread_cpu_ms(void)
 {
@@ -212,36 +216,52 @@ static double thread_cpu_ms(void)
     return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
 }
 
+/* With the lock, which is let go meanwhile. */
 static void run_one(struct fair_pool *p, struct worker *w, struct arena *arena)
 {
     struct owner *o;
     int64_t now_ms = clock_mono_ms();
     struct waiting job = take(p, w->place, now_ms, &o);
     w->began_ms = p->last_ms = now_ms;
+    p->running++;
     p->running_behind += w->place == BEHIND;
-    wake(p, w->place); /* one signal may have been for two jobs */
-    if (p->watcher_sleeps)
-        pthread_cond_signal(&p->watch);
-    pthread_mutex_unlock(&p->lock);
+    leave(p);
     double cpu_ms = thread_cpu_ms();
     job.fn(job.job, arena);
     arena_clear(arena);
     cpu_ms = thread_cpu_ms() - cpu_ms;
     pthread_mutex_lock(&p->lock);
     now_ms = clock_mono_ms();
+    p->running--;
     p->running_behind -= w->place == BEHIND;
+    if (w->place == IN_FRONT)
+        p->short_ms = now_ms;
     w->began_ms = 0;
     o->running--;
     o->used_ms = used_by(o, now_ms) + cpu_ms;
     o->used_at_ms = now_ms;
     owner_settle(p, o, now_ms);
-    wake(p, w->place == BEHIND ? IN_FRONT : BEHIND); /* it may have come into the other ring; ours is looked at next */
+    if (p->turn[!w->place]) { /* where the owner may be now; the worker looks at its own ring next */
+        leave(p);
+        pthread_mutex_lock(&p->lock);
+    }
 }
 
 /* Is there nothing to be done any more, or is one idle worker enough behind? Each thread that has worked leaves memory with the allocator for a while. */
 static bool may_end(const struct fair_pool *p, const struct worker *w)
 {
     return (p->stopping && p->queued == 0) || (w->place == BEHIND && p->n_idle[BEHIND] > 0);
+}
+
+static void worker_ends(struct fair_pool *p, struct worker *w)
+{
+    bool stopping = p->stopping;
+    p->n_workers[w->place]--;
+    w->ended = true;
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; stopping && i < PLACES; i++) /* all look whether anything is left */
+        pthread_cond_broadcast(&p->work[i]);
+    pthread_cond_signal(&p->watch);
 }
 
 static void *worker_main(void *arg)
@@ -252,8 +272,11 @@ static void *worker_main(void *arg)
     arena_init(&arena, p->arena_budget_bytes);
     pthread_mutex_lock(&p->lock);
     w->tid = gettid();
-    if (w->place == BEHIND)
-        (void)setpriority(PRIO_PROCESS, (id_t)w->tid, FAIR_POOL_NICE); /* where it is not allowed the other rules still hold */
+    if (w->place == BEHIND) {
+        pthread_mutex_unlock(&p->lock);
+        priority_lower(w->tid, FAIR_POOL_NICE);
+        pthread_mutex_lock(&p->lock);
+    }
     for (;;) {
         if (p->turn[w->place]) {
             run_one(p, w, &arena);
@@ -265,50 +288,48 @@ static void *worker_main(void *arg)
         pthread_cond_wait(&p->work[w->place], &p->lock);
         p->n_idle[w->place]--;
     }
-    p->n_workers[w->place]--;
-    w->ended = true;
-    if (p->stopping)
-        for (int i = 0; i < PLACES; i++) /* all look whether anything is left */
-            pthread_cond_broadcast(&p->work[i]);
-    pthread_cond_signal(&p->watch);
-    pthread_mutex_unlock(&p->lock);
+    worker_ends(p, w);
     arena_release(&arena);
     return NULL;
 }
 
 /* --- the watcher --------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_behind(struct fair_pool *p, struct worker *w)
+/* How many workers are made, without the lock, by add_workers; they count as there from now on. */
+static void want_workers(struct fair_pool *p, size_t n, enum place place, size_t ret_n[static PLACES])
 {
-    w->place = BEHIND;
-    p->n_workers[IN_FRONT]--;
-    p->n_workers[BEHIND]++;
-    p->running_behind++;
-    (void)setpriority(PRIO_PROCESS, (id_t)w->tid, FAIR_POOL_NICE);
-    add_worker(p, IN_FRONT);
+    p->n_workers[place] += n;
+    ret_n[place] += n;
 }
 
-/* Joins what has ended. Under the lock, which such a thread no longer takes. */
-static void reap(struct fair_pool *p)
+static void add_workers(struct fair_pool *p, const size_t n[static PLACES])
 {
-    for (struct worker **at = &p->workers; *at;) {
-        struct worker *w = *at;
-        if (!w->ended) {
-            at = &w->next;
-            continue;
+    for (int place = 0; place < PLACES; place++)
+        for (size_t i = 0; i < n[place]; i++) {
+            struct worker *w = calloc(1, sizeof(*w));
+            ASSERT(w);
+            *w = (struct worker){.pool = p, .place = (enum place)place, .lowered = place == BEHIND, .next = p->workers};
+            p->workers = w;
+            int rc = pthread_create(&w->thread, NULL, worker_main, w);
+            ASSERT(rc == 0);
+            pthread_setname_np(w->thread, p->name);
         }
-        *at = w->next;
-        pthread_join(w->thread, NULL);
-        free(w);
-    }
 }
 
-static void look_at_workers(struct fair_pool *p, int64_t now_ms)
+/* A worker whose job is long goes behind, and another will take its place. */
+static void look_at_workers(struct fair_pool *p, int64_t now_ms, size_t ret_new[static PLACES])
 {
     for (struct worker *w = p->workers; w; w = w->next)
         if (w->place == IN_FRONT && w->began_ms && now_ms - w->began_ms >= FAIR_POOL_LONG_MS &&
-            p->running_behind < FAIR_POOL_BEHIND * p->n_threads)
-            put_behind(p, w); /* puts a new one at the list's front, which is behind us */
+            p->running_behind < FAIR_POOL_BEHIND * p->n_threads) {
+            w->place = BEHIND;
+            p->n_workers[IN_FRONT]--;
+            p->n_workers[BEHIND]++;
+            p->running_behind++;
+            want_workers(p, 1, IN_FRONT, ret_new);
+        }
+    if (lacks_behind(p))
+        want_workers(p, 1, BEHIND, ret_new);
 }
 
 /* Owners that wait behind may have been forgiven, and others forgotten. */
@@ -319,15 +340,60 @@ static void look_at_owners(struct fair_pool *p, int64_t now_ms)
             next = o->next;
             owner_settle(p, o, now_ms);
         }
-    for (int i = 0; i < PLACES; i++)
-        wake(p, (enum place)i);
+}
+
+/* Takes those that have ended out of the list: the next of a list of their own. */
+static struct worker *take_ended(struct fair_pool *p)
+{
+    struct worker *gone = NULL;
+    for (struct worker **at = &p->workers; *at;) {
+        struct worker *w = *at;
+        if (!w->ended) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        w->next = gone;
+        gone = w;
+    }
+    return gone;
+}
+
+static void join_all(struct worker *w)
+{
+    while (w) {
+        struct worker *next = w->next;
+        pthread_join(w->thread, NULL);
+        free(w);
+        w = next;
+    }
+}
+
+/* Without the lock: those behind stay behind, and none is joined but by the watcher. */
+static void move_workers(struct fair_pool *p, bool spare)
+{
+    for (struct worker *w = p->workers; w; w = w->next) {
+        if (w->place != BEHIND)
+            continue;
+        if (!w->lowered)
+            priority_lower(w->tid, FAIR_POOL_NICE);
+        if (w->spares != spare)
+            priority_spare_a_core(w->thread, &p->cores, spare);
+        w->lowered = true;
+        w->spares = spare;
+    }
+}
+
+/* Has anybody who does short work been about in the last second? */
+static bool others_work(const struct fair_pool *p, int64_t now_ms)
+{
+    int64_t others_ms = p->others_ms ? atomic_load_explicit(p->others_ms, memory_order_relaxed) : now_ms;
+    return now_ms - others_ms < WATCH_ON_MS || now_ms - p->short_ms < WATCH_ON_MS;
 }
 
 static void watch_wait(struct fair_pool *p, int64_t now_ms)
 {
-    p->watcher_sleeps = p->n_owners == 0 && now_ms - p->last_ms > WATCH_ON_MS;
-    for (struct worker *w = p->workers; w; w = w->next)
-        p->watcher_sleeps &= w->began_ms == 0;
+    p->watcher_sleeps = p->n_owners == 0 && now_ms - p->last_ms > WATCH_ON_MS && p->running == 0;
     if (p->watcher_sleeps) {
         pthread_cond_wait(&p->watch, &p->lock);
     } else {
@@ -347,10 +413,17 @@ static void *watcher_main(void *arg)
     pthread_mutex_lock(&p->lock);
     while (!p->stopping || p->workers) {
         int64_t now_ms = clock_mono_ms();
-        reap(p);
-        look_at_workers(p, now_ms);
+        size_t new[PLACES] = {0, 0};
+        struct worker *gone = take_ended(p);
         look_at_owners(p, now_ms);
-        if (!p->stopping || p->workers)
+        look_at_workers(p, now_ms, new);
+        bool spare = others_work(p, now_ms);
+        leave(p);
+        join_all(gone);
+        add_workers(p, new);
+        move_workers(p, spare);
+        pthread_mutex_lock(&p->lock);
+        if ((!p->stopping || p->workers) && !lacks_behind(p))
             watch_wait(p, now_ms);
     }
     pthread_mutex_unlock(&p->lock);
@@ -359,7 +432,7 @@ static void *watcher_main(void *arg)
 
 /* --- the pool --------------------------------------------------------------------------------------------------------------------------------- */
 
-struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes)
+struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes, const _Atomic int64_t *others_ms)
 {
     ASSERT(n_threads > 0 && max_queued > 0 && strlen(name) < sizeof((struct fair_pool){0}.name));
     struct fair_pool *p = calloc(1, sizeof(*p));
@@ -371,6 +444,9 @@ struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_q
         p->free_jobs = &p->jobs[i];
     }
     p->n_threads = n_threads;
+    p->max_queued = max_queued;
+    p->others_ms = others_ms;
+    priority_cores_init(&p->cores);
     p->arena_budget_bytes = arena_budget_bytes;
     memcpy(p->name, name, strlen(name));
     pthread_condattr_t monotonic;
@@ -381,36 +457,40 @@ struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_q
         pthread_cond_init(&p->work[i], NULL);
     pthread_cond_init(&p->watch, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < n_threads; i++)
-        add_worker(p, IN_FRONT);
-    int rc = pthread_create(&p->watcher, NULL, watcher_main, p);
+    size_t new[PLACES] = {0, 0};
+    want_workers(p, n_threads, IN_FRONT, new);
+    add_workers(p, new);
+    int rc = pthread_create(&p->watcher, NULL, watcher_main, p); /* and has the workers from now on */
     ASSERT(rc == 0);
     pthread_setname_np(p->watcher, p->name);
-    pthread_mutex_unlock(&p->lock);
     return p;
+}
+
+static void enqueue(struct fair_pool *p, struct owner *o, pool_fn *fn, void *job)
+{
+    struct waiting *w = p->free_jobs;
+    p->free_jobs = w->next;
+    *w = (struct waiting){.fn = fn, .job = job};
+    if (o->last)
+        o->last->next = w;
+    else
+        o->first = w;
+    o->last = w;
+    o->queued++;
+    p->queued++;
 }
 
 bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job)
 {
     pthread_mutex_lock(&p->lock);
-    struct waiting *w = p->stopping ? NULL : p->free_jobs;
-    if (w) {
-        struct owner *o = owner_get(p, owner);
-        p->free_jobs = w->next;
-        *w = (struct waiting){.fn = fn, .job = job};
-        if (o->last)
-            o->last->next = w;
-        else
-            o->first = w;
-        o->last = w;
-        p->queued++;
+    struct owner *o = p->stopping ? NULL : owner_get(p, owner);
+    bool taken = o && o->queued < p->max_queued - p->queued;
+    if (taken)
+        enqueue(p, o, fn, job);
+    if (o)
         owner_settle(p, o, clock_mono_ms());
-        if (o->in_turn)
-            wake(p, o->place);
-    }
-    pthread_mutex_unlock(&p->lock);
-    return w != NULL;
+    leave(p);
+    return taken;
 }
 
 size_t fair_pool_queued(struct fair_pool *p)

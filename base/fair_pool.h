@@ -3,18 +3,23 @@
  *
  *   in turn   Each owner's jobs wait in a queue of their own, and free workers take from the owners in turn.
  *   bounded   No owner has more than n_threads jobs running at a time.
- *   behind    Workers are in front or behind; those behind have a lower priority (FAIR_POOL_NICE). A worker whose job runs for longer than
+ *   behind    Workers are in front or behind; those behind have a lower priority (FAIR_POOL_NICE, base/priority.h). A worker whose job runs for longer than
  *             FAIR_POOL_LONG_MS goes behind, and another thread takes its place, so that there are always n_threads workers in front for what comes next.
- *             The jobs of an owner that has used much CPU of late are not taken up in front at all. With nobody else about, those behind are as fast.
+ *             The jobs of an owner that has used much CPU of late are not taken up in front at all.
  *             (A thread's priority cannot be raised again without privileges, so a worker that has gone behind stays there.)
+ *   a core    While others work, those behind leave them one core: in the second after a job has ended in front, or *others_ms has been written. With nobody
+ *             else about those behind use all, and are as fast as anybody.
  *
- * All queues together are bounded by max_queued; fair_pool_submit never blocks, it says no. Each worker owns an arena that is cleared between jobs and handed
+ * All queues together are bounded by max_queued, and an owner may have as many waiting as there are places left: alone half of them, and others still find
+ * room. fair_pool_submit never blocks, it says no. Each worker owns an arena that is cleared between jobs and handed
  * to the job. All functions may be called from any thread.
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/pool.h"
 #include "base/slice.h"
@@ -28,8 +33,11 @@
 
 struct fair_pool;
 
-/* name: thread name, at most 12 characters. Never NULL (asserts when threads or memory cannot be had). */
-struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes);
+/*
+ * name: thread name, at most 12 characters. others_ms: when short work outside of the pool was last begun (clock_mono_ms; writers: any thread, relaxed; outlives
+ * the pool); NULL: there always is some. Never NULL (asserts when threads or memory cannot be had).
+ */
+struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes, const _Atomic int64_t *others_ms);
 /* owner is copied. */
 bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job);
 size_t fair_pool_queued(struct fair_pool *p);

@@ -422,6 +422,8 @@ static enum MHD_Result dispatch(struct http_request *req)
     req->dispatched = true;
     atomic_fetch_add_explicit(&req->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&req->lock);
+    if (where == HTTP_POOL_WRITE)
+        atomic_store_explicit(&s->write_ms, clock_mono_ms(), memory_order_relaxed);
     if (where == HTTP_POOL_INLINE)
         run_handler(req, NULL);
     else if (where == HTTP_POOL_WRITE ? !pool_submit(s->write_pool, run_handler, req)

@@ -1,7 +1,8 @@
-/* The pool that owners share: turns, the bound of one owner, long jobs that go behind, the end. */
+/* The pool that owners share: turns, the bound of one owner, long jobs that go behind and leave a core, the end. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -79,7 +80,7 @@ Test(fair_pool, owners_take_turns)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 1, 64, 0);
+    struct fair_pool *p = fair_pool_new("test", 1, 64, 0, NULL);
     struct job gate = {&o, '.', true}, a = {&o, 'a', false}, b = {&o, 'b', false}, c = {&o, 'c', false};
     cr_assert(fair_pool_submit(p, SL("gate"), note, &gate));
     while (fair_pool_queued(p))
@@ -98,7 +99,7 @@ Test(fair_pool, long_jobs_go_behind_and_leave_their_workers_to_others)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 3, 64, 0);
+    struct fair_pool *p = fair_pool_new("test", 3, 64, 0, NULL);
     struct job heavy = {&o, 'h', true}, light = {&o, 'l', false};
     for (int i = 0; i < 20; i++)
         cr_assert(fair_pool_submit(p, SL("heavy"), note, &heavy));
@@ -119,7 +120,7 @@ Test(fair_pool, so_many_are_behind_and_no_more)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0, NULL);
     struct job heavy = {&o, 'h', true};
     static const char *const owners[] = {"a", "b", "c", "d", "e"};
     for (int i = 0; i < 10; i++)
@@ -155,7 +156,7 @@ Test(fair_pool, who_has_used_much_works_behind)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0, NULL);
     struct job heavy = {&o, 'h', false}, light = {&o, 'l', false};
     for (int i = 0; i < 6; i++)
         cr_assert(fair_pool_submit(p, SL("heavy"), burn, &heavy));
@@ -169,21 +170,68 @@ Test(fair_pool, who_has_used_much_works_behind)
     fair_pool_stop(p);
 }
 
-Test(fair_pool, a_full_queue_says_no)
+Test(fair_pool, who_has_as_many_waiting_as_there_are_places_left_must_go)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 1, 4, 0);
+    struct fair_pool *p = fair_pool_new("test", 1, 8, 0, NULL);
     struct job gate = {&o, '.', true};
+    static const struct {
+        const char *owner;
+        int taken;
+    } fill[] = {{"a", 4}, {"b", 2}, {"c", 1}, {"d", 1}, {"e", 0}, {"a", 0}};
     cr_assert(fair_pool_submit(p, SL("a"), note, &gate));
     while (fair_pool_queued(p))
         pause_ms(1);
-    for (int i = 0; i < 4; i++)
-        cr_assert(fair_pool_submit(p, SL("a"), note, &gate));
-    cr_assert_not(fair_pool_submit(p, SL("b"), note, &gate));
+    for (size_t i = 0; i < sizeof fill / sizeof fill[0]; i++) {
+        for (int k = 0; k < fill[i].taken; k++)
+            cr_assert(fair_pool_submit(p, slice_of(fill[i].owner), note, &gate), "%s, job %d", fill[i].owner, k);
+        cr_assert_not(fair_pool_submit(p, slice_of(fill[i].owner), note, &gate), "%s has its share", fill[i].owner);
+    }
     open_gate(&o);
     fair_pool_stop(p);
-    cr_assert_eq(o.n, 5);
+    cr_assert_eq(o.n, 9);
+}
+
+struct core_count {
+    struct fair_pool *pool;
+    int wanted, seen;
+};
+
+/* Waits until its thread is behind and may use as many cores as are wanted. */
+static void count_cores(void *arg, struct arena *arena)
+{
+    struct core_count *c = arg;
+    cpu_set_t mine;
+    (void)arena;
+    for (int i = 0; i < 10000 && (c->seen != c->wanted || fair_pool_behind(c->pool) == 0); i++) {
+        pause_ms(1);
+        cr_assert_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
+        c->seen = CPU_COUNT(&mine);
+    }
+}
+
+static void expect_cores(const _Atomic int64_t *others_ms, int cores)
+{
+    struct core_count c = {fair_pool_new("test", 1, 64, 0, others_ms), cores, 0};
+    cr_assert(fair_pool_submit(c.pool, SL("heavy"), count_cores, &c));
+    fair_pool_stop(c.pool);
+    cr_assert_eq(c.seen, cores);
+}
+
+Test(fair_pool, those_behind_leave_a_core_to_others)
+{
+    cpu_set_t all;
+    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+    expect_cores(NULL, CPU_COUNT(&all) > 1 ? CPU_COUNT(&all) - 1 : 1);
+}
+
+Test(fair_pool, with_nobody_about_those_behind_use_all_cores)
+{
+    cpu_set_t all;
+    _Atomic int64_t long_ago = 0;
+    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+    expect_cores(&long_ago, CPU_COUNT(&all));
 }
 
 struct many {
@@ -206,7 +254,7 @@ Test(fair_pool, stop_runs_what_was_taken_from_many_threads)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 4, 32, 0);
+    struct fair_pool *p = fair_pool_new("test", 4, 32, 0, NULL);
     struct many many[4];
     pthread_t threads[4];
     size_t taken = 0;
@@ -220,6 +268,6 @@ Test(fair_pool, stop_runs_what_was_taken_from_many_threads)
     }
     fair_pool_stop(p);
     cr_assert_eq(o.n, taken);
-    cr_assert_geq(taken, 32);
+    cr_assert_geq(taken, 16); /* who is alone is given as many places */
     fair_pool_stop(NULL);
 }

@@ -80,7 +80,7 @@ static void configure(void)
 {
     rig_new(&rig);
     rig.cfg.http_query_workers = 2;
-    rig.cfg.http_query_queue = 3;
+    rig.cfg.http_query_queue = 5; /* three for one tenant */
     rig.cfg.http_write_workers = 2;
     rig.cfg.http_write_queue = 600;
 }
