@@ -46,6 +46,23 @@ void arena_clear(struct arena *a)
     a->next_block_bytes = ARENA_BLOCK_MIN;
     a->cur = first ? first->bytes : NULL;
     a->end = first ? (char *)first + first->size : NULL;
+#ifdef BRUNN_SLOW_ASSERTS
+    if (first)
+        memset(a->cur, 0xA5, (size_t)(a->end - a->cur)); /* who still reads it is found out */
+#endif
+}
+
+void arena_rewind(struct arena *a)
+{
+    if (!a->blocks || !a->blocks->next) {
+        arena_clear(a);
+        return;
+    }
+    size_t before = a->used_bytes;
+    free_blocks(a, NULL);
+    a->overflow = false;
+    a->cur = a->end = NULL;
+    a->next_block_bytes = MIN(before - a->used_bytes, ARENA_BLOCK_MAX);
 }
 
 static struct arena_block *new_block(struct arena *a, size_t size)

@@ -32,6 +32,11 @@ void arena_release(struct arena *a);
 /* Frees all but the first block and starts again: for reuse by the next request of a worker. */
 void arena_clear(struct arena *a);
 
+/*
+ * As arena_clear, for work that comes in rounds that need about as much: several blocks become one of their size, up to 1 MiB, so that after two rounds nothing is allocated any more.
+ */
+void arena_rewind(struct arena *a);
+
 void *arena_grow(struct arena *a, size_t n); /* slow path */
 
 static inline void *arena_alloc(struct arena *a, size_t n)

@@ -22,6 +22,7 @@
 #include "ingest/region_int.h"
 
 #define RETRY_MS 1000
+#define FETCH_BYTES 256u /* of a chunk that is read soon */
 
 /* A part of the tail: bytes of one file from file_off on. A chunk never straddles two. */
 struct chunk_tail_block {
@@ -613,6 +614,19 @@ static enum chunk_read read_tail(struct chunk_store *cs, const struct chunk_file
     }
     pthread_mutex_unlock(&cs->lock);
     return result;
+}
+
+void chunk_pins_fetch(const struct chunk_pins *pins, const struct chunk_entry *e, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct chunk_file *f = pins_find(pins, e[i].file);
+        const char *map = f ? atomic_load_explicit(&f->map, memory_order_acquire) : NULL;
+        if (!map || e[i].pos >= atomic_load_explicit(&f->flushed, memory_order_acquire))
+            continue;
+        /* What the processor fetches by itself follows from there. */
+        for (unsigned at = 0; at < FETCH_BYTES; at += 64)
+            __builtin_prefetch(map + e[i].pos + at);
+    }
 }
 
 enum chunk_read chunk_pins_read(const struct chunk_pins *pins, const struct chunk_entry *e, struct slice *ret)

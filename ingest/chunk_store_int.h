@@ -160,5 +160,7 @@ enum chunk_read { CHUNK_READ_OK, CHUNK_READ_CORRUPT, CHUNK_READ_NO_MEMORY };
 /* The data of a chunk: in the mapping, or copied to the arena when it is not on disk yet. */
 enum chunk_read chunk_store_read(struct chunk_pins *pins, const struct chunk_entry *e, struct arena *arena,
                                  struct slice *ret);
+/* Asks for the first lines of chunks that are read soon. */
+void chunk_pins_fetch(const struct chunk_pins *pins, const struct chunk_entry *e, size_t n);
 /* The same of pinned files alone, which may be gone from the store, and are on disk as a whole. Any thread. */
 enum chunk_read chunk_pins_read(const struct chunk_pins *pins, const struct chunk_entry *e, struct slice *ret);

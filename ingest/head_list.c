@@ -122,8 +122,10 @@ static bool collect_shard(const struct collect *c, uint32_t shard, const uint32_
         if (!ctx_check(c->ctx, c->err))
             return false;
         pthread_rwlock_rdlock(lock);
-        for (; ok && from < end; from++)
+        for (; ok && from < end; from++) {
+            series_fetch_ahead(s->data, refs + from, n - from);
             ok = collect_one(c, shard, refs[from]);
+        }
         pthread_rwlock_unlock(lock);
         if (!ok)
             return query_memory_error(c->ctx, c->err);
@@ -367,18 +369,21 @@ static bool take_batch(struct head_list *l, size_t from, size_t n, struct arena 
     bool ok = true;
     ASSERT(n <= SERIES_LIST_BATCH && from + n <= l->n);
     for (uint32_t shard = 0; ok && shard < l->taker.head->n_shards; shard++) {
-        bool locked = false;
-        for (size_t i = 0; ok && i < n; i++) {
-            const struct listed *x = &l->items[from + i];
-            if (x->shard != shard)
-                continue;
-            if (!locked)
-                pthread_rwlock_rdlock(&l->taker.head->shards[shard].lock);
-            locked = true;
-            ok = take(l, x, arena, (char *)to + i * size);
+        uint32_t refs[SERIES_LIST_BATCH];
+        size_t own[SERIES_LIST_BATCH], n_own = 0;
+        for (size_t i = 0; i < n; i++) {
+            own[n_own] = i;
+            refs[n_own] = l->items[from + i].ref;
+            n_own += l->items[from + i].shard == shard;
         }
-        if (locked)
-            pthread_rwlock_unlock(&l->taker.head->shards[shard].lock);
+        if (n_own == 0)
+            continue;
+        pthread_rwlock_rdlock(&l->taker.head->shards[shard].lock);
+        for (size_t i = 0; ok && i < n_own; i++) {
+            series_fetch_ahead(l->shards[shard].data, refs + i, n_own - i);
+            ok = take(l, &l->items[from + own[i]], arena, (char *)to + own[i] * size);
+        }
+        pthread_rwlock_unlock(&l->taker.head->shards[shard].lock);
     }
     return ok;
 }
@@ -395,6 +400,7 @@ bool head_list_chunks(struct head_list *l, size_t from, size_t n, struct arena *
     if (!take_batch(l, from, n, arena, take_chunks, taken, sizeof(*taken)))
         return false;
     for (size_t i = 0; i < n; i++) {
+        taken_fetch_ahead(&l->taker, taken + i, n - i);
         if (!series_read_full_chunks(&l->taker, &taken[i], arena))
             return false;
         ret[i] = (struct series){.chunks = taken[i].chunks, .n_chunks = taken[i].n_chunks};

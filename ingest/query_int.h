@@ -20,6 +20,9 @@ uint32_t series_count_chunks(const struct shard_data *d, uint32_t ref, int64_t m
 /* Its labels; the strings live as long as d. False: the arena is full. */
 bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct arena *arena, struct labels *ret);
 
+/* Before refs[0] is looked at, under the shard's lock: asks for the lines of those that come after it, of n in all. */
+void series_fetch_ahead(const struct shard_data *d, const uint32_t *refs, size_t n);
+
 /*
  * Chunks of series on their way to a query: what has to be taken under the shard's lock is taken by series_take_chunks.
  * Full chunks are only named then, since looking at them may read the disk; series_read_full_chunks does that when the
@@ -49,6 +52,8 @@ struct taken_chunks {
 /* False: the arena is full. A damaged chunk is counted and left out: the rest of the series is still good. */
 bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
                         struct taken_chunks *out);
+/* Before taken[0] is read: asks for chunks of those that come after it, of n in all. */
+void taken_fetch_ahead(const struct chunk_taker *s, const struct taken_chunks *taken, size_t n);
 bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *taken, struct arena *arena);
 
 /* Is the entry one of those that a cut takes out of the head? */

@@ -2,6 +2,9 @@
  * Select on a head. The refs of every shard are resolved at once; series are materialised batch by batch as the query
  * asks for them, each batch under one hold of its shard's shared lock. The set keeps the shards' data and the chunk
  * files alive.
+ *
+ * A series costs some 800 ns of cache misses when nobody asks for its lines ahead of time: its hot and cold part, then its labels,
+ * its list of full chunks and its open chunk, then the full chunks in their files. What is fetched ahead is said where it is done.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,18 +16,24 @@
 
 /* Series materialised under one hold of a shard's lock: some 50 us. */
 #define LOCK_BATCH 256u
-#define AHEAD 8u
+#define AHEAD 16u      /* the series whose fixed parts are fetched */
+#define AHEAD_PARTS 8u /* ... whose labels, list of chunks and open chunk are: the fixed parts are there by then */
+#define AHEAD_FULL 3u  /* ... whose full chunks are, when these are read */
+#define KEPT_LABELS_MAX 8u
 
 struct set_part {
     struct shard_data *data; /* referenced */
     const uint32_t *refs;    /* arena */
     size_t n;
+    uint32_t kept[KEPT_LABELS_MAX]; /* symbols of the names of labels that are asked for; SYMBOL_NONE: no series has it */
 };
 
 struct head_set {
     struct series_set base;
     struct chunk_taker taker;
     bool no_chunks;
+    bool all_labels;
+    size_t n_kept; /* labels a series at most, unless it has all of them */
     size_t left; /* of the limit */
     uint32_t part;
     size_t at;
@@ -102,6 +111,33 @@ bool series_materialise_labels(const struct shard_data *d, uint32_t ref, struct 
     return true;
 }
 
+static bool is_kept(const struct head_set *s, const struct set_part *part, uint32_t name)
+{
+    for (size_t i = 0; i < s->n_kept; i++)
+        if (part->kept[i] == name)
+            return true;
+    return false;
+}
+
+/* As series_materialise_labels, but only of those that are asked for. */
+static bool some_labels(const struct head_set *s, const struct set_part *part, uint32_t ref, struct arena *arena, struct labels *ret)
+{
+    const struct shard_data *d = part->data;
+    uint16_t n = series_hot(d, ref)->n_labels;
+    const uint32_t *symbols = series_labels(d, ref);
+    struct label *items = ARENA_ARRAY(arena, struct label, s->n_kept);
+    size_t kept = 0;
+    if (!items)
+        return false;
+    for (uint16_t i = 0; i < n && kept < s->n_kept; i++) {
+        const struct symbol *l = symbol_at(d, symbols[i]);
+        if (is_kept(s, part, l->name))
+            items[kept++] = (struct label){.name = symbol_text(d, l->name), .value = string_at(d, l->string)};
+    }
+    *ret = (struct labels){items, kept};
+    return true;
+}
+
 /* Encodes the block as an XOR chunk in the arena. */
 static bool ooo_chunk(const struct ooo_block *b, struct arena *arena, struct series_chunk *ret)
 {
@@ -147,8 +183,6 @@ static bool take_open_chunk(struct chunk_taker *s, const struct shard_data *d, u
     int64_t min_t;
     struct slice bytes = series_open_chunk(d, ref, &enc, &min_t);
     const struct series_hot *hot = series_hot(d, ref);
-    if (!bytes.n || min_t > s->max_t || hot->app.t < s->min_t)
-        return true;
     struct slice copy = arena_dup(arena, bytes);
     if (!copy.p)
         return false;
@@ -172,12 +206,13 @@ bool series_take_chunks(struct chunk_taker *s, const struct shard_data *d, uint3
         full[out->n_full++] = e[i];
     }
     out->full = full;
-    out->chunks = ARENA_ARRAY(arena, struct series_chunk, out->n_full + 2);
-    if (!out->chunks || (!s->mark && !take_open_chunk(s, d, ref, arena, out)))
-        return false;
-    if (s->mark)
+    bool open = !s->mark && open_in_range(d, ref, s->min_t, s->max_t);
+    const struct ooo_block *ooo = s->mark ? NULL : ooo_in_range(d, c, s->min_t, s->max_t);
+    if (!out->n_full && !open && !ooo)
         return true;
-    const struct ooo_block *ooo = ooo_in_range(d, c, s->min_t, s->max_t);
+    out->chunks = ARENA_ARRAY(arena, struct series_chunk, out->n_full + 2);
+    if (!out->chunks || (open && !take_open_chunk(s, d, ref, arena, out)))
+        return false;
     if (!ooo)
         return true;
     s->n_samples += ooo->n;
@@ -220,6 +255,38 @@ bool series_read_full_chunks(struct chunk_taker *s, struct taken_chunks *p, stru
     return true;
 }
 
+/* --- ahead --- */
+
+static void fetch_parts(const struct shard_data *d, uint32_t ref)
+{
+    const struct series_hot *hot = series_hot(d, ref);
+    const struct series_cold *cold = series_cold(d, ref);
+    __builtin_prefetch(series_labels(d, ref));
+    if (cold->n_chunks)
+        __builtin_prefetch(series_chunks(d, cold));
+    if (!hot->chunk || hot->flags & SERIES_HISTOGRAM)
+        return;
+    const char *open = slab_ptr(&d->slabs, hot->chunk);
+    for (unsigned at = 0; at < hot->chunk_units * SLAB_UNIT && at < 4 * 64; at += 64)
+        __builtin_prefetch(open + at);
+}
+
+void series_fetch_ahead(const struct shard_data *d, const uint32_t *refs, size_t n)
+{
+    if (n > AHEAD) {
+        __builtin_prefetch(series_hot(d, refs[AHEAD]));
+        __builtin_prefetch(series_cold(d, refs[AHEAD]));
+    }
+    if (n > AHEAD_PARTS)
+        fetch_parts(d, refs[AHEAD_PARTS]);
+}
+
+void taken_fetch_ahead(const struct chunk_taker *s, const struct taken_chunks *taken, size_t n)
+{
+    if (n > AHEAD_FULL)
+        chunk_pins_fetch(&s->pins, taken[AHEAD_FULL].full, taken[AHEAD_FULL].n_full);
+}
+
 void chunk_taker_init(struct chunk_taker *s, struct head *h, int64_t min_t, int64_t max_t)
 {
     *s = (struct chunk_taker){.head = h, .min_t = min_t, .max_t = max_t};
@@ -233,27 +300,34 @@ void chunk_taker_release(struct chunk_taker *s)
 
 /* --- the set --- */
 
+static bool take_one(struct head_set *s, const struct set_part *part, uint32_t ref, struct arena *arena, struct series *ret,
+                     struct taken_chunks *taken, bool *ret_has)
+{
+    *taken = (struct taken_chunks){0};
+    *ret = (struct series){0};
+    if (s->no_chunks)
+        *ret_has = series_overlaps(part->data, ref, s->taker.min_t, s->taker.max_t);
+    else if (series_take_chunks(&s->taker, part->data, ref, arena, taken))
+        *ret_has = taken->n_full + taken->n_chunks > 0;
+    else
+        return false;
+    if (!*ret_has)
+        return true;
+    return s->all_labels ? series_materialise_labels(part->data, ref, arena, &ret->labels) : some_labels(s, part, ref, arena, &ret->labels);
+}
+
 /* Up to max series of the current part, under its shard's lock. False: the arena is full. */
 static bool take_batch(struct head_set *s, struct arena *arena, struct series *ret, size_t max,
                        struct taken_chunks *taken, size_t *ret_n)
 {
     const struct set_part *part = &s->parts[s->part];
-    const struct shard_data *d = part->data;
     size_t end = MIN(part->n, s->at + LOCK_BATCH);
     for (; s->at < end && *ret_n < max; s->at++) {
-        uint32_t ref = part->refs[s->at];
-        if (s->at + AHEAD < end) {
-            __builtin_prefetch(series_hot(d, part->refs[s->at + AHEAD]));
-            __builtin_prefetch(series_cold(d, part->refs[s->at + AHEAD]));
-        }
-        if (!series_overlaps(d, ref, s->taker.min_t, s->taker.max_t))
-            continue;
-        taken[*ret_n] = (struct taken_chunks){0};
-        ret[*ret_n] = (struct series){0};
-        if (!series_materialise_labels(d, ref, arena, &ret[*ret_n].labels) ||
-            (!s->no_chunks && !series_take_chunks(&s->taker, d, ref, arena, &taken[*ret_n])))
+        bool has;
+        series_fetch_ahead(part->data, part->refs + s->at, part->n - s->at);
+        if (!take_one(s, part, part->refs[s->at], arena, &ret[*ret_n], &taken[*ret_n], &has))
             return false;
-        (*ret_n)++;
+        *ret_n += has;
     }
     return true;
 }
@@ -268,6 +342,7 @@ static bool fill_batch(struct head_set *s, struct arena *arena, struct series *r
     pthread_rwlock_unlock(&shard->lock);
     size_t kept = 0;
     for (size_t i = 0; ok && i < n; i++) {
+        taken_fetch_ahead(&s->taker, taken + i, n - i);
         if (!s->no_chunks) {
             ok = series_read_full_chunks(&s->taker, &taken[i], arena);
             ret[i].chunks = taken[i].chunks;
@@ -281,8 +356,8 @@ static bool fill_batch(struct head_set *s, struct arena *arena, struct series *r
     return ok;
 }
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n,
-                     struct err *err)
+static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n,
+                        struct err *err)
 {
     struct head_set *s = CONTAINER_OF(base, struct head_set, base);
     *ret_n = 0;
@@ -296,13 +371,18 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
         if (!ctx_check(ctx, err))
             return false;
         size_t n;
-        if (!fill_batch(s, ctx->arena, ret + *ret_n, max - *ret_n, &n))
+        if (!fill_batch(s, mem, ret + *ret_n, max - *ret_n, &n))
             return query_memory_error(ctx, err);
         *ret_n += n;
     }
     s->left -= *ret_n;
     s->n_series += *ret_n;
     return true;
+}
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    return set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
 }
 
 static void set_release(struct series_set *base)
@@ -317,7 +397,7 @@ static void set_release(struct series_set *base)
     free(s);
 }
 
-/* Until the release, which is when readers let go of the head. */
+/* Until the release, which is when readers let go of the head; or as long as the arena that they were copied to. */
 static bool chunks_stay(const struct series_set *base)
 {
     (void)base;
@@ -325,7 +405,15 @@ static bool chunks_stay(const struct series_set *base)
 }
 
 static const struct series_set_ops set_ops = {.next = set_next, .release = set_release};
-static const struct series_set_traits set_traits = {.chunks_stay = chunks_stay};
+static const struct series_set_traits set_traits = {.chunks_stay = chunks_stay, .next_in = set_next_in};
+
+/* Of the current names of the shard: series of names that come later are not among the refs. */
+static void find_kept(struct set_part *part, const struct label_names *labels)
+{
+    part->kept[0] = symbol_find(part->data, SYMBOL_IS_NAME, SL(METRIC_NAME_LABEL));
+    for (size_t i = 0; i < labels->n; i++)
+        part->kept[i + 1] = symbol_find(part->data, SYMBOL_IS_NAME, labels->names[i]);
+}
 
 struct series_set *head_select(struct head *h, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
@@ -335,12 +423,16 @@ struct series_set *head_select(struct head *h, struct ctx *ctx, const struct sel
     chunk_taker_init(&s->taker, h, p->min_t, p->max_t);
     s->no_chunks = p->no_chunks;
     s->left = p->limit ? p->limit : SIZE_MAX;
+    s->all_labels = !p->labels || p->labels->n >= KEPT_LABELS_MAX;
+    s->n_kept = s->all_labels ? 0 : p->labels->n + 1;
     bool ok = true;
     for (uint32_t i = 0; ok && i < h->n_shards; i++) {
         struct set_part *part = &s->parts[i];
         pthread_rwlock_rdlock(&h->shards[i].lock);
         part->data = h->shards[i].data;
         shard_data_ref(part->data);
+        if (!s->all_labels)
+            find_kept(part, p->labels);
         ok = postings_select(part->data, p->matchers, p->n_matchers, ctx->arena, &part->refs, &part->n);
         pthread_rwlock_unlock(&h->shards[i].lock);
     }

@@ -462,25 +462,30 @@ struct list_set {
     size_t at;
 };
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     struct list_set *s = CONTAINER_OF(base, struct list_set, base);
     size_t n = MIN(MIN(max, (size_t)SERIES_LIST_BATCH), series_list_len(s->list) - s->at);
     *ret_n = 0;
     if (!ctx_check(ctx, err))
         return false;
-    if (n && !s->list->no_chunks && !series_list_chunks(s->list, s->at, n, ctx->arena, ret, err))
+    if (n && !s->list->no_chunks && !series_list_chunks(s->list, s->at, n, mem, ret, err))
         return false;
     for (size_t i = 0; i < n; i++) {
         uint32_t n_chunks;
         if (s->list->no_chunks)
             ret[i] = (struct series){.chunks = NULL};
-        if (!series_list_labels(s->list, s->at + i, ctx->arena, &ret[i].labels, &n_chunks))
+        if (!series_list_labels(s->list, s->at + i, mem, &ret[i].labels, &n_chunks))
             return query_memory_error(ctx, err);
     }
     s->at += n;
     *ret_n = n;
     return true;
+}
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    return set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
 }
 
 static void set_release(struct series_set *base)
@@ -490,7 +495,7 @@ static void set_release(struct series_set *base)
     free(s);
 }
 
-/* What is copied lies in the arena of the query, the rest in mappings that the list holds. */
+/* What is copied lies in the arena of the query or of the call, the rest in mappings that the list holds. */
 static bool chunks_stay(const struct series_set *base)
 {
     (void)base;
@@ -500,7 +505,7 @@ static bool chunks_stay(const struct series_set *base)
 struct series_set *series_list_set(struct series_list *l)
 {
     static const struct series_set_ops ops = {set_next, set_release};
-    static const struct series_set_traits traits = {.chunks_stay = chunks_stay};
+    static const struct series_set_traits traits = {.chunks_stay = chunks_stay, .next_in = set_next_in};
     struct list_set *s = xcalloc(1, sizeof(*s));
     s->base.ops = &ops;
     s->base.traits = &traits;

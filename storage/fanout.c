@@ -32,7 +32,7 @@ static bool fanout_set_open(struct fanout_set *s, struct ctx *ctx, struct err *e
     return true;
 }
 
-static bool fanout_set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool fanout_set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     struct fanout_set *s = CONTAINER_OF(base, struct fanout_set, base);
     if (s->params.limit)
@@ -41,13 +41,18 @@ static bool fanout_set_next(struct series_set *base, struct ctx *ctx, struct ser
     for (; max && s->current < s->fanout->n; s->current++) {
         if (s->current == s->opened && !fanout_set_open(s, ctx, err))
             return false;
-        if (!series_set_next(s->sets[s->current], ctx, ret, max, ret_n, err))
+        if (!series_set_next_in(s->sets[s->current], ctx, mem, ret, max, ret_n, err))
             return false;
         if (*ret_n)
             break;
     }
     s->given += *ret_n;
     return true;
+}
+
+static bool fanout_set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    return fanout_set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
 }
 
 static void fanout_set_release(struct series_set *base)
@@ -66,7 +71,7 @@ static bool fanout_chunks_stay(const struct series_set *base)
 }
 
 static const struct series_set_ops fanout_set_ops = {fanout_set_next, fanout_set_release};
-static const struct series_set_traits fanout_set_traits = {.chunks_stay = fanout_chunks_stay};
+static const struct series_set_traits fanout_set_traits = {.chunks_stay = fanout_chunks_stay, .next_in = fanout_set_next_in};
 
 static struct series_set *fanout_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {

@@ -2,7 +2,8 @@
  * What a query engine asks of a store of series, whoever keeps them: a head in this process, an ingester over RPC, blocks.
  *
  * A select gives batches of series with their chunks still encoded. Labels stay valid until series_set_release, chunks at least until the next call on
- * the set (those of a head in this process until its release too). What had to be copied is charged to ctx->arena. A set is used by one thread.
+ * the set (those of a head in this process until its release too). What had to be copied is charged to ctx->arena, unless the caller names another arena
+ * (series_set_next_in), which he may clear from time to time. A set is used by one thread.
  */
 #pragma once
 
@@ -69,6 +70,11 @@ struct series {
     size_t n_chunks;
 };
 
+struct label_names {
+    const struct slice *names;
+    size_t n;
+};
+
 struct select_params {
     int64_t min_t; /* inclusive, ms */
     int64_t max_t; /* inclusive */
@@ -76,6 +82,8 @@ struct select_params {
     size_t n_matchers;
     bool no_chunks; /* series only: label and series APIs */
     size_t limit;   /* 0 = none */
+    /* What will be looked at of the labels, beside the metric name: a store may leave out others. NULL: all are needed. Lives as long as the set. */
+    const struct label_names *labels;
     const struct select_hints *hints; /* NULL: samples, and nothing but samples. Read in the call only, but for what ret points to */
 };
 
@@ -87,12 +95,14 @@ struct series_set_ops {
     void (*release)(struct series_set *s);
 };
 
-/* What helps who merges sets; each may be NULL. */
+/* What some sets can, or promise; each may be NULL. */
 struct series_set_traits {
     /* True: the chunks that the last next gave stay valid until the release. NULL: they do not. */
     bool (*chunks_stay)(const struct series_set *s);
     /* Labels that no series which is still to come is below, in labels_cmp's order; valid as labels are. False, or NULL: nothing is known. */
     bool (*low_water)(struct series_set *s, struct labels *ret);
+    /* As next, for series_set_next_in. NULL: mem is not used. */
+    bool (*next_in)(struct series_set *s, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err);
 };
 
 /* First member of an implementation's own struct. */
@@ -152,6 +162,17 @@ struct queryable {
 
 static inline bool series_set_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
+    return s->ops->next(s, ctx, ret, max, ret_n, err);
+}
+
+/*
+ * As series_set_next, for who is done with some series before the query's end: arrays of labels, lists of chunks and copies of chunks may lie in mem, and are gone when that is
+ * cleared. Names and values of labels live until the release all the same.
+ */
+static inline bool series_set_next_in(struct series_set *s, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    if (s->traits && s->traits->next_in)
+        return s->traits->next_in(s, ctx, mem, ret, max, ret_n, err);
     return s->ops->next(s, ctx, ret, max, ret_n, err);
 }
 

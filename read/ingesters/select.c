@@ -103,7 +103,9 @@ static bool local_series(struct fetch *f, struct attempt *a, struct err *err)
     struct series batch[LOCAL_BATCH];
     size_t n = 1;
     struct queryable *q = a->owner->local;
-    a->set = q->ops->select(q, f->ctx, &f->params, err);
+    struct select_params p = f->params;
+    p.labels = NULL; /* all of them say which series are the same */
+    a->set = q->ops->select(q, f->ctx, &p, err);
     if (!a->set)
         return false;
     while (n > 0) {
@@ -460,7 +462,7 @@ static bool set_low_water(struct series_set *base, struct labels *ret)
 }
 
 static const struct series_set_ops set_ops = {set_next, set_release};
-static const struct series_set_traits set_traits = {set_chunks_stay, set_low_water};
+static const struct series_set_traits set_traits = {.chunks_stay = set_chunks_stay, .low_water = set_low_water};
 
 /* A call to one partition of this process that has no other owner is that ingester's own. */
 static struct series_set *pass_on(const struct fetch *f, struct ctx *ctx, const struct select_params *p, bool *ret_done, struct err *err)

@@ -80,6 +80,7 @@ static struct series_set *select_both(const struct merged_parts *parts, struct c
         s->stored.hints = &of_stored;
         s->recent.hints = NULL;
     }
+    s->recent.labels = s->stored.labels = NULL; /* all of them say which series are the same */
     struct series_set *stored = parts->stored->ops->select(parts->stored, ctx, &s->stored, err);
     if (!stored)
         return NULL;

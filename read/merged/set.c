@@ -245,10 +245,10 @@ static bool start(struct merged_set *s, struct ctx *ctx, struct err *err)
     return true;
 }
 
-static bool pass_through(struct side *side, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool pass_through(struct side *side, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     if (side->at == side->n)
-        return series_set_next(side->set, ctx, ret, max, ret_n, err);
+        return series_set_next_in(side->set, ctx, mem, ret, max, ret_n, err);
     *ret_n = MIN(max, side->n - side->at);
     memcpy(ret, side->batch + side->at, *ret_n * sizeof(*ret));
     side->at += *ret_n;
@@ -298,7 +298,7 @@ static bool give(struct merged_set *s, struct ctx *ctx, struct series *ret, size
 
 /* --- the set ------------------------------------------------------------------------------------------------------------------------------------------ */
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     struct merged_set *s = set_of(base);
     size_t n = 0;
@@ -309,11 +309,24 @@ static bool set_next(struct series_set *base, struct ctx *ctx, struct series *re
         max = MIN(max, s->limit - s->given);
     if (!s->started && !start(s, ctx, err))
         return false;
-    if (max && !(s->only ? pass_through(s->only, ctx, ret, max, &n, err) : give(s, ctx, ret, max, &n, err)))
+    if (max && !(s->only ? pass_through(s->only, ctx, mem, ret, max, &n, err) : give(s, ctx, ret, max, &n, err)))
         return false;
     s->given += n;
     *ret_n = n;
     return true;
+}
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    return set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
+}
+
+/* What passes through stays as long as its own set says. */
+static bool chunks_stay(const struct series_set *base)
+{
+    const struct merged_set *s = CONTAINER_OF(base, const struct merged_set, base);
+    const struct series_set *from = s->only ? s->only->set : NULL;
+    return from && from->traits && from->traits->chunks_stay && from->traits->chunks_stay(from);
 }
 
 static void set_release(struct series_set *base)
@@ -332,9 +345,11 @@ static void set_release(struct series_set *base)
 struct series_set *merged_set_new(struct ctx *ctx, struct series_set *recent, struct series_set *stored, size_t limit)
 {
     static const struct series_set_ops ops = {set_next, set_release};
+    static const struct series_set_traits traits = {.chunks_stay = chunks_stay, .next_in = set_next_in};
     struct merged_set *s = calloc(1, sizeof(*s));
     ASSERT(s);
     s->base.ops = &ops;
+    s->base.traits = &traits;
     s->limit = limit;
     s->table.entry_bytes = sizeof(struct waiting);
     s->sides[0].set = recent;

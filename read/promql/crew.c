@@ -30,7 +30,7 @@ struct lane {
     struct err err;
     struct op *op;
     struct batch *out;
-    struct arena *copies; /* of chunks that the set gives for one call only */
+    struct arena *mem; /* of its series: what the set makes for them, and copies of chunks that it gives for one call only */
     struct series series[LANE_SERIES];
     size_t n;
     size_t done; /* series worked on; with failed the last of them is the one */
@@ -108,7 +108,7 @@ static bool lane_init(struct crew_run *run, struct lane *l)
     struct env *env = run->env;
     l->ctx = (struct ctx){.tenant = env->ctx->tenant, .deadline_ms = env->ctx->deadline_ms, .canceled = env->ctx->canceled};
     l->env = (struct env){.cfg = env->cfg, .query = env->query, .ctx = &l->ctx, .err = &l->err, .lookback_ms = env->lookback_ms, .over_time = env->over_time};
-    if (!(l->env.root = env_arena(&l->env)) || !(l->env.notes = env_arena(&l->env)) || !(l->copies = env_arena(&l->env)))
+    if (!(l->env.root = env_arena(&l->env)) || !(l->env.notes = env_arena(&l->env)) || !(l->mem = env_arena(&l->env)))
         return false;
     return (l->op = run->ops->copy(run->op, &l->env, lane_cap(&run->op->grid), &l->out)) != NULL;
 }
@@ -236,6 +236,7 @@ struct crew_run *run_new(struct op *op, struct reader *reader, const struct lane
 {
     struct env *env = op->env;
     size_t n_lanes = lanes_of(env->cfg->crew);
+    ASSERT(reader_is_empty(reader)); /* its series were of the batch before */
     struct crew_run *run = calloc(1, sizeof(*run));
     struct lane *lanes = calloc(n_lanes, sizeof(*lanes));
     if (!run || !lanes) {
@@ -264,12 +265,12 @@ static bool copy_chunks(struct lane *l)
 {
     for (size_t i = 0; i < l->n; i++) {
         struct series *s = &l->series[i];
-        struct series_chunk *chunks = env_zalloc(&l->env, l->copies, s->n_chunks, sizeof(*chunks));
+        struct series_chunk *chunks = env_zalloc(&l->env, l->mem, s->n_chunks, sizeof(*chunks));
         if (!chunks)
             return false;
         for (size_t k = 0; k < s->n_chunks; k++) {
             chunks[k] = s->chunks[k];
-            if (!(chunks[k].data = arena_dup(l->copies, s->chunks[k].data)).p)
+            if (!(chunks[k].data = arena_dup(l->mem, s->chunks[k].data)).p)
                 return env_memory_error(&l->env);
         }
         s->chunks = chunks;
@@ -277,19 +278,13 @@ static bool copy_chunks(struct lane *l)
     return true;
 }
 
-/* What the operator's own reader has still in its hand comes first. */
 static bool read_series(struct crew_run *run, struct lane *l)
 {
     struct reader *r = run->reader;
     bool stay = false;
-    arena_clear(l->copies);
-    l->n = MIN(r->n - r->i, lane_cap(&run->op->grid));
-    if (l->n) {
-        memcpy(l->series, r->buf + r->i, l->n * sizeof(*l->series));
-        r->i += l->n;
-    } else if (!series_set_next(r->set, run->env->ctx, l->series, lane_cap(&run->op->grid), &l->n, run->env->err)) {
+    arena_rewind(l->mem);
+    if (!series_set_next_in(r->set, run->env->ctx, l->mem, l->series, lane_cap(&run->op->grid), &l->n, run->env->err))
         return false;
-    }
     if (r->set->traits && r->set->traits->chunks_stay)
         stay = r->set->traits->chunks_stay(r->set);
     return stay || copy_chunks(l) || (*run->env->err = l->err, false);

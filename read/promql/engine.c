@@ -199,16 +199,18 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
     struct reader reader;
     int64_t start = end - sane_ms(n->matrix.range_ms);
     bool extended = sel->anchored || sel->smoothed;
-    if (!reader_open(&reader, env, sel, start + 1 - (extended ? env->lookback_ms : 0), end + (sel->smoothed ? env->lookback_ms : 0), NULL, NULL))
+    if (!reader_open(&reader, env, sel, NULL, start + 1 - (extended ? env->lookback_ms : 0), end + (sel->smoothed ? env->lookback_ms : 0), NULL, NULL))
         return false;
-    struct arena *mem = env_arena(env);
-    if (!mem)
+    struct arena *mem = env_arena(env), *batch = env_arena(env);
+    if (!mem || !batch)
         return false;
     for (;;) {
         const struct series *series;
         struct samples s;
         arena_clear(mem);
-        if (!env_tick(env) || !reader_next(&reader, &series))
+        if (reader_is_empty(&reader))
+            arena_rewind(batch);
+        if (!env_tick(env) || !reader_next(&reader, batch, SIZE_MAX, &series))
             return false;
         if (!series)
             return true;

@@ -442,7 +442,7 @@ void batch_end(struct env *env, struct batch *b)
 bool batch_begin(struct env *env, struct batch *b)
 {
     b->n = 0;
-    arena_clear(b->mem);
+    arena_rewind(b->mem);
     return env_tick(env);
 }
 

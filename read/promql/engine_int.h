@@ -165,6 +165,9 @@ struct env {
     /* While planning: will the output be the result, or a subquery's samples, as it is? Then MERGE_KINDS gives floats and histograms that meet as two columns, one behind the other. */
     bool straight;
     bool any_pair; /* there are such columns */
+    /* While planning: the selector of whose series only these labels are looked at, and the names. See plan_labels.c. */
+    const struct node *projected;
+    const struct label_names *projection;
     struct shares *shares; /* NULL: nothing comes twice */
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
@@ -294,6 +297,13 @@ bool shares_find(struct env *env, const struct node *n);
 size_t shares_uses(const struct env *env, const struct node *n, uint64_t *ret_hash);
 /* Expressions that differ; 0 when none comes twice. */
 size_t shares_count(const struct env *env);
+/* plan_labels.c: the selector of whose series an aggregation looks at no labels but those it groups by; NULL: there is none. */
+const struct node *plan_projection(const struct env *env, const struct node *aggregate);
+/* The names, when that is the selector that is being planned; else NULL, for all of them. */
+static inline const struct label_names *projection_of(const struct env *env, const struct node *selector)
+{
+    return env->projected == selector ? env->projection : NULL;
+}
 /* What is evaluated for a node, in the order of the text; returns how many. */
 size_t node_children(const struct node *n, const struct node *ret[static PROMQL_MAX_ARGS]);
 /* Plans an expression by the function given, or reads from one that has been planned. */
@@ -434,7 +444,8 @@ struct reader {
 };
 void reader_end(struct reader *r); /* its memory; the series set stays */
 /* use NULL: samples alone; else what the windows are, as far as the engine knows it. */
-bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t, const struct downsampled_use *use,
+/* labels: those that are looked at, NULL: all. */
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, const struct label_names *labels, int64_t min_t, int64_t max_t, const struct downsampled_use *use,
                  struct select_hints *windows);
 /* A vector selector that lets one metric name through: names do not tell its series apart. */
 bool selector_is_unique(const struct node *n);
@@ -442,8 +453,16 @@ bool selector_is_unique(const struct node *n);
 bool reader_open_lane(struct reader *r, struct env *env, int64_t min_t, int64_t max_t);
 /* Counts a series against the query's limits; reader_next does. */
 bool reader_charge(struct reader *r, const struct series *s);
-/* *ret == NULL: the end. */
-bool reader_next(struct reader *r, const struct series **ret);
+/*
+ * *ret == NULL: the end. What of a series is made for this query lies in mem, and series are had several at once: whoever clears mem now and then, as batch_begin does, says for how
+ * many series there is room until then, and has taken them all.
+ */
+bool reader_next(struct reader *r, struct arena *mem, size_t room, const struct series **ret);
+/* None has been had and not been given. */
+static inline bool reader_is_empty(const struct reader *r)
+{
+    return r->i == r->n;
+}
 /* Histograms are made in hist_mem. Stale markers are kept as they are: floats by their bits, histograms by fhist.stale. */
 bool reader_decode(struct reader *r, const struct series *s, struct arena *hist_mem, struct samples *ret);
 

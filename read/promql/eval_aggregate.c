@@ -29,6 +29,7 @@ struct agg_op {
     enum aggregate_op kind;
     struct op *child;
     struct group_key key;
+    struct label_names labels; /* of the key, for the store */
     struct groups groups;
     struct agg_group *items;
     size_t items_cap;
@@ -478,6 +479,20 @@ static bool names_output(const struct node *n)
     return false;
 }
 
+static struct op *plan_input(struct agg_op *a)
+{
+    struct env *env = a->op.env;
+    const struct node *before = env->projected;
+    const struct label_names *names = env->projection;
+    a->labels = (struct label_names){a->key.names, a->key.n};
+    env->projected = plan_projection(env, a->node);
+    env->projection = &a->labels;
+    struct op *child = plan_vector(env, a->node->aggregate.expr, &a->op.grid);
+    env->projected = before;
+    env->projection = names;
+    return child;
+}
+
 struct op *plan_aggregate(struct env *env, const struct node *n, const struct grid *g)
 {
     struct agg_op *a = (struct agg_op *)op_new(env, sizeof(*a), &agg_ops, g);
@@ -496,7 +511,7 @@ struct op *plan_aggregate(struct env *env, const struct node *n, const struct gr
             return NULL;
         }
     }
-    if (!(a->child = plan_vector(env, n->aggregate.expr, g)))
+    if (!(a->child = plan_input(a)))
         return NULL;
     a->op.unique = !names_output(n) && a->kind != AGG_COUNT_VALUES;
     return &a->op;

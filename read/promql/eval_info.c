@@ -143,7 +143,7 @@ static bool open_infos(struct info_op *o, struct reader *r)
             return false;
     sel.matchers = ms;
     int64_t first = time_shift_apply(&o->shift, o->op.grid.start_ms);
-    return reader_open(r, env, &sel, first - env->lookback_ms + 1, time_shift_apply(&o->shift, grid_end(&o->op.grid)), NULL, NULL);
+    return reader_open(r, env, &sel, NULL, first - env->lookback_ms + 1, time_shift_apply(&o->shift, grid_end(&o->op.grid)), NULL, NULL);
 }
 
 static bool slot_of(struct info_op *o, struct labels l, struct info_slot **ret)
@@ -254,20 +254,22 @@ static bool read_infos(struct info_op *o)
 {
     struct env *env = o->op.env;
     struct reader r;
-    struct arena *mem = env_arena(env);
+    struct arena *mem = env_arena(env), *batch = env_arena(env);
     bool any = false;
     for (size_t k = 0; k < N_IDS; k++)
         any |= o->values[k].n > 0;
     if (!any)
         return true;
-    if (!mem || !open_infos(o, &r))
+    if (!mem || !batch || !open_infos(o, &r))
         return false;
     for (;;) {
         const struct series *s;
         struct samples in;
         struct info_slot *slot;
         arena_clear(mem);
-        if (!reader_next(&r, &s))
+        if (reader_is_empty(&r))
+            arena_rewind(batch);
+        if (!reader_next(&r, batch, SIZE_MAX, &s))
             return false;
         if (!s)
             return true;

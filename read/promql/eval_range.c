@@ -40,7 +40,7 @@ static bool open_selector(struct range_op *r, int64_t first, int64_t last, int64
                                    .step_ms = r->shift.fixed || r->op.grid.n == 1 ? 0 : r->op.grid.step_ms,
                                    .max_resolution_ms = env->query->max_source_resolution_ms,
                                    .before_ms = INT64_MAX};
-    return reader_open(&r->reader, env, &r->selector->selector, min_t, max_t, plain ? downsampled_use_of(r->fn) : NULL, &windows);
+    return reader_open(&r->reader, env, &r->selector->selector, r->labels, min_t, max_t, plain ? downsampled_use_of(r->fn) : NULL, &windows);
 }
 
 static bool source_open(struct range_op *r)
@@ -144,7 +144,7 @@ static bool source_next(struct range_op *r, struct column *ret_id, struct sample
     if (r->selector) {
         const struct series *s;
         arena_clear(r->series_mem);
-        if (!reader_next(&r->reader, &s))
+        if (!reader_next(&r->reader, r->out->mem, r->out->cap - r->out->n, &s))
             return false;
         if (!(*ret_more = s != NULL))
             return true;
@@ -381,6 +381,7 @@ static bool plan_source(struct range_op *r)
     if (n->kind == NODE_MATRIX_SELECTOR) {
         const struct node *sel = unwrap(n->matrix.selector);
         r->selector = is_nothing(sel) ? NULL : sel;
+        r->labels = projection_of(env, sel);
         r->anchored = sel->selector.anchored;
         r->smoothed = sel->selector.smoothed;
         r->stats = env->hist_stats && !env->hist_buckets;
@@ -480,6 +481,8 @@ static bool absent_range_run(struct absent_range_op *a, struct column *c)
         struct column id;
         struct samples in;
         bool more;
+        if (r->selector && reader_is_empty(&r->reader))
+            arena_rewind(r->out->mem);
         if (!source_next(r, &id, &in, &more))
             return false;
         if (!more)

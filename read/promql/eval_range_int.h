@@ -47,6 +47,7 @@ struct range_op {
     double *param, *param2;
 
     const struct node *selector; /* either series of the store ... */
+    const struct label_names *labels; /* that are looked at; NULL: all */
     struct reader reader;
     struct op *child; /* ... or of a subquery; neither: there is nothing in any window */
     struct batch *in;

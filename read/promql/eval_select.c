@@ -20,10 +20,10 @@ bool reader_open_lane(struct reader *r, struct env *env, int64_t min_t, int64_t 
     return (r->mem = env_arena(env)) && (r->scratch = env_arena(env));
 }
 
-bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, int64_t min_t, int64_t max_t, const struct downsampled_use *use,
-                 struct select_hints *windows)
+bool reader_open(struct reader *r, struct env *env, const struct vector_selector *sel, const struct label_names *labels, int64_t min_t, int64_t max_t,
+                 const struct downsampled_use *use, struct select_hints *windows)
 {
-    struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers};
+    struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers, .labels = labels};
     struct set_ref *ref = ENV_NEW(env, struct set_ref);
     if (!reader_open_lane(r, env, min_t, max_t) || !ref)
         return false;
@@ -84,12 +84,12 @@ bool reader_charge(struct reader *r, const struct series *s)
     return true;
 }
 
-bool reader_next(struct reader *r, const struct series **ret)
+bool reader_next(struct reader *r, struct arena *mem, size_t room, const struct series **ret)
 {
     *ret = NULL;
     if (r->i == r->n) {
         r->i = r->n = 0;
-        if (!env_tick(r->env) || !series_set_next(r->set, r->env->ctx, r->buf, ARRAY_LEN(r->buf), &r->n, r->env->err))
+        if (!env_tick(r->env) || !series_set_next_in(r->set, r->env->ctx, mem, r->buf, MIN(room, ARRAY_LEN(r->buf)), &r->n, r->env->err))
             return false;
         if (r->n == 0)
             return true;
@@ -335,6 +335,7 @@ void mark_resets(struct samples *s, struct arena *scratch)
 struct select_op {
     struct op op;
     const struct node *node;
+    const struct label_names *labels; /* that are looked at; NULL: all */
     struct time_shift shift;
     enum selected what;
     bool stats; /* see mark_resets */
@@ -358,7 +359,7 @@ static bool select_open(struct select_op *s)
     if (s->node->selector.smoothed)
         last += env->lookback_ms;
     /* The lookback window is open on the left. */
-    return reader_open(&s->reader, env, &s->node->selector, first - env->lookback_ms + 1, last, NULL, NULL);
+    return reader_open(&s->reader, env, &s->node->selector, s->labels, first - env->lookback_ms + 1, last, NULL, NULL);
 }
 
 /* A series of floats whose values, not times, are asked for. */
@@ -531,7 +532,7 @@ static bool select_next(struct op *op, struct batch **ret)
         return run_next(s->run, ret);
     while (s->out->n < s->out->cap) {
         const struct series *series;
-        if (!reader_next(&s->reader, &series))
+        if (!reader_next(&s->reader, s->out->mem, s->out->cap - s->out->n, &series))
             return false;
         if (!series)
             break;
@@ -577,6 +578,7 @@ struct op *plan_selector(struct env *env, const struct node *n, const struct gri
     if (!s)
         return NULL;
     s->node = n;
+    s->labels = projection_of(env, n);
     s->shift = time_shift_of(env, sel->at, sel->at_ms, sel->offset_ms);
     s->what = what;
     s->stats = env->hist_stats && !env->hist_buckets;

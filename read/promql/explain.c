@@ -10,6 +10,7 @@ struct explainer {
     struct buf *out;
     bool many_steps;
     bool stats, buckets; /* as env.hist_stats and env.hist_buckets */
+    const struct node *projected, *by; /* a selector, and the aggregation that looks at some of its labels only */
     uint64_t *seen;      /* hashes of the shared expressions so far: the index + 1 is their number */
     size_t n_seen;
 };
@@ -116,6 +117,12 @@ static void put_selector(struct explainer *e, const struct node *n)
     promql_print(n, e->out);
     if (e->stats && !e->buckets)
         buf_puts(e->out, " [without the buckets of histograms]");
+    if (n != e->projected)
+        return;
+    buf_puts(e->out, e->by->aggregate.n_grouping ? " [of the labels" : " [without labels");
+    if (e->by->aggregate.n_grouping)
+        put_slices(e->out, e->by->aggregate.grouping, e->by->aggregate.n_grouping);
+    buf_puts(e->out, "]");
 }
 
 /* As put_share. */
@@ -192,6 +199,10 @@ static void explain(struct explainer *e, const struct node *n, int depth)
     }
     buf_puts(e->out, "\n");
     look_at_needs(e, n);
+    if (n->kind == NODE_AGGREGATE) {
+        e->projected = plan_projection(e->env, n);
+        e->by = n;
+    }
     if (whole)
         explain_children(e, n, depth + 1);
     e->stats = stats;

@@ -63,7 +63,7 @@ static bool low_water(struct series_set *base, struct labels *ret)
 static struct series_set *store_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     static const struct series_set_ops ops = {set_next, set_release};
-    static const struct series_set_traits traits = {stays, low_water};
+    static const struct series_set_traits traits = {.chunks_stay = stays, .low_water = low_water};
     (void)ctx, (void)p, (void)err;
     struct set *s = calloc(1, sizeof(*s));
     ASSERT(s);

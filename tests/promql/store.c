@@ -136,19 +136,49 @@ static void encode(struct store *s, struct stored *st)
 struct set {
     struct series_set base;
     struct store *store;
+    const struct label_names *wanted;
     size_t *picked;
     size_t n, i;
 };
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool is_wanted(const struct label_names *wanted, struct slice name)
+{
+    bool yes = !wanted || slice_eq(name, SL(METRIC_NAME_LABEL));
+    for (size_t i = 0; wanted && i < wanted->n; i++)
+        yes |= slice_eq(name, wanted->names[i]);
+    return yes;
+}
+
+/* As heads do: only what is asked for, in memory that is soon used for something else. */
+static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
 {
     struct set *set = (struct set *)base;
-    (void)ctx, (void)err;
+    (void)ctx;
     *ret_n = 0;
     while (set->i < set->n && *ret_n < max) {
         struct stored *st = &set->store->series[set->picked[set->i++]];
-        ret[(*ret_n)++] = (struct series){st->labels, st->chunks, st->n_chunks};
+        struct label *items = ARENA_ARRAY(mem, struct label, st->labels.n);
+        struct series_chunk *chunks = ARENA_ARRAY(mem, struct series_chunk, st->n_chunks);
+        size_t n = 0;
+        if (!items || !chunks)
+            return err_set(err, ERR_MAX_QUERY_MEMORY, "the series take more memory than the query has");
+        for (size_t i = 0; i < st->labels.n; i++)
+            if (is_wanted(set->wanted, st->labels.items[i].name))
+                items[n++] = st->labels.items[i];
+        memcpy(chunks, st->chunks, st->n_chunks * sizeof(*chunks));
+        ret[(*ret_n)++] = (struct series){{items, n}, chunks, st->n_chunks};
     }
+    return true;
+}
+
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+{
+    return set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
+}
+
+static bool chunks_stay(const struct series_set *base)
+{
+    (void)base;
     return true;
 }
 
@@ -160,6 +190,7 @@ static void set_release(struct series_set *base)
 }
 
 static const struct series_set_ops set_ops = {set_next, set_release};
+static const struct series_set_traits set_traits = {.chunks_stay = chunks_stay, .next_in = set_next_in};
 
 static struct series_set *store_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
@@ -170,6 +201,8 @@ static struct series_set *store_select(struct queryable *q, struct ctx *ctx, con
     if (!set || !picked)
         abort();
     set->base.ops = &set_ops;
+    set->base.traits = &set_traits;
+    set->wanted = p->labels;
     set->store = s;
     set->picked = picked;
     for (size_t i = 0; i < s->n; i++)

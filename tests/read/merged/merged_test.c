@@ -152,7 +152,7 @@ static bool store_low(struct series_set *base, struct labels *ret)
 static struct series_set *store_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     static const struct series_set_ops ops = {store_next, store_release};
-    static const struct series_set_traits traits = {store_stays, store_low};
+    static const struct series_set_traits traits = {.chunks_stay = store_stays, .low_water = store_low};
     struct store *store = CONTAINER_OF(q, struct store, base);
     (void)ctx;
     store->selects++;

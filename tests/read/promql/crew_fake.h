@@ -52,6 +52,8 @@ static bool fake_next(struct series_set *base, struct ctx *ctx, struct series *r
     (void)ctx;
     if (s->store->fails_after && s->i >= s->store->fails_after)
         return err_set(err, ERR_EXECUTION, "the store broke after %zu series", s->i);
+    if (s->store->fails_after)
+        n = MIN(n, s->store->fails_after - s->i); /* after so many, however many are asked for at once */
     if (!s->store->stay)
         for (struct { char *p, *end; } m = {s->batch.cur, s->batch.end}; m.p && m.p < m.end; m.p++)
             *m.p = 0x55;

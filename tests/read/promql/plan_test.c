@@ -11,6 +11,7 @@
 struct fake {
     struct queryable q;
     size_t selects, matchers;
+    char labels[64]; /* of the last select: the names it asks for, "all" or "none" */
 };
 
 static bool fake_next(struct series_set *s, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
@@ -32,6 +33,9 @@ static struct series_set *fake_select(struct queryable *q, struct ctx *ctx, cons
     (void)ctx, (void)err;
     f->selects++;
     f->matchers += p->n_matchers;
+    snprintf(f->labels, sizeof(f->labels), "%s", p->labels ? "none" : "all");
+    for (size_t i = 0, n = 0; p->labels && i < p->labels->n; i++)
+        n += (size_t)snprintf(f->labels + n, sizeof(f->labels) - n, "%s%.*s", i ? " " : "", SL_FMT(p->labels->names[i]));
     struct series_set *s = calloc(1, sizeof(*s));
     s->ops = &ops;
     return s;
@@ -105,6 +109,41 @@ Test(plan, equal_expressions_are_read_once)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         cr_expect_eq(run(cases[i].text).selects, cases[i].selects, "%s: %zu", cases[i].text, run(cases[i].text).selects);
+}
+
+Test(plan, an_aggregation_asks_for_the_labels_it_groups_by)
+{
+    static const struct {
+        const char *text, *labels;
+    } cases[] = {
+        {"a", "all"},
+        {"sum(a)", "none"},
+        {"count by (x, y) (a)", "x y"},
+        {"sum without (x) (a)", "all"},
+        {"sum by (x) (-(rate(a[5m]) * 2 > 1))", "x"},
+        {"avg by (x) (quantile_over_time(0.5, a[5m]))", "x"},
+        {"max by (x) (clamp(abs(a), 0, 1))", "x"},
+        {"sum by (x) (timestamp(a))", "x"},
+        {"sum by (x) (max by (x, y) (a))", "x y"},
+        {"quantile by (x) (0.5, a)", "x"},
+        {"count_values by (x) (\"v\", a)", "x"},
+        {"histogram_quantile(0.9, sum by (le) (rate(a[5m])))", "le"},
+        {"max_over_time(sum by (x) (a)[5m:1m])", "x"},
+        {"sum by (x) (max_over_time(a[5m:1m]))", "all"},
+        {"topk(1, a)", "all"},
+        {"limitk(1, a)", "all"},
+        {"sum by (x) (topk(1, a))", "all"},
+        {"sum by (x) (a + a)", "all"},
+        {"sum by (x) (a * on (x) b)", "all"},
+        {"sum by (x) (sort(a))", "all"},
+        {"sum by (x) (label_replace(a, \"x\", \"$1\", \"y\", \"(.*)\"))", "all"},
+        {"sum by (x) (histogram_quantile(0.9, a))", "all"},
+        {"sum by (x) (absent(a))", "all"},
+        {"sum by (x) (rate({y=\"1\"}[5m]))", "all"},
+        {"sum by (x) (a) + topk(1, a)", "all"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        cr_expect_str_eq(run(cases[i].text).labels, cases[i].labels, "%s: %s", cases[i].text, run(cases[i].text).labels);
 }
 
 Test(plan, what_selects_nothing_is_not_asked_for_nor_its_other_side)
@@ -187,14 +226,14 @@ Test(plan, explained)
                 "match / on (x) group_left ()\n"
                 "  sum by (x) [#1, evaluated once, read 2 times]\n"
                 "    rate() over 5m [one pass for all windows]\n"
-                "      series a\n"
+                "      series a [of the labels (x)]\n"
                 "  sum by (x) [reads #1]\n");
     expect_plan("max_over_time(sum(a)[1h:1m]) > sum(b @ 5)", "match >\n"
                                                              "  max_over_time() over 1h, of a subquery each 1m [one pass for all windows]\n"
                                                              "    sum\n"
-                                                             "      series a\n"
+                                                             "      series a [without labels]\n"
                                                              "  sum [one step stands for all]\n"
-                                                             "    series b @ 5.000\n");
+                                                             "    series b @ 5.000 [without labels]\n");
     expect_plan("rate(a[5m]) / (rate(a[5m]) + b)", "match /\n"
                                                   "  rate() over 5m [one pass for all windows] [#1, evaluated once, read 2 times]\n"
                                                   "    series a\n"
