@@ -234,13 +234,16 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
     int old = open(path, O_WRONLY | O_CLOEXEC);
     if (ok && rename(tmp, path) != 0)
         ok = err_errno(err, ERR_IO, errno, "renaming %s", tmp);
-    if (!ok)
-        unlink(tmp);
-    else
+    if (ok)
         *ret_bytes = w.off;
+    else
+        unlink(tmp);
     ok = ok && dir_sync(h->dir, err);
-    if (old >= 0)
+    /* What a start may still find by the name stays whole. */
+    if (old >= 0 && ok)
         big_file_free(old);
+    else if (old >= 0)
+        close(old);
     if (ok)
         chunk_store_unlink_dead(h->chunks);
     return ok;
