@@ -8,6 +8,7 @@
  *
  * A select gives series in the order of their labels, each once, with the chunks of all blocks, equal chunks once. Of chunks it has in memory at most a message or two of each
  * store-gateway; labels of all series are in the query's arena. Labels are valid until the set is released, chunks until the next call on it.
+ * A select with hints gives aggregates of downsampled blocks (storage/downsample) where they answer the same; struct select_hints says how they come.
  * Any thread may call; each set belongs to one thread.
  */
 #pragma once

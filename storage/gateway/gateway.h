@@ -117,7 +117,7 @@ struct gateway_found {
 };
 
 /*
- * The tenant is ctx->tenant. blocks->all: all of the tenant's blocks that touch [p->min_t, p->max_t]; p->matchers may hold a shard of the query (storage/store/store.h) and must live
+ * The tenant is ctx->tenant; or a room of its downsampled blocks (downsample_room), which has those alone. blocks->all: all of the tenant's blocks that touch [p->min_t, p->max_t]; p->matchers may hold a shard of the query (storage/store/store.h) and must live
  * as long as the set. Series in order of their labels, each once, with the chunks of all blocks by their beginning: chunks that several blocks have are there several times.
  * Labels are valid until the release, chunks until the next call on the set. p->limit: of series. Memory: what store_select_new says, in arenas of the set's own, which together may be as
  * large as ctx->arena. NULL on error. A tenant of whom nothing is here has no series.
