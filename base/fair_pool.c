@@ -393,7 +393,7 @@ static bool others_work(const struct fair_pool *p, int64_t now_ms)
 
 static void watch_wait(struct fair_pool *p, int64_t now_ms)
 {
-    p->watcher_sleeps = p->n_owners == 0 && now_ms - p->last_ms > WATCH_ON_MS && p->running == 0;
+    p->watcher_sleeps = !p->stopping && p->n_owners == 0 && now_ms - p->last_ms > WATCH_ON_MS && p->running == 0;
     if (p->watcher_sleeps) {
         pthread_cond_wait(&p->watch, &p->lock);
     } else {
