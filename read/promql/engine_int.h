@@ -424,10 +424,12 @@ struct samples {
 
 struct downsampled_use;
 
+#define READER_SERIES 64
+
 struct reader {
     struct env *env;
     struct series_set *set;
-    struct series buf[64];
+    struct series *buf; /* READER_SERIES of them, from its opening to its end: a query may have 10^4 selectors that wait */
     size_t n, i;
     uint64_t n_series; /* that reader_next has given */
     int64_t min_t, max_t; /* both inclusive: what is decoded is clipped to it */

@@ -25,7 +25,7 @@ bool reader_open(struct reader *r, struct env *env, const struct vector_selector
 {
     struct select_params p = {.min_t = min_t, .max_t = max_t, .matchers = sel->matchers, .n_matchers = sel->n_matchers, .labels = labels};
     struct set_ref *ref = ENV_NEW(env, struct set_ref);
-    if (!reader_open_lane(r, env, min_t, max_t) || !ref)
+    if (!reader_open_lane(r, env, min_t, max_t) || !ref || !(r->buf = env_alloc(env, r->mem, READER_SERIES * sizeof(*r->buf))))
         return false;
     if (use) {
         r->use = use;
@@ -48,6 +48,7 @@ void reader_end(struct reader *r)
     env_arena_end(r->env, r->mem);
     env_arena_end(r->env, r->scratch);
     r->mem = r->scratch = NULL;
+    r->buf = NULL;
     if (r->counts)
         reader_end(r->counts);
 }
@@ -89,7 +90,7 @@ bool reader_next(struct reader *r, struct arena *mem, size_t room, const struct 
     *ret = NULL;
     if (r->i == r->n) {
         r->i = r->n = 0;
-        if (!env_tick(r->env) || !series_set_next_in(r->set, r->env->ctx, mem, r->buf, MIN(room, ARRAY_LEN(r->buf)), &r->n, r->env->err))
+        if (!env_tick(r->env) || !series_set_next_in(r->set, r->env->ctx, mem, r->buf, MIN(room, (size_t)READER_SERIES), &r->n, r->env->err))
             return false;
         if (r->n == 0)
             return true;
