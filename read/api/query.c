@@ -14,6 +14,7 @@ struct query_params {
     bool is_range;
     size_t limit;    /* series of the answer; 0 = all */
     bool with_stats; /* the stats parameter was given */
+    bool with_steps; /* and asks for each step's */
     int64_t prepare_ns;
 };
 
@@ -143,7 +144,8 @@ static bool read_params(struct call *c, struct query_params *p)
 {
     p->text = http_param(c->req, "query");
     p->query.text = p->text;
-    p->with_stats = http_param(c->req, "stats").n > 0;
+    p->with_stats = p->query.count_samples = http_param(c->req, "stats").n > 0;
+    p->with_steps = slice_eq(http_param(c->req, "stats"), SL("all"));
     return (p->is_range ? param_steps(c, &p->query) : param_instant(c, &p->query)) && param_timeout(c) && param_result_limit(c, &p->limit) &&
            param_lookback(c, &p->query.lookback_delta_ms) && param_source_resolution(c, &p->query.max_source_resolution_ms) && limit_expression(c, p->text);
 }
@@ -205,8 +207,40 @@ static bool execute(struct call *c, const struct node *expr, struct query_params
 
 /* --- the answer ------------------------------------------------------------------------------------------------------------------------ */
 
-/* As Prometheus's, of what is measured here: samples are counted as they are read, so the peak is given by what was read. */
-static void put_stats(struct call *c, const struct query_params *p)
+static void put_steps(struct json *j, struct slice key, const struct query_params *p, const uint64_t *at, size_t n_steps)
+{
+    json_key(j, key);
+    json_arr(j);
+    for (size_t i = 0; i < n_steps; i++) {
+        json_arr(j);
+        json_raw(j, SL("")); /* the time, which has another way of writing numbers */
+        put_timestamp(j->out, p->query.start_ms + (int64_t)i * p->query.step_ms);
+        json_u64(j, at[i]);
+        json_arr_end(j);
+    }
+    json_arr_end(j);
+}
+
+/* Samples as Prometheus counts them, but for the peak, which is what was decoded: there is no moment at which all of it is in memory. */
+static void put_samples(struct call *c, struct json *j, const struct query_params *p, const struct engine_counts *n)
+{
+    bool steps = p->with_steps && n->n_steps;
+    json_key(j, SL("samples"));
+    json_obj(j);
+    if (steps)
+        put_steps(j, SL("totalQueryableSamplesPerStep"), p, n->seen_at, n->n_steps);
+    json_key(j, SL("totalQueryableSamples"));
+    json_u64(j, n->seen);
+    if (steps)
+        put_steps(j, SL("samplesReadPerStep"), p, n->read_at, n->n_steps);
+    json_key(j, SL("samplesRead"));
+    json_u64(j, n->read);
+    json_key(j, SL("peakSamples"));
+    json_u64(j, c->samples_read);
+    json_obj_end(j);
+}
+
+static void put_stats(struct call *c, const struct query_params *p, const struct engine_counts *n)
 {
     struct json j;
     json_init(&j, &c->body);
@@ -229,13 +263,7 @@ static void put_stats(struct call *c, const struct query_params *p)
     json_key(&j, SL("execTotalTime"));
     json_double(&j, engine + prepare);
     json_obj_end(&j);
-    json_key(&j, SL("samples"));
-    json_obj(&j);
-    json_key(&j, SL("totalQueryableSamples"));
-    json_u64(&j, c->samples_read);
-    json_key(&j, SL("peakSamples"));
-    json_u64(&j, c->samples_read);
-    json_obj_end(&j);
+    put_samples(c, &j, p, n);
     json_obj_end(&j);
 }
 
@@ -255,7 +283,7 @@ static bool put_answer(struct call *c, const struct query_params *p, struct engi
     }
     put_result(&c->body, r, &p->query);
     if (p->with_stats)
-        put_stats(c, p);
+        put_stats(c, p, &r->counts);
     buf_putc(&c->body, '}');
     put_annotations(&c->body, "warnings", warnings, n_warnings);
     put_annotations(&c->body, "infos", r->infos, r->n_infos);

@@ -110,6 +110,8 @@ static bool lane_init(struct crew_run *run, struct lane *l)
     l->env = (struct env){.cfg = env->cfg, .query = env->query, .ctx = &l->ctx, .err = &l->err, .lookback_ms = env->lookback_ms, .over_time = env->over_time};
     if (!(l->env.root = env_arena(&l->env)) || !(l->env.notes = env_arena(&l->env)) || !(l->mem = env_arena(&l->env)))
         return false;
+    if (run->op->count.tally && !(l->env.count.tally = tally_new(&l->env, run->op->grid.n)))
+        return false;
     return (l->op = run->ops->copy(run->op, &l->env, lane_cap(&run->op->grid), &l->out)) != NULL;
 }
 
@@ -336,6 +338,8 @@ static bool lane_account(struct crew_run *run, struct lane *l)
     env->samples_read += own->samples_read;
     bool many = env->cfg->max_samples && env->samples_held + own->samples_most > env->cfg->max_samples;
     own->samples_read = own->samples_most = 0;
+    if (own->count.tally)
+        tally_move(&run->op->count, own->count.tally);
     if (many)
         return env_too_many_samples(env);
     annotations_move(env, own);

@@ -226,12 +226,14 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
         if (!t || !v || (s.h && !h))
             return false;
         size_t k = 0;
+        uint64_t size = 0;
         for (size_t i = 0; i < s.n; i++) {
             bool hist = s.h && s.h[i];
             if (hist ? s.h[i]->stale : is_stale_nan(s.v[i]))
                 continue;
             t[k] = s.t[i];
             v[k] = s.v[i];
+            size += hist ? fhist_size(s.h[i]) : 1;
             if (hist && !(h[k] = fhist_to_histogram(s.h[i], a)))
                 return env_memory_error(env);
             k++;
@@ -239,6 +241,8 @@ static bool exec_matrix_selector(struct env *env, const struct node *n, struct r
         struct result_series *out;
         if (k == 0)
             continue;
+        if (env->count.tally)
+            tally_add(&env->count, 0, size, size);
         if (!env_hold_samples(env, k) || !result_push(r, &out) || !result_labels(env, series->labels, &out->labels))
             return false;
         *out = (struct result_series){.labels = out->labels, .t = t, .v = v, .h = h, .n = k};
@@ -254,7 +258,15 @@ static bool exec_matrix(struct env *env, const struct node *n, const struct grid
     if (!subquery_grid(env, n, g, &inner))
         return false;
     env->hist_buckets = true;
-    return inner.n == 0 || exec_vector(env, n->subquery.expr, &inner, r);
+    struct count_as outer;
+    if (inner.n == 0)
+        return true;
+    if (!tally_begin(env, inner.n, &outer))
+        return false;
+    bool ok = exec_vector(env, n->subquery.expr, &inner, r);
+    struct tally *tally = env->count.tally;
+    env->count = outer;
+    return ok && tally_fold_subquery(env, tally, &inner, NULL, 0, 0);
 }
 
 static bool exec_scalar(struct env *env, const struct node *n, const struct grid *g, bool instant, struct result *r,
@@ -277,6 +289,24 @@ static bool exec_scalar(struct env *env, const struct node *n, const struct grid
     return result_add(r, g, &c);
 }
 
+/* The samples that were counted, if they were. */
+static bool result_counts(struct env *env, struct engine_result *ret)
+{
+    const struct tally *t = env->count.tally;
+    if (!t)
+        return true;
+    tally_folds_run(env);
+    uint64_t *seen = env_alloc(env, env->ctx->arena, t->n * sizeof(*seen)), *read = env_alloc(env, env->ctx->arena, t->n * sizeof(*read));
+    if (!seen || !read)
+        return false;
+    ret->counts = (struct engine_counts){.seen_at = seen, .read_at = read, .n_steps = t->n};
+    for (size_t i = 0; i < t->n; i++) {
+        ret->counts.seen += seen[i] = t->seen[i] + t->seen_each;
+        ret->counts.read += read[i] = t->read[i];
+    }
+    return true;
+}
+
 static bool exec(struct env *env, const struct engine_query *q, struct engine_result *ret)
 {
     bool instant = q->step_ms == 0;
@@ -286,6 +316,8 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
     bool ok;
     if (!n)
         return env_memory_error(env);
+    if (q->count_samples && !(env->count.tally = tally_new(env, g.n)))
+        return false;
     if (!shares_find(env, n))
         return false;
     ret->type = n->type;
@@ -314,7 +346,7 @@ static bool exec(struct env *env, const struct engine_query *q, struct engine_re
         return false;
     ret->series = r.series;
     ret->n_series = r.n;
-    return annotations_finish(env, ret);
+    return result_counts(env, ret) && annotations_finish(env, ret);
 }
 
 /* *ret_refused: it failed since the aggregates that it read will not do. */

@@ -60,6 +60,7 @@ struct engine_query {
     struct start_times *start_times; /* NULL: the queryable has none; not owned */
     /* Aggregates of windows no longer than this may be read in the place of samples, where the answer is the same. 0: samples alone. */
     int64_t max_source_resolution_ms;
+    bool count_samples; /* fill in engine_result.counts */
 };
 
 /* One series of a result: values at the steps where present. */
@@ -69,6 +70,15 @@ struct result_series {
     const double *v;                 /* floats; v[i] is meaningful where h == NULL or h[i] == NULL */
     const struct histogram *const *h; /* NULL when the series has no histograms */
     size_t n;
+};
+
+/* Samples as Prometheus counts them: at each step those that it looks at, a histogram as so many floats as take its memory. All zero when the query did not ask. */
+struct engine_counts {
+    uint64_t seen;           /* by all steps: a sample counts at each of them */
+    uint64_t read;           /* once, at the first step that looks at it */
+    const uint64_t *seen_at; /* each step's */
+    const uint64_t *read_at;
+    size_t n_steps;
 };
 
 struct engine_result {
@@ -82,7 +92,8 @@ struct engine_result {
     size_t n_warnings;
     const struct slice *infos;
     size_t n_infos;
-    uint64_t samples_read;
+    uint64_t samples_read; /* that were decoded */
+    struct engine_counts counts;
     bool run_again; /* aggregates that were read would not do: it was run a second time, over samples */
 };
 

@@ -19,6 +19,7 @@
 #include "read/promql/ast.h"
 #include "read/promql/engine.h"
 #include "read/promql/kernel_int.h"
+#include "read/promql/tally_int.h"
 #include "storage/queryable.h"
 
 /* The steps an operator computes. An instant query has n == 1; step_ms is never 0. */
@@ -106,6 +107,7 @@ struct op {
     const struct op_ops *ops;
     struct env *env;
     struct grid grid;
+    struct count_as count; /* as env->count was when it was planned */
     bool unique; /* no two series of the output are equal but for __name__ */
     bool ended;
 };
@@ -169,6 +171,8 @@ struct env {
     const struct node *projected;
     const struct label_names *projection;
     struct shares *shares; /* NULL: nothing comes twice */
+    struct count_as count; /* while planning: where the samples that are looked at are counted */
+    struct fold *folds, *last_fold;
     uint64_t samples_read;
     uint64_t samples_held; /* in memory now, against cfg->max_samples */
     uint64_t samples_most; /* of a lane's series */

@@ -82,6 +82,7 @@ struct op *op_new(struct env *env, size_t size, const struct op_ops *ops, const 
     op->ops = ops;
     op->env = env;
     op->grid = *g;
+    op->count = env->count;
     return op;
 }
 
@@ -164,9 +165,11 @@ static struct op *plan_any(struct env *env, const struct node *n, const struct g
 static struct op *plan_spread(struct env *env, const struct node *n, const struct grid *g)
 {
     struct grid one = {g->start_ms, g->step_ms, 1};
-    bool over_time = env->over_time;
+    bool over_time = env->over_time, spread = env->count.spread;
     env->over_time = false;
+    env->count.spread = true;
     struct op *child = plan_any(env, n, &one);
+    env->count.spread = spread;
     env->over_time = over_time;
     if (!child)
         return NULL;

@@ -222,10 +222,14 @@ static bool place_info(struct info_op *o, struct info_slot *slot, const struct s
         int64_t t = time_shift_apply(&o->shift, grid_t(g, i));
         while (k < in->n && in->t[k] <= t)
             k++;
-        if (k == 0 || in->t[k - 1] <= t - env->lookback_ms || !bit_get(o->base_any, i))
+        if (k == 0 || in->t[k - 1] <= t - env->lookback_ms)
             continue;
         const struct fhist *h = in->h ? in->h[k - 1] : NULL;
         if (h ? h->stale : is_stale_nan(in->v[k - 1]))
+            continue;
+        if (o->op.count.tally)
+            tally_add(&o->op.count, i, 1, 1);
+        if (!bit_get(o->base_any, i))
             continue;
         if (h)
             return env_fail(env, ERR_EXECUTION, "info sample should be float");

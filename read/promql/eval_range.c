@@ -256,9 +256,43 @@ static bool check_smoothing(struct range_op *r, const struct samples *in)
     return true;
 }
 
+/* What the sample at i counts for: a histogram as much as it takes, an aggregate as many samples as it stands for where those are known, else one. */
+static uint64_t size_of_sample(const struct samples *in, size_t i)
+{
+    if (in->counted)
+        return (uint64_t)(in->counted[i] - (i ? in->counted[i - 1] : 0));
+    return in->h && in->h[i] ? fhist_size(in->h[i]) : 1;
+}
+
+/* Counts the samples of each window, and of them those that the window before did not have. */
+static void count_windows(const struct range_op *r, const struct samples *in)
+{
+    const struct grid *g = &r->op.grid;
+    const int64_t *t = in->counted ? in->count_t : in->t;
+    int64_t more = r->anchored || r->smoothed ? r->op.env->lookback_ms : 0, later = r->smoothed ? r->op.env->lookback_ms : 0;
+    size_t n = in->counted ? in->n_counts : in->n, lo = 0, hi = 0, old = 0;
+    uint64_t seen = 0, new = 0; /* of [lo, hi) and [old, hi) */
+    for (size_t i = 0; i < g->n; i++) {
+        int64_t at = time_shift_apply(&r->shift, grid_t(g, i)), end = at + later;
+        for (; hi < n && t[hi] <= end; hi++) {
+            seen += size_of_sample(in, hi);
+            new += size_of_sample(in, hi);
+        }
+        for (; lo < hi && t[lo] <= at - r->range_ms - more; lo++)
+            seen -= size_of_sample(in, lo);
+        int64_t before = i == 0 ? INT64_MIN : r->shift.fixed ? end : end - g->step_ms;
+        for (; old < hi && (old < lo || t[old] <= before); old++)
+            new -= size_of_sample(in, old);
+        if (lo < hi)
+            tally_add(&r->op.count, i, seen, r->selector ? new : 0);
+    }
+}
+
 static bool range_series(struct range_op *r, const struct column *id, const struct samples *in)
 {
     const struct grid *g = &r->op.grid;
+    if (r->op.count.tally)
+        count_windows(r, in);
     struct column *c = batch_slot(r->op.env, r->out, g);
     if (!c)
         return false;
@@ -405,14 +439,19 @@ static bool plan_source(struct range_op *r)
     bool buckets = env->hist_buckets, straight = env->straight;
     env->hist_buckets = true; /* resets are looked for anew, in the buckets */
     env->straight = true;
-    if (inner.n)
+    struct count_as outer = env->count;
+    struct tally *tally = NULL;
+    if (inner.n && tally_begin(env, inner.n, &outer)) {
+        tally = env->count.tally;
         r->child = plan_vector(env, n->subquery.expr, &inner);
+    }
+    env->count = outer;
     env->straight = straight;
     env->hist_buckets = buckets;
     env->over_time = over_time;
     if (inner.n == 0)
         return true;
-    if (!r->child)
+    if (!r->child || !tally_fold_subquery(env, tally, &inner, &r->op.grid, sane_ms(n->subquery.offset_ms), r->range_ms))
         return false;
     r->source_unique = r->child->unique;
     return true;
@@ -487,6 +526,8 @@ static bool absent_range_run(struct absent_range_op *a, struct column *c)
             return false;
         if (!more)
             return true;
+        if (r->op.count.tally)
+            count_windows(r, &in);
         for (size_t i = 0, k = 0; i < g->n; i++) {
             int64_t end = time_shift_apply(&r->shift, grid_t(g, i));
             while (k < in.n && in.t[k] <= end)

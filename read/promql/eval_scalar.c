@@ -151,7 +151,11 @@ bool eval_scalar(struct env *env, const struct node *n, const struct grid *g, do
     if (g->n == 1 || !is_invariant(n))
         return eval_steps(env, n, g, out);
     struct grid one = {g->start_ms, g->step_ms, 1};
-    if (!eval_steps(env, n, &one, out))
+    bool spread = env->count.spread;
+    env->count.spread = true;
+    bool ok = eval_steps(env, n, &one, out);
+    env->count.spread = spread;
+    if (!ok)
         return false;
     fill(out, g, out[0]);
     return true;

@@ -328,6 +328,7 @@ void mark_resets(struct samples *s, struct arena *scratch)
         h->pos.n = h->neg.n = 0;
         h->zero_count = h->zero_threshold = 0;
         h->n_custom = 0;
+        h->stored_size = 0;
     }
 }
 
@@ -496,6 +497,8 @@ static bool select_one(struct op *op, const struct series *series)
     bool smoothed = s->node->selector.smoothed && s->what == SELECT_VALUES; /* anchored means nothing here */
     if (!(smoothed ? select_smoothed(s, c, &in) : select_series(s, c, &in)))
         return false;
+    if (op->count.tally && !smoothed) /* upstream does not count those that it smoothes */
+        tally_column(&op->count, c, &op->grid);
     if (column_empty(c, &op->grid))
         s->out->n--;
     return true;

@@ -148,6 +148,7 @@ struct fhist *fhist_to_bounds(const struct fhist *h, const double *bounds, uint3
     fhist_side_remap(&pos, 0, map, h->n_custom + 1);
     f->custom = bounds;
     f->n_custom = n;
+    f->stored_size = 0;
     return f;
 }
 
@@ -162,6 +163,7 @@ struct fhist *fhist_to_zero_threshold(const struct fhist *h, double threshold, s
     fhist_side_absorb(&pos, h, threshold, &f->zero_count, &unused);
     fhist_side_absorb(&neg, h, threshold, &f->zero_count, &unused);
     f->zero_threshold = threshold;
+    f->stored_size = 0;
     return f;
 }
 
@@ -177,6 +179,7 @@ struct fhist *fhist_to_schema(const struct fhist *h, int32_t schema, struct aren
     fhist_side_remap(&pos, h->schema - schema, NULL, 0);
     fhist_side_remap(&neg, h->schema - schema, NULL, 0);
     f->schema = schema;
+    f->stored_size = 0;
     return f;
 }
 

@@ -248,5 +248,6 @@ struct fhist *hacc_result(const struct hacc *acc, struct arena *a)
     f->count = acc->h.count / d + acc->count_comp / d;
     f->sum = acc->h.sum / d + acc->sum_comp / d;
     f->zero_count = acc->h.zero_count / d + acc->zero_comp / d;
+    f->stored_size = 0;
     return f;
 }

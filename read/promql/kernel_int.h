@@ -161,6 +161,7 @@ struct fhist {
     struct blist neg;
     const double *custom;
     uint32_t n_custom;
+    uint32_t stored_size; /* of a store's sample, empty buckets included; 0: it was computed, see fhist_size */
 };
 
 static inline bool fhist_is_custom(const struct fhist *h)
@@ -171,6 +172,8 @@ static inline bool fhist_is_custom(const struct fhist *h)
 /* From and to the form that chunks and results have. */
 struct fhist *fhist_from(const struct histogram *h, struct arena *a);
 struct histogram *fhist_to_histogram(const struct fhist *h, struct arena *a);
+/* Upstream's measure of it in statistics: how many float samples take as much memory. */
+uint32_t fhist_size(const struct fhist *h);
 
 enum fhist_note { FHIST_MISMATCHED_BOUNDS = 1, FHIST_RESET_CONFLICT = 2 };
 enum fhist_status { FHIST_OK, FHIST_NO_MEMORY, FHIST_INCOMPATIBLE };

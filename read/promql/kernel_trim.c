@@ -101,6 +101,7 @@ struct fhist *fhist_trim(const struct fhist *h, double bound, bool keep_lower, s
     struct fhist *f = fhist_dup(h, a);
     if (!f)
         return NULL;
+    f->stored_size = 0;
     if (isnan(bound)) { /* upstream: buckets are neither kept nor cut, the zero bucket is cut at an unknown place */
         f->pos.n = f->neg.n = 0;
         f->count = f->sum = f->zero_count = h->zero_count > 0 ? NAN : 0;

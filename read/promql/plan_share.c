@@ -47,6 +47,7 @@ struct share {
     const struct shared_op *owner;
     size_t readers;
     struct columns cs;
+    struct tally *tally; /* of what it reads; its readers are counted when they are planned */
 };
 
 struct shares {
@@ -397,7 +398,10 @@ static bool plan_own(struct shared_op *s)
     struct env *env = s->op.env;
     struct share *share = s->share;
     unsigned before = flags_set(env, share->flags);
+    struct count_as count = env->count;
+    env->count = (struct count_as){0}; /* what the owner reads is counted for all */
     s->own = share->plan(env, share->node, &share->grid);
+    env->count = count;
     flags_set(env, before);
     return s->own != NULL;
 }
@@ -438,7 +442,7 @@ static struct op *reader_of(struct env *env, struct share *share)
     s->share = share;
     s->op.unique = share->op->unique;
     share->readers++;
-    return &s->op;
+    return tally_fold_share(env, share->tally) ? &s->op : NULL;
 }
 
 size_t shares_uses(const struct env *env, const struct node *n, uint64_t *ret_hash)
@@ -472,7 +476,13 @@ struct op *plan_shared(struct env *env, const struct node *n, const struct grid 
             return reader_of(env, s);
     }
     struct share *s = ENV_NEW(env, struct share);
-    if (!s || !(s->op = plan(env, n, g)))
+    struct count_as outer;
+    if (!s || !tally_begin(env, g->n, &outer))
+        return NULL;
+    s->tally = env->count.tally;
+    s->op = plan(env, n, g);
+    env->count = outer;
+    if (!s->op)
         return NULL;
     s->node = n;
     s->grid = *g;

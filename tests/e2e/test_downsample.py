@@ -78,7 +78,7 @@ def test_queries_read_downsampled_blocks_where_the_answer_is_the_same(tmp_path):
         # Temperatures are no counters: of those these were asked of samples in the end.
         assert compared.refused() == 3 * len(("rate", "increase", "delta", "resets", "first_over_time", "last_over_time"))
         few, many = (brunn.api("query", {"query": f"sum(rate(requests_total[{(over - history.begin_ms) // HOUR_MS}h]))", "time": over / 1000, "stats": "1", **more})["data"]["stats"]["samples"]
-                     ["totalQueryableSamples"] for more in ({}, {"max_source_resolution": "0s"}))
+                     ["peakSamples"] for more in ({}, {"max_source_resolution": "0s"}))
         assert few * 2 < many, (few, many)
         compared.range("sum by (job) (rate(requests_total[1h] offset 2h))", begin, end, HOUR_MS, {"1h", "5m"})
         compared.range(f"max_over_time(temperature[6h] @ {over // 1000})", begin, end, 7 * MINUTE_MS, {"1h", "5m"})

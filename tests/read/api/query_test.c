@@ -139,7 +139,7 @@ Test(query_api, stats_are_an_object_in_data)
     struct reply a = api_ask(&rig, "query?query=q_m&time=600&stats=all");
     cr_assert_eq(a.status, 200);
     cr_assert(strstr(a.body, "],\"stats\":{\"timings\":{\"evalTotalTime\":"), "%s", a.body);
-    cr_assert(strstr(a.body, "\"samples\":{\"totalQueryableSamples\":"), "%s", a.body);
+    cr_assert(strstr(a.body, "\"samples\":{\"totalQueryableSamplesPerStep\":[[600,"), "%s", a.body);
     cr_assert(reply_header(&a, "Server-Timing") && strstr(reply_header(&a, "Server-Timing"), "samples_processed;val="));
     reply_free(&a);
     cr_assert(metrics_hold("cortex_query_frontend_queries_total{op=\"query\",user=\"t\"} 1"));

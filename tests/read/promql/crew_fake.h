@@ -150,17 +150,23 @@ static const char *const fake_queries[] = {
     "sum(double_exponential_smoothing({i=~\".+\"}[2m], 2, 0.5))",
 };
 
-/* One query. cfg's limits, crew and all. */
-static bool fake_exec(struct fake_store *s, const struct engine_config *cfg, const char *text, bool instant, struct ctx *ctx, struct engine_result *ret, struct err *err)
+/* One query, whose samples are counted. cfg's limits, crew and all. */
+static bool fake_exec_at(struct fake_store *s, const struct engine_config *cfg, const char *text, int64_t start, int64_t end, int64_t step, struct ctx *ctx,
+                         struct engine_result *ret, struct err *err)
 {
-    int64_t start = instant ? FAKE_END_MS / 2 : 60000, step = instant ? 0 : 20000, end = instant ? start : FAKE_END_MS;
     struct node *n = promql_parse(slice_of(text), NULL, ctx->arena, err);
     if (!n)
         return false;
-    struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = start, .end_ms = end, .step_ms = step};
+    struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = start, .end_ms = end, .step_ms = step, .count_samples = true};
     bool ok = promql_resolve_durations(n, step, end - start, err) && engine_exec(cfg, &s->queryable, ctx, &q, ret, err);
     promql_release(n);
     return ok;
+}
+
+static bool fake_exec(struct fake_store *s, const struct engine_config *cfg, const char *text, bool instant, struct ctx *ctx, struct engine_result *ret, struct err *err)
+{
+    int64_t start = instant ? FAKE_END_MS / 2 : 60000;
+    return fake_exec_at(s, cfg, text, start, instant ? start : FAKE_END_MS, instant ? 0 : 20000, ctx, ret, err);
 }
 
 static bool fake_same_texts(const struct slice *a, size_t n_a, const struct slice *b, size_t n_b)
@@ -176,6 +182,10 @@ static bool fake_same(const struct engine_result *a, const struct engine_result 
 {
     if (a->n_series != b->n_series || a->samples_read != b->samples_read || !fake_same_texts(a->warnings, a->n_warnings, b->warnings, b->n_warnings) ||
         !fake_same_texts(a->infos, a->n_infos, b->infos, b->n_infos))
+        return false;
+    const struct engine_counts *n = &a->counts, *m = &b->counts;
+    if (n->n_steps != m->n_steps || memcmp(n->seen_at, m->seen_at, n->n_steps * sizeof(*n->seen_at)) != 0 ||
+        memcmp(n->read_at, m->read_at, n->n_steps * sizeof(*n->read_at)) != 0)
         return false;
     for (size_t i = 0; i < a->n_series; i++) {
         const struct result_series *x = &a->series[i], *y = &b->series[i];
