@@ -138,6 +138,13 @@ def difference(ours, theirs, open_="", exact=False):
     return found
 
 
+def difference_of_counts(ours, theirs, expr):
+    """Of stats=all: the samples that were looked at, and those that were read. predict_linear of a subquery with @ reads more of Prometheus than it looks at."""
+    a, b = (side["data"]["stats"]["samples"] for side in (ours, theirs))
+    keys = ["totalQueryableSamples"] + ["samplesRead"] * ("predict_linear" not in expr)
+    return ", ".join(f"{key}: {a[key]} and {b[key]}" for key in keys if a[key] != b[key])
+
+
 def difference_of_annotations(ours, theirs):
     """The API gives ten of a kind and says how many more there are; which ten is left open."""
     a, b = annotations(ours), annotations(theirs)

@@ -50,9 +50,9 @@ class Side:
 
 
 class Pair:
-    def __init__(self, folder, names_late=False):
+    def __init__(self, folder, names_late=False, features=""):
         port = free_port()
-        features, flags = FEATURES, []
+        features, flags = FEATURES + features, []
         if names_late:
             features += ",promql-delayed-name-removal"
             flags = ["-querier.enable-delayed-name-removal=true"]

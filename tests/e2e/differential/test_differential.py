@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from compare import by_labels, difference, difference_of_annotations, same_positions
+from compare import by_labels, difference, difference_of_annotations, difference_of_counts, same_positions
 from data import SPAN_MS, Data
 from generate import Generator, mutate
 from shrink import Shrinker
@@ -76,6 +76,7 @@ class Run:
         is_range, params = self.generator.request()
         if is_range and node.kind in ("matrix", "string"):
             is_range, params = False, {"time": params["start"]}
+        params["stats"] = "all"
         self.counts["queries"] += 1
         ours, theirs = self.pair.ask(is_range, {**params, "query": str(node)})
         self.counts["errors" if theirs["status"] == "error" else "success" if theirs["data"]["result"] else "empty"] += 1
@@ -86,6 +87,9 @@ class Run:
         else:
             self.counts["exact"] += not difference(ours, theirs, node.open, exact=True)
             self.counts["other positions"] += not same_positions(ours, theirs)
+            if theirs["status"] == "success" and (found := difference_of_counts(ours, theirs, str(node))):
+                self.show("counts", node, is_range, params, found)
+                self.counts["other counts"] += 1
 
     def malformed(self):
         while self.counts["malformed"] < MALFORMED:
@@ -124,7 +128,7 @@ def test_random_queries_have_prometheuss_answers(tmp_path_factory, base_ms, pyte
         total += run.counts
     print(f"differential: {total['queries']} queries ({total['success']} with series, {total['empty']} without, "
           f"{total['errors']} errors): {total['mismatches']} mismatches, {total['annotations']} of annotations, "
-          f"{total['other positions']} with other positions of annotations, "
+          f"{total['other positions']} with other positions of annotations, {total['other counts']} with other counts of samples, "
           f"{total['rounding']} by rounding, {total['order']} by the order of series, {total['known']} known, {total['exact']} equal to the last bit; {total['malformed']} malformed: "
           f"{total['malformed mismatches']} mismatches, {total['other texts']} other texts")
-    assert total["mismatches"] == total["malformed mismatches"] == 0
+    assert total["mismatches"] == total["malformed mismatches"] == total["other counts"] == 0
