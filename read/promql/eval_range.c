@@ -264,28 +264,33 @@ static uint64_t size_of_sample(const struct samples *in, size_t i)
     return in->h && in->h[i] ? fhist_size(in->h[i]) : 1;
 }
 
-/* Counts the samples of each window, and of them those that the window before did not have. */
-static void count_windows(const struct range_op *r, const struct samples *in)
+/* Counts the samples of each window, and of them those that the window before did not have: it ended where this one's new ones begin. */
+static inline __attribute__((always_inline)) void count_each_window(const struct range_op *r, const struct samples *in, bool ones)
 {
     const struct grid *g = &r->op.grid;
     const int64_t *t = in->counted ? in->count_t : in->t;
-    int64_t more = r->anchored || r->smoothed ? r->op.env->lookback_ms : 0, later = r->smoothed ? r->op.env->lookback_ms : 0;
-    size_t n = in->counted ? in->n_counts : in->n, lo = 0, hi = 0, old = 0;
-    uint64_t seen = 0, new = 0; /* of [lo, hi) and [old, hi) */
+    int64_t lookback = r->op.env->lookback_ms, more = r->anchored || r->smoothed ? lookback : 0, later = r->smoothed ? lookback : 0;
+    size_t n = in->counted ? in->n_counts : in->n, lo = 0, hi = 0;
+    uint64_t seen = 0;
     for (size_t i = 0; i < g->n; i++) {
-        int64_t at = time_shift_apply(&r->shift, grid_t(g, i)), end = at + later;
-        for (; hi < n && t[hi] <= end; hi++) {
-            seen += size_of_sample(in, hi);
-            new += size_of_sample(in, hi);
-        }
-        for (; lo < hi && t[lo] <= at - r->range_ms - more; lo++)
-            seen -= size_of_sample(in, lo);
-        int64_t before = i == 0 ? INT64_MIN : r->shift.fixed ? end : end - g->step_ms;
-        for (; old < hi && (old < lo || t[old] <= before); old++)
-            new -= size_of_sample(in, old);
-        if (lo < hi)
-            tally_add(&r->op.count, i, seen, r->selector ? new : 0);
+        int64_t at = time_shift_apply(&r->shift, grid_t(g, i)), start = at - r->range_ms - more, end = at + later;
+        size_t old = hi;
+        uint64_t added = 0;
+        for (; hi < n && t[hi] <= end; hi++)
+            added += ones ? 1 : size_of_sample(in, hi);
+        seen += added;
+        for (; lo < hi && t[lo] <= start; lo++)
+            seen -= ones ? 1 : size_of_sample(in, lo);
+        tally_add(&r->op.count, i, seen, !r->selector ? 0 : lo <= old ? added : seen);
     }
+}
+
+static void count_windows(const struct range_op *r, const struct samples *in)
+{
+    if (in->h || in->counted)
+        count_each_window(r, in, false);
+    else
+        count_each_window(r, in, true);
 }
 
 static bool range_series(struct range_op *r, const struct column *id, const struct samples *in)

@@ -20,15 +20,6 @@ struct tally *tally_new(struct env *env, size_t n_steps)
     return t;
 }
 
-void tally_add(const struct count_as *c, size_t step, uint64_t seen, uint64_t new)
-{
-    if (c->spread)
-        c->tally->seen_each += seen;
-    else
-        c->tally->seen[step] += seen;
-    c->tally->read[step] += new;
-}
-
 void tally_column(const struct count_as *c, const struct column *col, const struct grid *g)
 {
     FOR_PRESENT (i, col, g) {

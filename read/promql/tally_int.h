@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,7 +35,11 @@ struct fold;
 /* In the arena of the query or, for a lane, of that; NULL: out of memory. */
 struct tally *tally_new(struct env *env, size_t n_steps);
 /* `new` of the `seen` samples at an operator's step are seen for the first time. */
-void tally_add(const struct count_as *c, size_t step, uint64_t seen, uint64_t new);
+static inline void tally_add(const struct count_as *c, size_t step, uint64_t seen, uint64_t new)
+{
+    *(c->spread ? &c->tally->seen_each : &c->tally->seen[step]) += seen;
+    c->tally->read[step] += new;
+}
 /* A selector's series: one sample at each step that has a value. */
 void tally_column(const struct count_as *c, const struct column *col, const struct grid *g);
 /* A lane's, which is empty then. */
