@@ -3,11 +3,11 @@
  * Scripts cannot say so: each step has one value there.
  */
 #include <criterion/criterion.h>
-#include <stdlib.h>
 
 #include "base/buf.h"
 #include "read/promql/engine.h"
 #include "storage/chunk/chunk.h"
+#include "tests/read/promql/few_series.h"
 
 #define STEP_MS 60000
 
@@ -15,52 +15,19 @@ static struct label float_labels[] = {{SL("__name__"), SL("floats")}, {SL("i"), 
 
 /* floats at steps 1, 2, 4, 5; histograms at 0, 3, 4, 6: with a lookback of less than a step only step 4 has both. */
 struct fake {
-    struct queryable q;
+    struct few_series store;
     struct series_chunk chunks[2];
     struct series series[2];
     struct arena arena;
 };
 
-struct fake_set {
-    struct series_set base;
-    struct fake *fake;
-    bool done;
-};
-
-static bool fake_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
-{
-    struct fake_set *s = (struct fake_set *)base;
-    (void)ctx, (void)err;
-    cr_assert(max >= 2);
-    *ret_n = s->done ? 0 : 2;
-    memcpy(ret, s->fake->series, *ret_n * sizeof(*ret));
-    s->done = true;
-    return true;
-}
-
-static void fake_release(struct series_set *base)
-{
-    free(base);
-}
-
-static struct series_set *fake_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
-{
-    static const struct series_set_ops ops = {fake_next, fake_release};
-    struct fake_set *s = calloc(1, sizeof(*s));
-    (void)ctx, (void)p, (void)err;
-    s->base.ops = &ops;
-    s->fake = (struct fake *)q;
-    return &s->base;
-}
-
 static void fake_init(struct fake *f)
 {
-    static const struct queryable_ops ops = {.select = fake_select};
     static const int64_t floats_at[] = {1, 2, 4, 5}, hists_at[] = {0, 3, 4, 6};
     uint8_t bytes[4 * XOR_SAMPLE_MAX_BYTES + 64];
     struct xor_appender x;
     struct histogram_appender *h = histogram_appender_new(true);
-    *f = (struct fake){.q.ops = &ops};
+    *f = (struct fake){.store = few_series_of(f->series, 2)};
     arena_init(&f->arena, 0);
     xor_appender_init(&x);
     for (size_t i = 0; i < 4; i++) {
@@ -91,7 +58,7 @@ static void ask(struct fake *f, const char *text, int64_t first, int64_t last, b
     struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = first * STEP_MS, .end_ms = last * STEP_MS, .step_ms = step};
     cr_assert(promql_resolve_durations(n, step, q.end_ms - q.start_ms, &err));
     buf_clear(out);
-    if (engine_exec(&cfg, &f->q, &ctx, &q, &res, &err)) {
+    if (engine_exec(&cfg, &f->store.q, &ctx, &q, &res, &err)) {
         cr_assert_leq(res.n_series, 1, "%s: %zu series", text, res.n_series);
         const struct result_series *s = res.series;
         for (size_t i = 0; res.n_series && i < s->n; i++) {

@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "read/promql/engine.h"
+#include "tests/read/promql/few_series.h"
 
 #define SAMPLES 200
 #define END_MS (SAMPLES * 15000)
@@ -15,17 +16,11 @@
 enum shape { REGULAR, JITTER, GAPS, RESETS, NEAR_ZERO, FALLING, WITH_NAN, WITH_INFINITY, HUGE_VALUES, CANCELING, WITH_STALE, TWO_SPEEDS, SHAPES };
 
 struct fake {
-    struct queryable q;
+    struct few_series store;
     struct series series[SHAPES];
     struct series_chunk chunks[SHAPES][4];
     struct label labels[SHAPES][2];
     struct arena arena;
-};
-
-struct fake_set {
-    struct series_set base;
-    struct fake *fake;
-    bool done;
 };
 
 static uint64_t seed = 7;
@@ -108,32 +103,6 @@ static void make_series(struct fake *f, enum shape shape)
     f->series[shape] = (struct series){{f->labels[shape], 2}, f->chunks[shape], 4};
 }
 
-static bool fake_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
-{
-    struct fake_set *s = (struct fake_set *)base;
-    (void)ctx, (void)err;
-    cr_assert(max >= SHAPES);
-    *ret_n = s->done ? 0 : SHAPES;
-    memcpy(ret, s->fake->series, *ret_n * sizeof(*ret));
-    s->done = true;
-    return true;
-}
-
-static void fake_release(struct series_set *base)
-{
-    free(base);
-}
-
-static struct series_set *fake_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
-{
-    static const struct series_set_ops ops = {fake_next, fake_release};
-    struct fake_set *s = calloc(1, sizeof(*s));
-    (void)ctx, (void)p, (void)err;
-    s->base.ops = &ops;
-    s->fake = (struct fake *)q;
-    return &s->base;
-}
-
 static void exec(struct fake *f, const char *text, int64_t start, int64_t end, int64_t step, struct arena *a, struct engine_result *ret)
 {
     static const struct engine_config cfg = {.lookback_delta_ms = 300000, .default_evaluation_interval_ms = 60000};
@@ -142,7 +111,7 @@ static void exec(struct fake *f, const char *text, int64_t start, int64_t end, i
     struct node *n = promql_parse(slice_of(text), NULL, a, &err);
     cr_assert(n, "%s: %s", text, err.text);
     struct engine_query q = {.expr = n, .text = slice_of(text), .start_ms = start, .end_ms = end, .step_ms = step};
-    cr_assert(promql_resolve_durations(n, step, end - start, &err) && engine_exec(&cfg, &f->q, &ctx, &q, ret, &err), "%s: %s", text, err.text);
+    cr_assert(promql_resolve_durations(n, step, end - start, &err) && engine_exec(&cfg, &f->store.q, &ctx, &q, ret, &err), "%s: %s", text, err.text);
     promql_release(n);
 }
 
@@ -202,8 +171,7 @@ Test(promql_engine, a_range_query_gives_what_instant_queries_give)
     static const char *const ranges[] = {"[14s]", "[15s]", "[1m]", "[5m]", "[15m] offset 7s"};
     static const int64_t steps[] = {5000, 15000, 30000, 61000};
     static struct fake f;
-    static const struct queryable_ops ops = {.select = fake_select};
-    f = (struct fake){.q = {&ops}};
+    f = (struct fake){.store = few_series_of(f.series, SHAPES)};
     arena_init(&f.arena, 0);
     for (int i = 0; i < SHAPES; i++)
         make_series(&f, (enum shape)i);
