@@ -412,7 +412,7 @@ bool groups_get(struct env *env, struct groups *gs, const struct group_key *key,
 int64_t groups_find(const struct groups *gs, const struct group_key *key, struct labels l);
 bool groups_get_labels(struct env *env, struct groups *gs, struct labels l, uint32_t *ret_index, bool *ret_new);
 
-/* --- samples of one series (eval_select.c, eval_downsampled.c) ---------------------------------------------------------------------------------------- */
+/* --- samples of one series (reader.c, eval_downsampled.c) ---------------------------------------------------------------------------------------------- */
 
 struct samples {
     size_t n;
