@@ -119,9 +119,6 @@ enum head_close keeper_close_head(struct ingester *ing, struct head *h);
 void *cutter_main(void *arg);
 /* Ends the thread; flushes, if that is wanted. When the consumer has ended. */
 void cutter_stop(struct ingester *ing);
-/* The list as a set, which owns it from now on. */
-struct series_list;
-struct series_set *series_list_set(struct series_list *l);
 /* Sets consumed and wakes the waiting. Consumer, and start. */
 void ingester_publish(struct ingester *ing, int64_t consumed);
 /*

@@ -65,6 +65,12 @@ static inline bool chunk_in_cut(const struct chunk_entry *e, uint64_t mark, int6
 bool query_memory_error(const struct ctx *ctx, struct err *err);
 
 struct series_set *head_select(struct head *h, struct ctx *ctx, const struct select_params *p, struct err *err);
+/*
+ * Of a set of head_select, before its first next: the chunks that it has of these series, none of those that it does not have. It will not give them again, and
+ * counts them as given. ret[i].labels are left alone. False: the arena is full.
+ */
+#define HEAD_SET_TAKE_MAX 256u
+bool head_set_take(struct series_set *set, struct arena *mem, const struct series_hash *hashes, size_t n, struct series *ret);
 bool head_label_names(struct head *h, struct ctx *ctx, const struct select_params *p, const struct slice **ret,
                       size_t *ret_n, struct err *err);
 bool head_label_values(struct head *h, struct ctx *ctx, struct slice name, const struct select_params *p,

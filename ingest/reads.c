@@ -7,7 +7,7 @@
 #include "base/assert.h"
 #include "ingest/ingester_int.h"
 #include "ingest/query_int.h"
-#include "ingest/series_list.h"
+#include "ingest/union_int.h"
 
 static struct ingester *of(struct queryable *q)
 {
@@ -42,44 +42,19 @@ static struct series_set *empty_set(void)
 
 /* --- series --- */
 
-static bool blocks_overlap(struct ingester *ing, const struct ctx *ctx, const struct select_params *p, bool *ret, struct err *err)
-{
-    struct local_block_refs refs;
-    if (!local_blocks_get(ing->blocks, ctx->tenant, p->min_t, p->max_t, &refs, err))
-        return false;
-    *ret = refs.n > 0;
-    local_block_refs_release(&refs);
-    return true;
-}
-
-static struct series_set *select_united(struct ingester *ing, struct ctx *ctx, const struct select_params *p, struct err *err)
-{
-    static const struct series_filter sorted = {.sorted = true};
-    struct series_list *list;
-    if (!ingester_list_series(ing, ctx, p, &sorted, &list, err))
-        return NULL;
-    return list ? series_list_set(list) : empty_set();
-}
-
-/* Most queries are of times that only the head has, and need no order. */
+/* Most queries are of times that only the head has. */
 static struct series_set *q_select(struct queryable *q, struct ctx *ctx, const struct select_params *p, struct err *err)
 {
-    struct ingester *ing = of(q);
-    bool united;
-    if (!blocks_overlap(ing, ctx, p, &united, err))
-        return NULL;
-    if (united)
-        return select_united(ing, ctx, p, err);
+    struct local_block_refs refs;
     struct head *h = query_head(q, ctx);
     struct series_set *set = h ? head_select(h, ctx, p, err) : empty_set();
     if (!set)
         return NULL;
-    /* A cut may have come in between. */
-    bool ok = blocks_overlap(ing, ctx, p, &united, err);
-    if (ok && !united)
-        return set;
-    series_set_release(set);
-    return ok ? select_united(ing, ctx, p, err) : NULL;
+    if (!local_blocks_get(of(q)->blocks, ctx->tenant, p->min_t, p->max_t, &refs, err)) {
+        series_set_release(set);
+        return NULL;
+    }
+    return refs.n ? union_set_new(h ? set : NULL, h, refs, ctx, p, err) : set;
 }
 
 /* --- names and values --- */

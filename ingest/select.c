@@ -25,6 +25,7 @@ struct set_part {
     struct shard_data *data; /* referenced */
     const uint32_t *refs;    /* arena */
     size_t n;
+    uint64_t *given; /* a bit for each ref: head_set_take gave it; NULL: none */
     uint32_t kept[KEPT_LABELS_MAX]; /* symbols of the names of labels that are asked for; SYMBOL_NONE: no series has it */
 };
 
@@ -324,6 +325,8 @@ static bool take_batch(struct head_set *s, struct arena *arena, struct series *r
     size_t end = MIN(part->n, s->at + LOCK_BATCH);
     for (; s->at < end && *ret_n < max; s->at++) {
         bool has;
+        if (part->given && part->given[s->at / 64] >> s->at % 64 & 1)
+            continue;
         series_fetch_ahead(part->data, part->refs + s->at, part->n - s->at);
         if (!take_one(s, part, part->refs[s->at], arena, &ret[*ret_n], &taken[*ret_n], &has))
             return false;
@@ -391,8 +394,10 @@ static void set_release(struct series_set *base)
     metric_observe(metric_get(ingest_metrics[INGESTER_QUERIED_SERIES], &SL("send")), (double)s->n_series);
     if (!s->no_chunks)
         metric_observe(metric_single(ingest_metrics[INGESTER_QUERIED_SAMPLES]), (double)s->taker.n_samples);
-    for (uint32_t i = 0; i < s->taker.head->n_shards; i++)
+    for (uint32_t i = 0; i < s->taker.head->n_shards; i++) {
         shard_data_unref(s->parts[i].data);
+        free(s->parts[i].given);
+    }
     chunk_taker_release(&s->taker);
     free(s);
 }
@@ -441,4 +446,82 @@ struct series_set *head_select(struct head *h, struct ctx *ctx, const struct sel
     set_release(&s->base);
     query_memory_error(ctx, err);
     return NULL;
+}
+
+/* --- series that are known from elsewhere --- */
+
+/* Place of the ref among those of the part; n: it is not there. */
+static size_t find_ref(const struct set_part *part, uint32_t ref)
+{
+    size_t from = 0, to = part->n;
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+        if (part->refs[mid] < ref)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from < part->n && part->refs[from] == ref ? from : part->n;
+}
+
+/* Under the shard's lock. ret_at: which of the hashes are of series of the part, ret_refs: which these are. */
+static size_t find_series(struct set_part *part, const struct head *h, uint32_t shard, const struct series_hash *hashes, size_t n, size_t *ret_at,
+                          uint32_t *ret_refs)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n)
+            __builtin_prefetch(slot_first(part->data, hashes[i + AHEAD]));
+        if (head_shard_of(h, hashes[i]) != shard)
+            continue;
+        uint32_t ref = series_find(part->data, hashes[i]);
+        size_t place = ref == SERIES_NONE ? part->n : find_ref(part, ref);
+        if (place == part->n)
+            continue;
+        if (!part->given)
+            part->given = xcalloc(part->n / 64 + 1, sizeof(*part->given));
+        part->given[place / 64] |= UINT64_C(1) << place % 64;
+        ret_at[found] = i;
+        ret_refs[found++] = ref;
+    }
+    return found;
+}
+
+static bool take_of_shard(struct head_set *s, uint32_t shard, const struct series_hash *hashes, size_t n, struct arena *mem, struct taken_chunks *taken)
+{
+    size_t at[HEAD_SET_TAKE_MAX];
+    uint32_t refs[HEAD_SET_TAKE_MAX];
+    struct set_part *part = &s->parts[shard];
+    pthread_rwlock_t *lock = &s->taker.head->shards[shard].lock;
+    bool ok = true;
+    if (part->n == 0)
+        return true;
+    pthread_rwlock_rdlock(lock);
+    size_t found = find_series(part, s->taker.head, shard, hashes, n, at, refs);
+    for (size_t i = 0; ok && !s->no_chunks && i < found; i++) {
+        series_fetch_ahead(part->data, refs + i, found - i);
+        ok = series_take_chunks(&s->taker, part->data, refs[i], mem, &taken[at[i]]);
+    }
+    pthread_rwlock_unlock(lock);
+    return ok;
+}
+
+bool head_set_take(struct series_set *set, struct arena *mem, const struct series_hash *hashes, size_t n, struct series *ret)
+{
+    struct head_set *s = CONTAINER_OF(set, struct head_set, base);
+    struct taken_chunks taken[HEAD_SET_TAKE_MAX];
+    ASSERT(n <= HEAD_SET_TAKE_MAX && s->part == 0 && s->at == 0);
+    memset(taken, 0, n * sizeof(*taken));
+    for (uint32_t i = 0; i < s->taker.head->n_shards; i++)
+        if (!take_of_shard(s, i, hashes, n, mem, taken))
+            return false;
+    for (size_t i = 0; i < n; i++) {
+        taken_fetch_ahead(&s->taker, taken + i, n - i);
+        if (!series_read_full_chunks(&s->taker, &taken[i], mem))
+            return false;
+        ret[i].chunks = taken[i].chunks;
+        ret[i].n_chunks = taken[i].n_chunks;
+    }
+    s->n_series += n;
+    return true;
 }

@@ -173,6 +173,84 @@ Test(blocks, are_listed_with_the_head_in_order_within_limits_and_shards)
     world_free(w);
 }
 
+static int by_word(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* What a select gives, taken max series at a time: each with its number of chunks, sorted. */
+static size_t select_series(struct world *w, const struct select_params *p, size_t max, char *ret, size_t cap)
+{
+    struct arena arena;
+    struct err err = ERR_NONE;
+    struct buf text;
+    char *words[16];
+    size_t n_all = 0, n;
+    arena_init(&arena, 0);
+    buf_init(&text, 0);
+    struct ctx ctx = {.tenant = SL("t"), .arena = &arena};
+    struct queryable *q = ingester_queryable(w->ing);
+    struct series_set *set = q->ops->select(q, &ctx, p, &err);
+    cr_assert(set, "%s", err.text);
+    for (;;) {
+        struct series s[8];
+        cr_assert(series_set_next(set, &ctx, s, max, &n, &err), "%s", err.text);
+        if (n == 0)
+            break;
+        for (size_t i = 0; i < n; i++) {
+            buf_clear(&text);
+            rig_print_labels(s[i].labels, &text);
+            buf_printf(&text, ":%zu", s[i].n_chunks);
+            words[n_all++] = strdup(buf_cstr(&text));
+        }
+    }
+    series_set_release(set);
+    qsort(words, n_all, sizeof(words[0]), by_word);
+    ret[0] = 0;
+    for (size_t i = 0; i < n_all; i++) {
+        snprintf(ret + strlen(ret), cap - strlen(ret), "%s ", words[i]);
+        free(words[i]);
+    }
+    buf_release(&text);
+    arena_release(&arena);
+    return n_all;
+}
+
+Test(blocks, of_several_times_and_the_head_are_united_by_series)
+{
+    static const struct slice wanted[] = {SL("x")};
+    static const struct label_names only_x = {wanted, 1};
+    struct world *w = world_new();
+    char text[512];
+    world_start(w);
+    world_push(w, "t", "first,x=1,y=1", T0, 1);
+    world_push(w, "t", "two,x=1,y=1", T0, 1);
+    world_push(w, "t", "all,x=1,y=1", T0, 1);
+    world_push(w, "t", "two,x=1,y=1", T0 + 2 * HOUR_MS, 1);
+    world_push(w, "t", "all,x=1,y=1", T0 + 2 * HOUR_MS, 1);
+    world_push(w, "t", "second,x=1,y=1", T0 + 2 * HOUR_MS, 1);
+    free(ask(w, "t"));
+    flush(w);
+    cr_expect_eq(n_blocks(w, "t"), 2);
+    world_push(w, "t", "all,x=1,y=1", T0 + 4 * HOUR_MS, 1);
+    world_push(w, "t", "new,x=1,y=1", T0 + 4 * HOUR_MS, 1);
+    free(ask(w, "t"));
+    struct select_params p = {.min_t = T0, .max_t = T0 + 5 * HOUR_MS};
+    for (size_t max = 1; max <= 8; max++) {
+        cr_expect_eq(select_series(w, &p, max, text, sizeof(text)), 5);
+        cr_expect_str_eq(text, "all,x=1,y=1:3 first,x=1,y=1:1 new,x=1,y=1:1 second,x=1,y=1:1 two,x=1,y=1:2 ");
+    }
+    p.labels = &only_x;
+    select_series(w, &p, 8, text, sizeof(text));
+    cr_expect_str_eq(text, "all,x=1:3 first,x=1:1 new,x=1:1 second,x=1:1 two,x=1:2 ");
+    p.no_chunks = true;
+    select_series(w, &p, 8, text, sizeof(text));
+    cr_expect_str_eq(text, "all,x=1:0 first,x=1:0 new,x=1:0 second,x=1:0 two,x=1:0 ");
+    for (p.limit = 1; p.limit <= 5; p.limit++)
+        cr_expect_eq(select_series(w, &p, 2, text, sizeof(text)), p.limit);
+    world_free(w);
+}
+
 Test(blocks, are_cut_by_themselves_when_their_time_has_come)
 {
     struct world *w = world_new();
