@@ -2,11 +2,14 @@
 
 #include <stdlib.h>
 
+#include "base/assert.h"
 #include "ingest/region_int.h"
 
-void block_cursors_init(struct block_cursors *bc, struct local_block_refs refs, const struct ctx *ctx, const struct select_params *p)
+void block_cursors_init(struct block_cursors *bc, struct local_block_refs refs, const struct ctx *ctx,
+                        const struct select_params *p)
 {
-    *bc = (struct block_cursors){.refs = refs, .params = *p, .tenant = ctx->tenant, .budget_bytes = ctx->arena->budget_bytes};
+    *bc = (struct block_cursors){
+        .refs = refs, .params = *p, .tenant = ctx->tenant, .budget_bytes = ctx->arena->budget_bytes};
     bc->items = xcalloc(MAX((size_t)1, refs.n), sizeof(*bc->items));
     for (size_t i = 0; i < refs.n; i++)
         bc->items[i].block = refs.blocks[i];
@@ -50,7 +53,8 @@ static bool block_failed(struct block_cursor *c, struct err *err, const struct e
     return false;
 }
 
-static bool cursor_open(struct block_cursors *bc, struct block_cursor *c, const struct ctx *ctx, bool no_chunks, struct err *err)
+static bool cursor_open(struct block_cursors *bc, struct block_cursor *c, const struct ctx *ctx, bool no_chunks,
+                        struct err *err)
 {
     struct select_params p = bc->params;
     struct err why = ERR_NONE;

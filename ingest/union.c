@@ -1,10 +1,10 @@
 /*
- * The union of a head and local blocks, in no particular order: first what blocks have, a batch at a time and merged by labels (block_cursors.c), each with what the
- * head has of it, then what only the head has.
+ * The union of a head and local blocks, in no particular order: first what blocks have, a batch at a time and merged by
+ * labels (block_cursors.c), each with what the head has of it, then what only the head has.
  *
- * A series of a block is found in the head as an append finds it, by the hash of its labels: nothing of the head is sorted or compared, and an entry of a block's index
- * is read once. A batch ends where that of a block ends, so that labels and chunks can be used where they lie until it is given; what is given lies in the caller's
- * arena.
+ * A series of a block is found in the head as an append finds it, by the hash of its labels: nothing of the head is
+ * sorted or compared, and an entry of a block's index is read once. A batch ends where that of a block ends, so that
+ * labels and chunks can be used where they lie until it is given; what is given lies in the caller's arena.
  */
 #include "ingest/union_int.h"
 
@@ -70,7 +70,8 @@ static bool any_used_up(const struct union_set *u)
 }
 
 /* Their labels and, unless one block alone has the series, lists of chunks are not yet copied. */
-static bool gather(struct union_set *u, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool gather(struct union_set *u, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max,
+                   size_t *ret_n, struct err *err)
 {
     *ret_n = 0;
     if (!block_cursors_fill(&u->blocks, ctx, err))
@@ -131,7 +132,8 @@ static bool copy_chunks(struct arena *mem, struct series *s, const struct series
     return true;
 }
 
-static bool next_of_blocks(struct union_set *u, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool next_of_blocks(struct union_set *u, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max,
+                           size_t *ret_n, struct err *err)
 {
     struct series of_head[HEAD_SET_TAKE_MAX] = {0};
     struct series_hash hashes[HEAD_SET_TAKE_MAX];
@@ -146,7 +148,8 @@ static bool next_of_blocks(struct union_set *u, struct ctx *ctx, struct arena *m
 
 /* --- the set --- */
 
-static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *mem, struct series *ret, size_t max,
+                        size_t *ret_n, struct err *err)
 {
     struct union_set *u = CONTAINER_OF(base, struct union_set, base);
     max = MIN(max, u->left);
@@ -166,7 +169,8 @@ static bool set_next_in(struct series_set *base, struct ctx *ctx, struct arena *
     return true;
 }
 
-static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n, struct err *err)
+static bool set_next(struct series_set *base, struct ctx *ctx, struct series *ret, size_t max, size_t *ret_n,
+                     struct err *err)
 {
     return set_next_in(base, ctx, ctx->arena, ret, max, ret_n, err);
 }
@@ -189,8 +193,8 @@ static bool chunks_stay(const struct series_set *base)
     return true;
 }
 
-struct series_set *union_set_new(struct series_set *head, const struct head *h, struct local_block_refs refs, struct ctx *ctx, const struct select_params *p,
-                                 struct err *err)
+struct series_set *union_set_new(struct series_set *head, const struct head *h, struct local_block_refs refs,
+                                 struct ctx *ctx, const struct select_params *p, struct err *err)
 {
     static const struct series_set_ops ops = {set_next, set_release};
     static const struct series_set_traits traits = {.chunks_stay = chunks_stay, .next_in = set_next_in};
