@@ -6,7 +6,7 @@ BUILD_PACKAGES=(gcc g++ cmake ninja-build pkg-config ccache re2c lemon
   libyaml-dev libjansson-dev libcurl4-openssl-dev libexpat1-dev libs3-dev libjemalloc-dev libmemcached-dev zlib1g-dev libssl-dev libjs-chart.js)
 
 # What the tests add: unit tests, fuzzers, and real parts to talk to.
-TEST_PACKAGES=(libcriterion-dev clang libclang-rt-14-dev python3 python3-pytest python3-snappy python3-grpcio curl
+TEST_PACKAGES=(libcriterion-dev clang libclang-rt-14-dev python3 python3-pytest python3-pytest-xdist python3-snappy python3-grpcio curl
   prometheus prometheus-node-exporter victoria-metrics chromium chromium-driver default-jre-headless maven kcat nginx-light python3-yaml procps
   etcd-server etcd-client memcached)
 

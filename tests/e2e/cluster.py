@@ -21,12 +21,13 @@ RINGS = ("ingester.ring", "distributor.ring", "store-gateway.sharding-ring", "co
 
 
 ports_given = set()
+WORKERS, WORKER = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
 def fixed_port():
-    """A port that outgoing connections do not take while its process is away: below the range that the kernel gives to them."""
+    """A port that outgoing connections do not take while its process is away: below the range that the kernel gives to them. Tests that run beside these have others."""
     while True:
-        port = random.randrange(11000, 32000)
+        port = random.randrange(11000 + WORKER, 32000, WORKERS)
         with socket.socket() as s:
             try:
                 s.bind(("127.0.0.1", port))
