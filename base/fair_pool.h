@@ -7,8 +7,8 @@
  *             FAIR_POOL_LONG_MS goes behind, and another thread takes its place, so that there are always n_threads workers in front for what comes next.
  *             The jobs of an owner that has used much CPU of late are not taken up in front at all.
  *             (A thread's priority cannot be raised again without privileges, so a worker that has gone behind stays there.)
- *   a core    While others work, those behind leave them one core: in the second after a job has ended in front, or *others_ms has been written. With nobody
- *             else about those behind use all, and are as fast as anybody.
+ *   a core    While others do short work, those behind leave them one core: in the second after priority_short_work (base/priority.h), which the pool itself calls
+ *             when a job ends in front while another owner's runs behind. With nobody else about those behind use all, and are as fast as anybody.
  *
  * All queues together are bounded by max_queued, and an owner may have as many waiting as there are places left: alone half of them, and others still find
  * room. fair_pool_submit never blocks, it says no. Each worker owns an arena that is cleared between jobs and handed
@@ -16,7 +16,6 @@
  */
 #pragma once
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,11 +32,8 @@
 
 struct fair_pool;
 
-/*
- * name: thread name, at most 12 characters. others_ms: when short work outside of the pool was last begun (clock_mono_ms; writers: any thread, relaxed; outlives
- * the pool); NULL: there always is some. Never NULL (asserts when threads or memory cannot be had).
- */
-struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes, const _Atomic int64_t *others_ms);
+/* name: thread name, at most 12 characters. Never NULL (asserts when threads or memory cannot be had). */
+struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes);
 /* owner is copied. */
 bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job);
 size_t fair_pool_queued(struct fair_pool *p);

@@ -1,6 +1,6 @@
 #include "base/priority.h"
 
-#include <stdint.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +9,8 @@
  * than the usual one (3 ms) has the effect.
  */
 #define PRIORITY_SLICE_MS 10
+
+static _Atomic int64_t short_work_ms = INT64_MIN / 2;
 
 /* struct sched_attr of the kernel, its first version; the C library has neither it nor the calls. */
 struct attributes {
@@ -46,4 +48,16 @@ void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores,
 {
     if (cores->several)
         (void)pthread_setaffinity_np(thread, sizeof(cores->all), spare ? &cores->but_one : &cores->all);
+}
+
+/* Millions say so in a second: the same millisecond is written once. */
+void priority_short_work(int64_t now_ms)
+{
+    if (priority_short_work_ms() != now_ms)
+        atomic_store_explicit(&short_work_ms, now_ms, memory_order_relaxed);
+}
+
+int64_t priority_short_work_ms(void)
+{
+    return atomic_load_explicit(&short_work_ms, memory_order_relaxed);
 }

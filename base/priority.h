@@ -5,6 +5,9 @@
  * used a little more than its share; so may the kernel's own threads, which a sync of a file needs. Two things help. A long time slice: since Linux 6.12 a thread whose
  * slice is shorter takes the core at once, where otherwise it waits for the end of a slice. And a core on which the others are alone.
  *
+ * That core is left free only while somebody has short work: who does any says so, and one time for the whole process is enough, since all its threads share the
+ * cores.
+ *
  * All of it may fail, without privileges or on an old kernel, and then does nothing. A priority that was lowered cannot be raised again without privileges.
  */
 #pragma once
@@ -12,6 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* The cores that the process may use, as they were when this was filled; immutable. */
@@ -25,3 +29,6 @@ void priority_cores_init(struct priority_cores *ret);
 void priority_lower(pid_t tid, int nice);
 /* Leaves one core to the others; or may use all again. */
 void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores, bool spare);
+/* Short work has begun or ended (clock_mono_ms); and when that was last said, long ago if never. Any thread. */
+void priority_short_work(int64_t now_ms);
+int64_t priority_short_work_ms(void);

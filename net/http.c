@@ -221,7 +221,7 @@ bool http_server_start(struct http_server *s, struct err *err)
     s->conn_limit = sane_conn_limit(s->cfg->http_conn_limit, s->tls != NULL);
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
-    s->query_pool = fair_pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0, &s->write_ms);
+    s->query_pool = fair_pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
     s->stream_pool = pool_new("http-stream", n_workers(0, 1, 2), HTTP_MAX_STREAMS, 0);
     for (size_t i = 0; i < s->n_entries && !s->spool_pool; i++)
         if (s->entries[i].route->flags & HTTP_SPOOL)

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "net/cluster.h"
 #include "net/http_int.h"
 
@@ -423,7 +424,7 @@ static enum MHD_Result dispatch(struct http_request *req)
     atomic_fetch_add_explicit(&req->refs, 1, memory_order_relaxed);
     pthread_mutex_unlock(&req->lock);
     if (where == HTTP_POOL_WRITE)
-        atomic_store_explicit(&s->write_ms, clock_mono_ms(), memory_order_relaxed);
+        priority_short_work(clock_mono_ms());
     if (where == HTTP_POOL_INLINE)
         run_handler(req, NULL);
     else if (where == HTTP_POOL_WRITE ? !pool_submit(s->write_pool, run_handler, req)

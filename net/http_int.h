@@ -163,7 +163,6 @@ struct http_server {
     struct MHD_Response *empty; /* status without body and headers; shared by all threads */
     struct pool *write_pool;
     struct fair_pool *query_pool; /* tenants take turns */
-    _Atomic int64_t write_ms;     /* the write pool was last given something (monotonic clock); relaxed: any I/O thread, the query pool's watcher reads */
     struct pool *spool_pool;  /* NULL: no route wants it */
     atomic_size_t n_spools;
     struct pool *stream_pool; /* makes the pieces of answers that are sent meanwhile */

@@ -67,7 +67,7 @@ struct engine_crew *engine_crew_new(size_t threads, size_t min_series)
     ASSERT(c);
     c->threads = threads;
     c->min_series = min_series;
-    c->pool = fair_pool_new("query-help", threads - 1, CREW_QUEUE, 0, NULL);
+    c->pool = fair_pool_new("query-help", threads - 1, CREW_QUEUE, 0);
     return c;
 }
 

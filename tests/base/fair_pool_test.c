@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fair_pool.h"
+#include "base/priority.h"
 
 /* Jobs that note their order, and wait for a gate where they are told to. */
 struct order {
@@ -80,7 +81,7 @@ Test(fair_pool, owners_take_turns)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 1, 64, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 1, 64, 0);
     struct job gate = {&o, '.', true}, a = {&o, 'a', false}, b = {&o, 'b', false}, c = {&o, 'c', false};
     cr_assert(fair_pool_submit(p, SL("gate"), note, &gate));
     while (fair_pool_queued(p))
@@ -99,7 +100,7 @@ Test(fair_pool, long_jobs_go_behind_and_leave_their_workers_to_others)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 3, 64, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 3, 64, 0);
     struct job heavy = {&o, 'h', true}, light = {&o, 'l', false};
     for (int i = 0; i < 20; i++)
         cr_assert(fair_pool_submit(p, SL("heavy"), note, &heavy));
@@ -120,7 +121,7 @@ Test(fair_pool, so_many_are_behind_and_no_more)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 2, 64, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
     struct job heavy = {&o, 'h', true};
     static const char *const owners[] = {"a", "b", "c", "d", "e"};
     for (int i = 0; i < 10; i++)
@@ -156,7 +157,7 @@ Test(fair_pool, who_has_used_much_works_behind)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 2, 64, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
     struct job heavy = {&o, 'h', false}, light = {&o, 'l', false};
     for (int i = 0; i < 6; i++)
         cr_assert(fair_pool_submit(p, SL("heavy"), burn, &heavy));
@@ -174,7 +175,7 @@ Test(fair_pool, who_has_as_many_waiting_as_there_are_places_left_must_go)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 1, 8, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 1, 8, 0);
     struct job gate = {&o, '.', true};
     static const struct {
         const char *owner;
@@ -195,6 +196,7 @@ Test(fair_pool, who_has_as_many_waiting_as_there_are_places_left_must_go)
 
 struct core_count {
     struct fair_pool *pool;
+    bool others; /* do short work meanwhile */
     int wanted, seen;
 };
 
@@ -205,15 +207,24 @@ static void count_cores(void *arg, struct arena *arena)
     cpu_set_t mine;
     (void)arena;
     for (int i = 0; i < 10000 && (c->seen != c->wanted || fair_pool_behind(c->pool) == 0); i++) {
+        if (c->others)
+            priority_short_work(clock_mono_ms());
         pause_ms(1);
         cr_assert_eq(sched_getaffinity(0, sizeof(mine), &mine), 0);
         c->seen = CPU_COUNT(&mine);
     }
 }
 
-static void expect_cores(const _Atomic int64_t *others_ms, int cores)
+static int all_cores(void)
 {
-    struct core_count c = {fair_pool_new("test", 1, 64, 0, others_ms), cores, 0};
+    cpu_set_t all;
+    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+    return CPU_COUNT(&all);
+}
+
+static void expect_cores(bool others, int cores)
+{
+    struct core_count c = {fair_pool_new("test", 1, 64, 0), others, cores, 0};
     cr_assert(fair_pool_submit(c.pool, SL("heavy"), count_cores, &c));
     fair_pool_stop(c.pool);
     cr_assert_eq(c.seen, cores);
@@ -221,17 +232,40 @@ static void expect_cores(const _Atomic int64_t *others_ms, int cores)
 
 Test(fair_pool, those_behind_leave_a_core_to_others)
 {
-    cpu_set_t all;
-    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
-    expect_cores(NULL, CPU_COUNT(&all) > 1 ? CPU_COUNT(&all) - 1 : 1);
+    expect_cores(true, all_cores() > 1 ? all_cores() - 1 : 1);
 }
 
 Test(fair_pool, with_nobody_about_those_behind_use_all_cores)
 {
-    cpu_set_t all;
-    _Atomic int64_t long_ago = 0;
-    cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
-    expect_cores(&long_ago, CPU_COUNT(&all));
+    expect_cores(false, all_cores());
+}
+
+/* Whether a job of the owner, ended beside one of "heavy" that is behind, counts as short work. */
+static bool is_in_the_way(struct slice owner)
+{
+    struct order o, gate;
+    order_init(&o);
+    order_init(&gate);
+    struct fair_pool *p = fair_pool_new("test", 2, 64, 0);
+    struct job heavy = {&gate, 'h', true}, light = {&o, 'l', false};
+    int64_t before_ms = priority_short_work_ms();
+    cr_assert(fair_pool_submit(p, SL("heavy"), note, &heavy));
+    for (int i = 0; i < 10000 && fair_pool_behind(p) == 0; i++)
+        pause_ms(1);
+    cr_assert(fair_pool_submit(p, owner, note, &light));
+    cr_assert(wait_for(&o, 1));
+    pause_ms(20); /* the job has noted its end before its worker has */
+    cr_assert_eq(fair_pool_behind(p), 1);
+    bool noted = priority_short_work_ms() != before_ms;
+    open_gate(&gate);
+    fair_pool_stop(p);
+    return noted;
+}
+
+Test(fair_pool, an_owners_short_work_is_not_in_the_way_of_its_own_long_work)
+{
+    cr_assert_not(is_in_the_way(SL("heavy")));
+    cr_assert(is_in_the_way(SL("light")));
 }
 
 struct many {
@@ -254,7 +288,7 @@ Test(fair_pool, stop_runs_what_was_taken_from_many_threads)
 {
     struct order o;
     order_init(&o);
-    struct fair_pool *p = fair_pool_new("test", 4, 32, 0, NULL);
+    struct fair_pool *p = fair_pool_new("test", 4, 32, 0);
     struct many many[4];
     pthread_t threads[4];
     size_t taken = 0;
