@@ -24,11 +24,12 @@ def s3(tmp_path):
 
 
 def flags(port):
-    """With a bad network an index is written less often than every half minute, and what it names must be there for as long as it is read."""
-    return ["-blocks-storage.bucket-store.bucket-index.max-stale-period=10m", "-compactor.deletion-delay=1m", "-common.storage.backend=s3", f"-common.storage.s3.endpoint=127.0.0.1:{port}", "-common.storage.s3.insecure=true",
+    return ["-common.storage.backend=s3", f"-common.storage.s3.endpoint=127.0.0.1:{port}", "-common.storage.s3.insecure=true",
             "-common.storage.s3.bucket-name=bkt", f"-common.storage.s3.access-key-id={KEY}", f"-common.storage.s3.secret-access-key={SECRET}"]
 
 
+# With a bad network an index is written less often than every half minute, and what it names must be there for as long as it is read.
+PATIENT = ["-blocks-storage.bucket-store.bucket-index.max-stale-period=10m", "-compactor.deletion-delay=1m"]
 NETWORKS = {
     "good": Faults(),
     "bad": Faults(errors=0.3, late=0.01, late_s=5, cut=0.05, stale=0.3),
@@ -40,7 +41,7 @@ def test_three_days(s3, network, tmp_path):
     port, folder = s3
     history, bucket = History(int(time.time() * 1000), hours=72, floats=12, histograms=2), Bucket(folder)
     between = FaultyNetwork(port, NETWORKS[network])
-    brunn = Brunn(tmp_path, *QUICK, *flags(between.port))
+    brunn = Brunn(tmp_path, *QUICK, *PATIENT, *flags(between.port))
     try:
         push_all(brunn, history.bodies())
         assert brunn.request("POST", "/ingester/flush?wait=true")[0] == 204
@@ -49,9 +50,9 @@ def test_three_days(s3, network, tmp_path):
         # Once more with nothing at hand: index-headers, indexes and caches come over the same network.
         brunn.stop()
         subprocess.run(["rm", "-r", str(tmp_path / "data" / "tsdb-sync")], check=True)
-        brunn = Brunn(tmp_path, *QUICK, *flags(between.port))
+        brunn = Brunn(tmp_path, *QUICK, *PATIENT, *flags(between.port))
         history.check(brunn.query)
-        verified = subprocess.run([BRUNN, "tool", "bucket", "verify", "-deep", *(f.replace("-common.storage.", "-blocks-storage.") for f in flags(port)[1:])],
+        verified = subprocess.run([BRUNN, "tool", "bucket", "verify", "-deep", *(f.replace("-common.storage.", "-blocks-storage.") for f in flags(port))],
                                   capture_output=True, text=True, timeout=300, cwd=tmp_path)
         assert verified.returncode == 0, (verified.stdout[-2000:], verified.stderr[-2000:])
         print(between.faults.counts)
