@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/logger.h"
+#include "ingest/block_cursors_int.h"
 #include "ingest/ingest_metrics_int.h"
 #include "ingest/query_int.h"
 
@@ -168,13 +169,7 @@ static void sort_chunks(struct series_chunk *chunks, size_t n)
         qsort(chunks, n, sizeof(*chunks), by_min_t);
         return;
     }
-    for (size_t i = 1; i < n; i++) {
-        struct series_chunk c = chunks[i];
-        size_t at = i;
-        for (; at > 0 && chunks[at - 1].min_t > c.min_t; at--)
-            chunks[at] = chunks[at - 1];
-        chunks[at] = c;
-    }
+    chunks_sort_by_min_t(chunks, n);
 }
 
 static bool take_open_chunk(struct chunk_taker *s, const struct shard_data *d, uint32_t ref, struct arena *arena,
