@@ -7,8 +7,8 @@
  *     <dir>/<tenant>/mimir.shipper.json the shipper's; this room does not look at it
  *
  * The life of one: the cutter writes it below pending/ and adds it (it is read from now on); once a checkpoint that names it is durable it is published by a
- * rename; the shipper is told of published ones only, and says which it has uploaded; when all its samples are older than the retention period and, where
- * there is a shipper, it is shipped, it is deleted. Blocks are referenced: one that is deleted stays mapped until its last reader is done.
+ * rename; the shipper is told of published ones only, and says which it has uploaded and when; the retention period after that it is deleted, so that who was away or late still finds here
+ * what the bucket index does not tell yet. Without a shipper it is deleted when all its samples are older than the retention period. Blocks are referenced: one that is deleted stays mapped until its last reader is done.
  *
  * A block that turns out to be damaged is logged and counted, and stays in the list. Whoever needs its time gets ERR_CORRUPT with its name, rather than an answer that lacks it; other
  * times are answered. It is not given to the shipper.
@@ -88,7 +88,7 @@ struct local_block_info {
     int64_t min_t;    /* of its meta.json */
     int64_t max_t;    /* exclusive */
     bool out_of_order;
-    bool shipped;
+    int64_t shipped_ms; /* wall clock; 0: it is not */
     bool damaged;
     uint64_t bytes;   /* of index and chunks */
     char path[512];   /* its folder */
@@ -100,8 +100,8 @@ struct local_block_info {
 struct local_block_info *local_blocks_list(struct local_blocks *lb, struct slice tenant, size_t *ret_n);
 /* Tenants that have blocks, by name: one malloc'ed array, strings in it. NULL when there are none. */
 struct slice *local_blocks_tenants(struct local_blocks *lb, size_t *ret_n);
-/* The shipper has proof that these are in the bucket (meta.json uploaded last). Unknown ones are passed over, so that a shipper may tell its whole file. */
-void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n);
+/* The shipper has proof that it is in the bucket since then (meta.json uploaded last; not 0). An unknown one is passed over, so that a shipper may tell its whole file. */
+void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, const struct ulid *block, int64_t at_ms);
 /* The folder for the shipper's own file of a tenant: <dir>/<tenant>. */
 void local_blocks_tenant_dir(const struct local_blocks *lb, struct slice tenant, char *out, size_t cap);
 

@@ -24,7 +24,7 @@ struct local_block {
     uint64_t bytes;
     _Atomic int refs; /* the list's and one a reader */
     bool pending;     /* lb->lock, as all below */
-    bool shipped;
+    int64_t shipped_ms; /* 0: it is not */
     bool damaged;
     char *why; /* owned; of a damaged one */
 };

@@ -32,7 +32,7 @@ struct local_block_info *local_blocks_list(struct local_blocks *lb, struct slice
                                        .min_t = b->min_t,
                                        .max_t = b->max_t,
                                        .out_of_order = b->out_of_order,
-                                       .shipped = b->shipped,
+                                       .shipped_ms = b->shipped_ms,
                                        .damaged = b->damaged,
                                        .bytes = b->bytes};
         blocks_path(lb, tenant, "", &b->ulid, x->path, sizeof(x->path));
@@ -71,15 +71,12 @@ struct slice *local_blocks_tenants(struct local_blocks *lb, size_t *ret_n)
     return list;
 }
 
-void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, const struct ulid *ulids, size_t n)
+void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, const struct ulid *block, int64_t at_ms)
 {
     pthread_mutex_lock(&lb->lock);
-    struct tenant_blocks *t = blocks_of(lb, tenant, false);
-    for (size_t i = 0; i < n; i++) {
-        struct local_block *b = block_of(t, &ulids[i]);
-        if (b)
-            b->shipped = true;
-    }
+    struct local_block *b = block_of(blocks_of(lb, tenant, false), block);
+    if (b)
+        b->shipped_ms = at_ms;
     pthread_mutex_unlock(&lb->lock);
 }
 
@@ -88,11 +85,11 @@ void local_blocks_set_shipped(struct local_blocks *lb, struct slice tenant, cons
 /* Under lock. */
 static bool may_go(const struct local_blocks *lb, const struct local_block *b, int64_t now_ms)
 {
-    if (b->pending || (lb->has_shipper && !b->shipped))
+    if (b->pending || (lb->has_shipper && !b->shipped_ms))
         return false;
-    if (b->damaged && b->shipped && b->max_t <= now_ms - lb->store_has_it_ms)
+    if (b->damaged && b->shipped_ms && b->max_t <= now_ms - lb->store_has_it_ms)
         return true;
-    return lb->retention_ms > 0 && b->max_t <= now_ms - lb->retention_ms;
+    return lb->retention_ms > 0 && (lb->has_shipper ? b->shipped_ms : b->max_t) <= now_ms - lb->retention_ms;
 }
 
 static struct local_block *take_expired(struct local_blocks *lb, int64_t now_ms)
@@ -134,7 +131,7 @@ size_t local_blocks_expire(struct local_blocks *lb, int64_t now_ms)
 {
     size_t n = 0;
     for (struct local_block *b; (b = take_expired(lb, now_ms)); n++) {
-        LOG_INFO("a block is older than the retention period", {"tenant", LOG_SLICE(b->tenant->tenant)}, {"block", LOG_STR(b->ulid.text)});
+        LOG_INFO("a block was kept for the retention period", {"tenant", LOG_SLICE(b->tenant->tenant)}, {"block", LOG_STR(b->ulid.text)});
         delete_folder(lb, b);
         metric_inc(metric_single(local_blocks_metrics[BLOCKS_RETENTIONS]));
         local_block_unref(b);
@@ -148,7 +145,7 @@ bool local_blocks_waiting(struct local_blocks *lb, struct slice tenant)
     pthread_mutex_lock(&lb->lock);
     struct tenant_blocks *t = blocks_of(lb, tenant, false);
     for (size_t i = 0; t && i < t->n; i++)
-        waiting |= t->blocks[i]->pending || (lb->has_shipper && !t->blocks[i]->shipped);
+        waiting |= t->blocks[i]->pending || (lb->has_shipper && !t->blocks[i]->shipped_ms);
     pthread_mutex_unlock(&lb->lock);
     return waiting;
 }

@@ -17,7 +17,7 @@ static int compare(const void *a, const void *b)
     return memcmp(((const struct shipped *)a)->ulid.text, ((const struct shipped *)b)->ulid.text, ULID_TEXT_LEN);
 }
 
-const struct shipped *memory_find(const struct memory *m, const struct ulid *u)
+static const struct shipped *memory_find(const struct memory *m, const struct ulid *u)
 {
     struct shipped key = {.ulid = *u};
     return m->n ? bsearch(&key, m->items, m->n, sizeof(key), compare) : NULL;

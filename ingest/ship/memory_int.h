@@ -37,6 +37,5 @@ bool memory_read(struct memory *m, const char *dir, struct err *err);
 bool memory_write(const struct memory *m, const char *dir, struct err *err);
 bool memory_decode(struct memory *m, struct slice json, struct err *err);
 void memory_encode(const struct memory *m, struct buf *out);
-const struct shipped *memory_find(const struct memory *m, const struct ulid *u); /* NULL: it has not */
 bool memory_add(struct memory *m, const struct ulid *u, int64_t at_ms);           /* stays as it is when it is there; false: no memory */
 void memory_release(struct memory *m);

@@ -130,24 +130,21 @@ static void read_memory(const struct local_blocks *source, struct slice tenant, 
     memory_release(ret);
 }
 
-/* What is shipped and still kept here, with the times of before. */
+/* What is shipped and still kept here. */
 static bool write_memory(const struct job *j, struct err *err)
 {
     char dir[DIR_MAX];
-    struct memory before, now = {0};
+    struct memory now = {0};
     size_t n;
     bool good = true;
-    read_memory(j->source, j->tenant, &before);
     struct local_block_info *blocks = local_blocks_list(j->source, j->tenant, &n);
     for (size_t i = 0; good && i < n; i++) {
-        const struct shipped *known = memory_find(&before, &blocks[i].ulid);
-        good = !blocks[i].shipped || memory_add(&now, &blocks[i].ulid, known ? known->at_ms : clock_wall_ms()) ||
+        good = !blocks[i].shipped_ms || memory_add(&now, &blocks[i].ulid, blocks[i].shipped_ms) ||
                err_set(err, ERR_NO_MEMORY, "no memory for what is shipped");
     }
     local_blocks_tenant_dir(j->source, j->tenant, dir, sizeof(dir));
     good = good && memory_write(&now, dir, err);
     free(blocks);
-    memory_release(&before);
     memory_release(&now);
     return good;
 }
@@ -167,7 +164,7 @@ static bool upload(struct shipper *s, const struct ctx *ctx, const struct job *j
         metric_inc(metric_single(ship_metrics[SHIP_M_FAILURES]));
         return false;
     }
-    local_blocks_set_shipped(j->source, j->tenant, &b->ulid, 1);
+    local_blocks_set_shipped(j->source, j->tenant, &b->ulid, clock_wall_ms());
     if (before)
         return true;
     metric_inc(metric_single(ship_metrics[SHIP_M_UPLOADS]));
@@ -189,7 +186,7 @@ static void upload_all(struct shipper *s, const struct ctx *ctx, const struct jo
     size_t done = 0;
     for (size_t i = 0; i < n && ctx_check(ctx, NULL); i++) {
         struct err why = ERR_NONE;
-        if (blocks[i].shipped || blocks[i].damaged)
+        if (blocks[i].shipped_ms || blocks[i].damaged)
             continue;
         if (upload(s, ctx, j, &blocks[i], &why)) {
             done++;
@@ -224,10 +221,10 @@ static void ship_tenant(struct shipper *s, const struct ctx *ctx, const struct j
     bool marked;
     struct local_block_info *blocks = local_blocks_list(j->source, j->tenant, &n);
     for (size_t i = 0; i < n; i++)
-        due += !blocks[i].shipped && !blocks[i].damaged;
+        due += !blocks[i].shipped_ms && !blocks[i].damaged;
     if (due && check_mark(s, ctx, j, &marked, first)) {
         for (size_t i = 0; marked && i < n; i++)
-            local_blocks_set_shipped(j->source, j->tenant, &blocks[i].ulid, 1);
+            local_blocks_set_shipped(j->source, j->tenant, &blocks[i].ulid, clock_wall_ms());
         if (marked)
             LOG_INFO("a tenant that is marked for deletion has blocks: they are not uploaded", {"user", LOG_SLICE(j->tenant)}, {"blocks", LOG_U64(due)});
         else
@@ -291,7 +288,7 @@ static void show_oldest(const struct round *r)
         struct local_block_info *blocks = local_blocks_list(r->jobs[i].source, r->jobs[i].tenant, &n);
         for (size_t k = 0; k < n; k++) {
             int64_t at_ms = ulid_time_ms(&blocks[k].ulid);
-            if (!blocks[k].shipped && (oldest_ms == 0 || at_ms < oldest_ms))
+            if (!blocks[k].shipped_ms && (oldest_ms == 0 || at_ms < oldest_ms))
                 oldest_ms = at_ms;
         }
         free(blocks);
@@ -418,7 +415,7 @@ static void recall(struct shipper *s)
             struct memory m;
             read_memory(s->sources[i], tenants[k], &m);
             for (size_t b = 0; b < m.n; b++)
-                local_blocks_set_shipped(s->sources[i], tenants[k], &m.items[b].ulid, 1);
+                local_blocks_set_shipped(s->sources[i], tenants[k], &m.items[b].ulid, m.items[b].at_ms);
             memory_release(&m);
         }
         free(tenants);

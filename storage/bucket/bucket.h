@@ -148,7 +148,7 @@ struct bucket_update {
     size_t n_new; /* blocks that the old index did not have */
 };
 /*
- * The index as the bucket is at now_s. Lists blocks and global deletion marks, takes over what `old` (NULL: nothing) says of those it knows, and reads the
+ * The index as the bucket is at now_s. Lists global deletion marks, then blocks, takes over what `old` (NULL: nothing) says of those it knows, and reads the
  * meta.json and marks of the others. What old knows and the listing lacks is looked for by name before it is dropped, since lists may be stale: a block that
  * exists stays. Blocks whose meta.json is missing or cannot be read are partial: not in the index, but told; so are marks that cannot be read.
  * They are read by n_threads threads, the caller's among them.

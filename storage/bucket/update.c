@@ -2,6 +2,8 @@
  * The bucket index made anew out of what the bucket lists, with as few reads as there are changes: two listings, and for each block or mark that the old index
  * does not know its meta.json and attributes, as many at a time as the caller says. What the old index knows and the listing lacks costs one look each; so a listing that is late cannot
  * take a block away from queriers.
+ *
+ * Marks are listed before blocks: a compaction marks its sources when its results are there. So an index that says of a block that it goes has what replaces it, however long it took to make.
  */
 #include <pthread.h>
 #include <stdlib.h>
@@ -280,7 +282,7 @@ bool bucket_index_update(struct objstore *s, const struct ctx *ctx, struct slice
     pthread_mutex_init(&u.lock, NULL);
     arena_init(&lists, 0);
     old = old ? old : &nothing;
-    bool good = update_blocks(&u, old, &lists, err) && update_marks(&u, old, &lists, err) && finish(&u, now_s, ret, ret_update, err);
+    bool good = update_marks(&u, old, &lists, err) && update_blocks(&u, old, &lists, err) && finish(&u, now_s, ret, ret_update, err);
     arena_release(&lists);
     pthread_mutex_destroy(&u.lock);
     buf_release(&u.blocks);

@@ -5,6 +5,7 @@ servers have the same chances; what must come back is in the History.
 """
 
 import glob
+import gzip
 import json
 import os
 import random
@@ -186,6 +187,16 @@ class Bucket:
                 continue  # removed in between
         return out
 
+    def index_is_new(self):
+        """Whether the bucket index tells what the bucket has, as queriers will see it."""
+        try:
+            with gzip.open(os.path.join(self.folder, "bucket-index.json.gz")) as f:
+                index = json.load(f)
+        except (FileNotFoundError, EOFError):
+            return False
+        marked = {m["block_id"] for m in index["block_deletion_marks"]}
+        return {b["block_id"] for b in index["blocks"]} - marked == set(self.metas())
+
     def n_samples(self, before_ms=1 << 62):
         """Of the blocks that end by then."""
         return sum(m["stats"].get("numSamples", 0) for m in self.metas().values() if m["maxTime"] <= before_ms)
@@ -196,14 +207,14 @@ class Bucket:
 
 
 def settled(bucket, samples, timeout=120, before_ms=1 << 62):
-    """Until the bucket has so many samples (in blocks that end by then) and nothing more happens to its blocks."""
+    """Until the bucket has so many samples (in blocks that end by then), nothing more happens to its blocks, and the index knows them."""
     state = {"last": None, "since": time.monotonic()}
 
     def quiet():
         now = sorted(bucket.metas())
         if now != state["last"]:
             state.update(last=now, since=time.monotonic())
-        return bucket.n_samples(before_ms) == samples and time.monotonic() - state["since"] > 6
+        return bucket.n_samples(before_ms) == samples and time.monotonic() - state["since"] > 6 and bucket.index_is_new()
     try:
         wait_until("the bucket to settle", timeout, quiet)
     except AssertionError as e:

@@ -110,12 +110,16 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
 
 
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # with the default of 5 a burst of connections waits seconds for its packets to be sent again
+
+
 class FaultyNetwork:
     """faults may be exchanged while it runs."""
 
     def __init__(self, behind, faults):
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = Listener(("127.0.0.1", 0), Handler)
         self.server.behind, self.server.faults, self.server.lists = behind, faults, {}
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -323,7 +323,10 @@ Test(blocks, go_when_they_are_old_and_shipped)
     struct local_block_info *list = local_blocks_list(lb, SL("t"), &n);
     cr_assert_eq(n, 1, "what is not shipped stays");
     cr_expect_eq(access(list[0].path, F_OK), 0);
-    local_blocks_set_shipped(lb, SL("t"), &list[0].ulid, 1);
+    local_blocks_set_shipped(lb, SL("t"), &list[0].ulid, clock_wall_ms());
+    sleep_ms(200);
+    cr_expect_eq(access(list[0].path, F_OK), 0, "what was shipped a moment ago stays, however old its samples are");
+    local_blocks_set_shipped(lb, SL("t"), &list[0].ulid, clock_wall_ms() - 13 * HOUR_MS);
     cr_expect(wait_for_blocks(w, "t", 0));
     for (int i = 0; i < 100 && access(list[0].path, F_OK) == 0; i++)
         sleep_ms(10);

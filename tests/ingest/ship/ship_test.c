@@ -66,7 +66,7 @@ static size_t n_shipped(struct dock *d, const char *tenant, size_t *ret_n)
     size_t n, shipped = 0;
     struct local_block_info *blocks = local_blocks_list(d->lb, slice_of(tenant), &n);
     for (size_t i = 0; i < n; i++)
-        shipped += blocks[i].shipped;
+        shipped += blocks[i].shipped_ms != 0;
     free(blocks);
     *ret_n = n;
     return shipped;

@@ -270,6 +270,25 @@ Test(bucket_index_update, keeps_what_a_late_listing_lacks_and_drops_what_is_gone
     rig_free(&r);
 }
 
+Test(bucket_index_update, that_meets_a_compaction_never_has_a_mark_without_the_block_that_replaces_it)
+{
+    struct rig r;
+    rig_real(&r);
+    struct ulid source = ulid_from("01M7Y7WV59RD7Q1R4WJZAYQXG3"), result = ulid_from("01M7Y7WR36RNAK3M75MGY89WZT");
+    char later[1024];
+    shell("cd %s && mv tenant-a/%s later && rm -f tenant-a/markers/%s* tenant-a/markers/%s*", r.bucket, result.text, result.text, source.text);
+    snprintf(later, sizeof(later), "cd %s && mv later tenant-a/%s && echo '{\"id\":\"%s\",\"deletion_time\":1795237540,\"version\":1}' > tenant-a/markers/%s-deletion-mark.json",
+             r.bucket, result.text, source.text, source.text);
+    r.faulty.after_list = later;
+    struct bucket_index first = updated(&r, NULL, NULL), second = updated(&r, &first, NULL);
+    bool has_result = false;
+    for (size_t i = 0; i < first.n_blocks; i++)
+        has_result |= strcmp(first.blocks[i].id.text, result.text) == 0;
+    cr_expect(has_result || !bucket_index_deletion(&first, &source));
+    cr_expect(bucket_index_deletion(&second, &source));
+    rig_free(&r);
+}
+
 Test(bucket_index_update, tells_partial_blocks_and_bad_marks)
 {
     struct rig r;

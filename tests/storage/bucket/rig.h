@@ -32,6 +32,7 @@ struct faulty {
     const char *hidden;     /* names with this in them are not listed */
     const char *at_meta;    /* a command that is run before a meta.json is put ... */
     int n_at_meta;          /* so many times */
+    const char *after_list; /* a command that is run once, after the first list */
     _Atomic int slow_ms;    /* of a get */
     _Atomic int meet;       /* gets wait for each other until so many are there at once */
     _Atomic int n_inside, max_inside; /* gets that run; the most at once */
@@ -112,7 +113,11 @@ static inline bool faulty_list(struct objstore *s, const struct ctx *ctx, struct
                                struct err *err)
 {
     struct passing p = {faulty_of(s), fn, arg};
-    return trip(s, &p.f->n_lists, err) && objstore_list(p.f->store, ctx, prefix, delimited, pass, &p, err);
+    bool good = trip(s, &p.f->n_lists, err) && objstore_list(p.f->store, ctx, prefix, delimited, pass, &p, err);
+    if (p.f->after_list)
+        shell("%s", p.f->after_list);
+    p.f->after_list = NULL;
+    return good;
 }
 
 static inline void faulty_free(struct objstore *s)
