@@ -77,7 +77,7 @@ bool blocks_attempt_list(const struct fetch *f, const struct attempt *a, struct 
     struct ulid *ids = ARENA_ARRAY(f->ctx->arena, struct ulid, n + 1);
     for (const struct block *b = a->blocks; b && ids; b = b->next)
         ids[k++] = b->in_index->id;
-    *ret = (struct block_hints){.blocks = ids, .n = n};
+    *ret = (struct block_hints){.blocks = ids, .n = n, .index_s = index_snapshot_index(a->place->index)->updated_at_s};
     return ids;
 }
 

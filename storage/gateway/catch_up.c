@@ -15,10 +15,10 @@
 #define WAIT_MS 100      /* between looks whether the request was given up */
 
 /* Under the lock. */
-static bool is_behind(const struct gateway *g, struct slice tenant, int64_t index_s, const struct block_hints *blocks)
+static bool is_behind(const struct gateway *g, struct slice tenant, const struct block_hints *blocks)
 {
     const struct served_tenant *t = table_find(&g->table, tenant);
-    if (!g->serving || !g->has_caller || blocks->all || index_s <= (t ? t->index_s : 0))
+    if (!g->serving || !g->has_caller || blocks->all || blocks->index_s <= (t ? t->index_s : 0))
         return false;
     for (size_t i = 0; i < blocks->n; i++)
         if (!t || !served_find(t, &blocks->blocks[i]))
@@ -39,12 +39,12 @@ static bool call_for(struct gateway *g, struct slice tenant)
     return true;
 }
 
-bool catch_up_wait(struct gateway *g, const struct ctx *ctx, int64_t index_s, const struct block_hints *blocks, struct err *err)
+bool catch_up_wait(struct gateway *g, const struct ctx *ctx, const struct block_hints *blocks, struct err *err)
 {
     bool ok = true;
     int64_t until_ms = clock_mono_ms() + PATIENCE_MS;
     pthread_mutex_lock(&g->lock);
-    if (is_behind(g, ctx->tenant, index_s, blocks) && call_for(g, ctx->tenant))
+    if (is_behind(g, ctx->tenant, blocks) && call_for(g, ctx->tenant))
         for (uint64_t mine = g->catch_ups_begun + 1; ok && g->catch_ups_done < mine && clock_mono_ms() < until_ms && !gateway_stopping(g);) {
             gateway_wait(&g->changed, &g->lock, WAIT_MS);
             ok = ctx_check(ctx, err);

@@ -188,8 +188,8 @@ bool tenant_is_allowed(const struct gateway_config *cfg, struct slice tenant);
 
 /* --- tenants of whom others know newer blocks (catch_up.c) -------------------------------------------------------------------------- */
 
-/* Waits until the tenant's index was read, if blocks are asked for that are not here by someone whose index, of index_s, is newer. False: the request was given up meanwhile. */
-bool catch_up_wait(struct gateway *g, const struct ctx *ctx, int64_t index_s, const struct block_hints *blocks, struct err *err);
+/* Waits until the tenant's index was read, if blocks are asked for that are not here by someone whose index is newer. False: the request was given up meanwhile. */
+bool catch_up_wait(struct gateway *g, const struct ctx *ctx, const struct block_hints *blocks, struct err *err);
 /* The syncing thread's: sleeps for so long, or until somebody waits (true). */
 bool catch_up_is_called(struct gateway *g, int64_t wait_ms);
 /* The syncing thread's: reads the indexes of those that are waited for. */
@@ -249,12 +249,9 @@ void request_observe(const struct request *r);
 void observe_stage(const char *stage, int64_t *since_ns);
 void observe_stage_ns(const char *stage, int64_t ns);
 
-/*
- * Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. index_s: when the bucket index was written by which these blocks are
- * asked for; 0: not known.
- */
-bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, int64_t index_s,
-                   struct gateway_found *ret_found, struct err *err);
+/* Enters the gate, finds the blocks and opens them. What is begun must be ended, also when it fails. */
+bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, struct gateway_found *ret_found,
+                   struct err *err);
 void request_leave_gate(struct request *r);
 void request_end(struct request *r);
 /* fn for all parts at once; false with the first error, the block named. */

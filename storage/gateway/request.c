@@ -191,12 +191,12 @@ static void open_part(void *request, size_t i)
     p->open = served_open(r->g, p->block, &p->ctx, &p->err);
 }
 
-bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, int64_t index_s,
-                   struct gateway_found *ret_found, struct err *err)
+bool request_begin(struct request *r, struct gateway *g, struct ctx *ctx, const struct select_params *p, const struct block_hints *blocks, struct gateway_found *ret_found,
+                   struct err *err)
 {
     *r = (struct request){.g = g, .ctx = ctx, .p = *p};
     arena_init(&r->scratch, ctx->arena->budget_bytes);
-    if (!catch_up_wait(g, ctx, index_s, blocks, err) || !gate_enter(&g->queries, ctx, err))
+    if (!catch_up_wait(g, ctx, blocks, err) || !gate_enter(&g->queries, ctx, err))
         return false;
     r->gated = true;
     if (!find_blocks(r, blocks, ret_found, err))

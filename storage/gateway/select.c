@@ -75,7 +75,7 @@ struct series_set *gateway_select(struct gateway *g, struct ctx *ctx, const stru
     ASSERT(set);
     set->set.ops = &ops;
     int64_t since_ns = clock_mono_ns();
-    bool ok = request_begin(&set->request, g, ctx, p, blocks, 0, ret_found, err) && merge_begin(&set->request, err);
+    bool ok = request_begin(&set->request, g, ctx, p, blocks, ret_found, err) && merge_begin(&set->request, err);
     request_leave_gate(&set->request);
     if (ok)
         observe_stage("expand_postings", &since_ns);
@@ -89,7 +89,7 @@ static bool strings(struct gateway *g, struct ctx *ctx, enum gateway_strings wha
                     struct gateway_found *ret_found, const struct slice **ret, size_t *ret_n, struct err *err)
 {
     struct request r;
-    bool ok = request_begin(&r, g, ctx, p, blocks, 0, ret_found, err) && request_strings(&r, what, name, ret, ret_n, err);
+    bool ok = request_begin(&r, g, ctx, p, blocks, ret_found, err) && request_strings(&r, what, name, ret, ret_n, err);
     request_end(&r);
     return ok;
 }

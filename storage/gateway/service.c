@@ -97,7 +97,8 @@ static bool read_request(struct call *c, decode_fn *decode, struct storegateway_
         .no_chunks = r->skip_chunks,
         .limit = r->limit > 0 ? (size_t)r->limit : 0,
     };
-    return request_begin(&c->request, c->g, c->ctx, &p, &r->blocks, index_time_s(c), ret_found, &c->err);
+    r->blocks.index_s = index_time_s(c);
+    return request_begin(&c->request, c->g, c->ctx, &p, &r->blocks, ret_found, &c->err);
 }
 
 /* --- Series --- */

@@ -52,7 +52,7 @@ static bool read_block_list(const struct reading *m, struct slice text, struct b
     }
     if (!ok)
         return err_set(m->err, ERR_BAD_DATA, "%s: hints that are no list of block ids", m->name);
-    *ret = (struct block_hints){false, n ? blocks : NULL, n};
+    *ret = (struct block_hints){.blocks = n ? blocks : NULL, .n = n};
     return true;
 }
 
@@ -95,7 +95,7 @@ bool reading_queried(const struct reading *m, struct block_hints *ret)
     struct ulid *blocks = ARENA_ARRAY(m->arena, struct ulid, n);
     if (n && !blocks)
         return reading_no_memory(m);
-    *ret = (struct block_hints){false, n ? blocks : NULL, n};
+    *ret = (struct block_hints){.blocks = n ? blocks : NULL, .n = n};
     struct proto r = reading_cursor(m);
     for (size_t i = 0;; i++) {
         struct slice block, id = SL("");

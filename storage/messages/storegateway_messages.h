@@ -22,14 +22,18 @@
 
 /* Metadata of a call, beside x-scope-orgid; a store-gateway wants the tenant in both. */
 #define STOREGATEWAY_TENANT_METADATA "__org_id__"
-/* When the bucket index was made that the querier knows, unix seconds as a decimal number. */
+/* block_hints' index_s as a decimal number. */
 #define STOREGATEWAY_INDEX_METADATA "__bktidx_updated_at__"
 
-/* A list of blocks. all: no list was given, which means every block of the tenant. */
+/*
+ * A list of blocks. all: no list was given, which means every block of the tenant. index_s: when the bucket index was made by which they were chosen; 0: not known. It goes as
+ * STOREGATEWAY_INDEX_METADATA, not in the message.
+ */
 struct block_hints {
     bool all;
     const struct ulid *blocks;
     size_t n;
+    int64_t index_s;
 };
 
 /* --- requests ------------------------------------------------------------------------------------------------------ */

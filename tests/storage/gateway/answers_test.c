@@ -163,6 +163,24 @@ Test(gateway, knows_nothing_of_other_tenants, .init = setup, .fini = teardown)
     cr_expect_eq(found.n, 0);
 }
 
+Test(gateway, of_this_process_looks_for_blocks_when_the_querier_knows_a_newer_index, .init = setup, .fini = teardown)
+{
+    struct gateway_found found;
+    struct err err = ERR_NONE;
+    three_blocks();
+    struct gateway *g = gw_start(&rig, 0);
+    struct gw_series s = {"__name__=m,i=new", 0, 1000, 5, 1};
+    const struct ulid id = gw_block(&rig, "t", &s, 1, 0, 2 * H);
+    struct block_hints asked = {.blocks = &id, .n = 1};
+    const struct select_params p = {.min_t = 0, .max_t = 4 * H};
+    gw_index(&rig, "t");
+    cr_assert(gw_select(&rig, g, "t", &p, &asked, &found, 2, &err), "%s", err.text);
+    cr_expect_eq(found.n, 0);
+    asked.index_s = 9999999999;
+    cr_assert(gw_select(&rig, g, "t", &p, &asked, &found, 2, &err), "%s", err.text);
+    cr_expect_eq(found.n, 1);
+}
+
 Test(gateway, refuses_more_series_or_chunks_than_the_tenant_may_have, .init = setup, .fini = teardown)
 {
     struct gateway_found found;
