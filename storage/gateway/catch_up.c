@@ -11,8 +11,8 @@
 #include "base/clock.h"
 #include "storage/gateway/gateway_int.h"
 
-#define PATIENCE_MS 3000 /* a look at all tenants may be under way */
-#define WAIT_MS 100      /* between looks whether the request was given up */
+#define PATIENCE_MS 10000 /* a look at all tenants may be under way, over a bad network; who is not waited for is an error of the query */
+#define WAIT_MS 100       /* between looks whether the request was given up */
 
 /* Under the lock. */
 static bool is_behind(const struct gateway *g, struct slice tenant, const struct block_hints *blocks)
