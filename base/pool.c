@@ -1,10 +1,15 @@
 /*
  * A ring of jobs under one lock, workers waiting on one condition. Jobs here are whole requests (tens of microseconds at
  * least), so the lock is not what costs.
+ *
+ * A worker that takes a job and leaves no idle one for what is queued, or for what comes next, starts one. So while there are fewer than n_threads one is always
+ * idle or on its way, and no job waits for another to end. It is the workers that start workers, not those who submit: a thread inherits the priority
+ * of the one that started it, and cannot raise it.
  */
 #include "base/pool.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
@@ -23,21 +28,39 @@ struct pool {
     size_t queued; /* guarded by lock */
     bool stopping; /* guarded by lock */
     size_t arena_budget_bytes;
-    size_t n_threads;
-    pthread_t threads[];
+    size_t max_threads;
+    size_t n_idle;       /* guarded by lock */
+    size_t n_threads;    /* guarded by lock */
+    char name[16];       /* the kernel's limit */
+    pthread_t threads[]; /* the first n_threads; guarded by lock */
 };
+
+static void *worker(void *arg);
+
+/* With the lock, or before anybody has the pool. Where the system has no more threads those that run do the work. */
+static bool start_one(struct pool *p)
+{
+    if (pthread_create(&p->threads[p->n_threads], NULL, worker, p) != 0)
+        return false;
+    pthread_setname_np(p->threads[p->n_threads++], p->name);
+    return true;
+}
 
 /* False when the pool stops and nothing is left. */
 static bool take(struct pool *p, struct pool_job *ret)
 {
     pthread_mutex_lock(&p->lock);
+    p->n_idle++;
     while (p->queued == 0 && !p->stopping)
         pthread_cond_wait(&p->not_empty, &p->lock);
+    p->n_idle--;
     bool found = p->queued > 0;
     if (found) {
         *ret = p->ring[p->head];
         p->head = (p->head + 1) % p->max_queued;
         p->queued--;
+        if (p->n_idle <= p->queued && p->n_threads < p->max_threads)
+            (void)start_one(p);
     }
     pthread_mutex_unlock(&p->lock);
     return found;
@@ -66,14 +89,13 @@ struct pool *pool_new(const char *name, size_t n_threads, size_t max_queued, siz
     ASSERT(p->ring);
     p->max_queued = max_queued;
     p->arena_budget_bytes = arena_budget_bytes;
-    p->n_threads = n_threads;
+    p->max_threads = n_threads;
+    snprintf(p->name, sizeof(p->name), "%s", name);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->not_empty, NULL);
-    for (size_t i = 0; i < n_threads; i++) {
-        int rc = pthread_create(&p->threads[i], NULL, worker, p);
-        ASSERT(rc == 0);
-        pthread_setname_np(p->threads[i], name);
-    }
+    pthread_mutex_lock(&p->lock);
+    ASSERT(start_one(p));
+    pthread_mutex_unlock(&p->lock);
     return p;
 }
 
@@ -98,6 +120,18 @@ size_t pool_queued(struct pool *p)
     return n;
 }
 
+/* False: there is no thread i. Those that thread i has started are there when it has ended. */
+static bool join(struct pool *p, size_t i)
+{
+    pthread_mutex_lock(&p->lock);
+    bool there = i < p->n_threads;
+    pthread_t thread = there ? p->threads[i] : pthread_self();
+    pthread_mutex_unlock(&p->lock);
+    if (there)
+        pthread_join(thread, NULL);
+    return there;
+}
+
 void pool_stop(struct pool *p)
 {
     if (!p)
@@ -106,8 +140,8 @@ void pool_stop(struct pool *p)
     p->stopping = true;
     pthread_cond_broadcast(&p->not_empty);
     pthread_mutex_unlock(&p->lock);
-    for (size_t i = 0; i < p->n_threads; i++)
-        pthread_join(p->threads[i], NULL);
+    for (size_t i = 0; join(p, i); i++)
+        ;
     pthread_cond_destroy(&p->not_empty);
     pthread_mutex_destroy(&p->lock);
     free(p->ring);
