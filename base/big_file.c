@@ -21,6 +21,15 @@ void big_file_write_behind(int fd, uint64_t written, uint64_t *behind)
     }
 }
 
+uint64_t big_file_blank(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || st.st_size <= 0)
+        return 0;
+    (void)fallocate(fd, FALLOC_FL_ZERO_RANGE, 0, st.st_size);
+    return (uint64_t)st.st_size;
+}
+
 void big_file_free(int fd)
 {
     struct stat st;

@@ -11,7 +11,7 @@
  * <dir>/tenants/<tenant>/head.ckpt: sections, one after another, each starting at a multiple of 64; then the table of
  * sections (struct ckpt_section), then the footer (struct ckpt_footer) as the last bytes of the file. Sections hold the
  * regions of shard_int.h as they are in memory. Their layout is part of the format: CKPT_LAYOUT changes with every one
- * of the structs. Written to head.ckpt.tmp, synced, renamed.
+ * of the structs. Written to head.ckpt.tmp, synced, and exchanged with the one before, which the next is written over: between the last section and the table there may then be a hole.
  *
  * A file is taken only when magic, version, layout, seed and every checksum are right and every index in it leads to
  * where it should (verify.c). Anything else is ERR_CORRUPT with the file's name.

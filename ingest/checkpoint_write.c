@@ -15,10 +15,12 @@
 #include "ingest/files_int.h"
 
 #define WRITE_STEP ((size_t)1 << 20)
+#define SPARE_RATIO 4 /* a spare that is more times as long as what is in it is cut short */
 
 struct ckpt_writer {
     int fd;
     const char *path;
+    uint64_t spare_bytes; /* length of the file that is written over */
     uint64_t off;
     uint64_t behind; /* of these on the disk, but not durable */
     struct ckpt_section *sections;
@@ -171,16 +173,32 @@ static bool put_head(struct ckpt_writer *w, struct head *h, const struct ckpt_he
     return ok || err_set(w->err, ERR_NO_MEMORY, "no memory for the exemplars and metadata of %s", w->path);
 }
 
+/* Right behind the sections, or, so that the footer ends the file, at the end of a longer spare: to cut it off would free blocks. */
+static uint64_t table_place(struct ckpt_writer *w, size_t table_bytes)
+{
+    uint64_t place = (w->off + 63) & ~63ULL, end = place + table_bytes + sizeof(struct ckpt_footer);
+    if (w->spare_bytes <= end)
+        return place;
+    if (w->spare_bytes <= SPARE_RATIO * end)
+        return place + (w->spare_bytes - end);
+    if (ftruncate(w->fd, (off_t)end) != 0) {
+        w->failed = true;
+        err_errno(w->err, ERR_IO, errno, "truncating %s", w->path);
+    }
+    return place;
+}
+
 static bool put_end(struct ckpt_writer *w, uint64_t seed)
 {
     struct ckpt_footer f = {
         .n_sections = w->n, .version = CKPT_VERSION, .layout = CKPT_LAYOUT, .seed_check = ckpt_seed_check(seed)};
     memcpy(f.magic, "BRNHEAD1", sizeof(f.magic));
-    f.table_off = w->off = (w->off + 63) & ~63ULL;
+    f.table_off = table_place(w, w->n * sizeof(*w->sections));
     f.table_sum = XXH3_64bits(w->sections, w->n * sizeof(*w->sections));
+    big_file_write_behind(w->fd, w->off, &w->behind);
+    w->off = f.table_off;
     put(w, w->sections, w->n * sizeof(*w->sections));
     put(w, &f, sizeof(f));
-    big_file_write_behind(w->fd, w->off, &w->behind);
     return !w->failed && (fsync(w->fd) == 0 || err_errno(w->err, ERR_IO, errno, "syncing %s", w->path));
 }
 
@@ -213,6 +231,12 @@ static bool write_file_between_cuts(struct ckpt_writer *w, struct head *h, int64
     return ok;
 }
 
+/* The one before becomes the spare that the next is written over: blocks that are freed hold up the log's syncs (base/big_file.h). */
+static bool replace(const char *tmp, const char *path, struct err *err)
+{
+    return renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE) == 0 || rename(tmp, path) == 0 || err_errno(err, ERR_IO, errno, "renaming %s", tmp);
+}
+
 bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, struct err *err)
 {
     char tmp[4096];
@@ -221,9 +245,10 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
         return err_set(err, ERR_IO, "the path %.200s... is too long", h->dir);
     snprintf(path, sizeof(path), "%s/head.ckpt", h->dir);
     struct ckpt_writer w = {.path = tmp, .err = err};
-    w.fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    w.fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
     if (w.fd < 0)
         return err_errno(err, ERR_IO, errno, "making %s", tmp);
+    w.spare_bytes = big_file_blank(w.fd);
     w.sum = XXH3_createState();
     if (!w.sum)
         memory_exhausted(sizeof(*w.sum));
@@ -231,22 +256,14 @@ bool head_checkpoint(struct head *h, int64_t consumed, uint64_t *ret_bytes, stru
     close(w.fd);
     XXH3_freeState(w.sum);
     free(w.sections);
-    int old = open(path, O_WRONLY | O_CLOEXEC);
-    if (ok && rename(tmp, path) != 0)
-        ok = err_errno(err, ERR_IO, errno, "renaming %s", tmp);
-    if (ok)
-        *ret_bytes = w.off;
-    else
-        unlink(tmp);
-    ok = ok && dir_sync(h->dir, err);
-    /* What a start may still find by the name stays whole. */
-    if (old >= 0 && ok)
-        big_file_free(old);
-    else if (old >= 0)
-        close(old);
-    if (ok)
-        chunk_store_unlink_dead(h->chunks);
-    return ok;
+    ok = ok && replace(tmp, path, err) && dir_sync(h->dir, err);
+    if (!ok) {
+        unlink(tmp); /* a start may still find by the other name what it is now: it must not be written over */
+        return false;
+    }
+    *ret_bytes = w.off;
+    chunk_store_unlink_dead(h->chunks);
+    return true;
 }
 
 /* --- manifest --- */

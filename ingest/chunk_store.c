@@ -42,6 +42,11 @@ static void file_path(const struct chunk_store *cs, uint32_t number, char *out, 
     snprintf(out, cap, "%s/%06" PRIu32, cs->dir, number);
 }
 
+static void spare_path(const struct chunk_store *cs, unsigned number, char *out, size_t cap)
+{
+    snprintf(out, cap, "%s/spare-%u", cs->dir, number);
+}
+
 /* True: nobody has it any more. */
 static bool file_unref(struct chunk_file *f)
 {
@@ -94,7 +99,12 @@ static bool named(const char *name, const struct chunk_file_state *files, size_t
     return false;
 }
 
-/* Removes what the checkpoint does not name: chunks that the replay will make again. */
+static bool is_ours(const char *name)
+{
+    return (name[0] >= '0' && name[0] <= '9') || strncmp(name, "spare-", 6) == 0;
+}
+
+/* Removes what the checkpoint does not name: chunks that the replay will make again, and spares. */
 static bool remove_others(const char *dir, const struct chunk_file_state *files, size_t n, struct err *err)
 {
     DIR *d = opendir(dir);
@@ -102,7 +112,7 @@ static bool remove_others(const char *dir, const struct chunk_file_state *files,
         return err_errno(err, ERR_IO, errno, "opening %s", dir);
     bool ok = true;
     for (struct dirent *e; ok && (e = readdir(d));)
-        if (e->d_name[0] >= '0' && e->d_name[0] <= '9' && !named(e->d_name, files, n) &&
+        if (is_ours(e->d_name) && !named(e->d_name, files, n) &&
             unlinkat(dirfd(d), e->d_name, 0) != 0)
             ok = err_errno(err, ERR_IO, errno, "removing %s/%s", dir, e->d_name);
     closedir(d);
@@ -207,7 +217,7 @@ static struct chunk_tail_block *tail_for(struct chunk_store *cs, uint32_t need, 
 {
     struct chunk_file *f = cs->n_files ? cs->files[cs->n_files - 1] : NULL;
     bool roll = !f || f->dead || f->len + need > CHUNK_FILE_BYTES ||
-                (f->len > CHUNK_FILE_SPARE &&
+                (f->len > CHUNK_FILE_SHORT &&
                  (uint64_t)MAX(f->max_t, max_t) - (uint64_t)MIN(f->min_t, min_t) > CHUNK_FILE_SPAN_MS);
     if (roll) {
         f = file_add(cs, cs->next_number);
@@ -259,13 +269,25 @@ struct chunk_entry chunk_store_append(struct chunk_store *cs, enum chunk_encodin
 
 /* --- flush --- */
 
+/* The last spare gets the name, if there is one. Only a name that nothing refers to yet is ever made. */
+static void take_spare(struct chunk_store *cs, const char *path)
+{
+    char spare[4096];
+    if (cs->n_spares == 0)
+        return;
+    spare_path(cs, --cs->n_spares, spare, sizeof(spare));
+    (void)rename(spare, path); /* else a new one is made */
+}
+
 static bool file_make(struct chunk_store *cs, struct chunk_file *f, struct err *err)
 {
     char path[4096];
     file_path(cs, f->number, path, sizeof(path));
-    f->fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    take_spare(cs, path);
+    f->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (f->fd < 0)
         return err_errno(err, ERR_IO, errno, "making %s", path);
+    (void)big_file_blank(f->fd);
     cs->dir_dirty = true;
     if (!file_map(f, path, err)) {
         close(f->fd);
@@ -409,29 +431,39 @@ static struct chunk_file *take_left_out(struct chunk_store *cs)
     return f;
 }
 
-/* False: there is none. *ret_fd: of a file that no reader has pinned, so that it may be cut short; else -1, and it goes with the last pin. */
-static bool unlink_left_out(struct chunk_store *cs, int *ret_fd)
+/* True: the file is a spare. The caller holds io. */
+static bool make_spare(struct chunk_store *cs, const char *path)
+{
+    char spare[4096];
+    spare_path(cs, cs->n_spares, spare, sizeof(spare));
+    if (cs->n_spares == CHUNK_SPARES_MAX || rename(path, spare) != 0)
+        return false;
+    cs->n_spares++;
+    return true;
+}
+
+/* False: there is none. A file that a reader has pinned goes with the last pin. *ret_fd: of one that is to be freed, or -1. */
+static bool drop_left_out(struct chunk_store *cs, int *ret_fd)
 {
     char path[4096];
+    *ret_fd = -1;
     pthread_mutex_lock(&cs->io);
     struct chunk_file *f = take_left_out(cs);
-    pthread_mutex_unlock(&cs->io);
-    if (!f)
-        return false;
-    file_path(cs, f->number, path, sizeof(path));
-    *ret_fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (unlink(path) != 0 && errno != ENOENT)
-        LOG_WARN("could not remove a chunk file", {"path", LOG_STR(path)}, {"err", LOG_STR(strerror(errno))});
-    if (!file_unref(f) && *ret_fd >= 0) {
-        close(*ret_fd);
-        *ret_fd = -1;
+    if (f) {
+        file_path(cs, f->number, path, sizeof(path));
+        bool is_unused = file_unref(f);
+        if (is_unused && !make_spare(cs, path))
+            *ret_fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (unlink(path) != 0 && errno != ENOENT)
+            LOG_WARN("could not remove a chunk file", {"path", LOG_STR(path)}, {"err", LOG_STR(strerror(errno))});
     }
-    return true;
+    pthread_mutex_unlock(&cs->io);
+    return f;
 }
 
 void chunk_store_unlink_dead(struct chunk_store *cs)
 {
-    for (int fd; unlink_left_out(cs, &fd);)
+    for (int fd; drop_left_out(cs, &fd);)
         if (fd >= 0)
             big_file_free(fd);
 }

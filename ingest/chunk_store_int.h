@@ -11,8 +11,8 @@
  *    11   u8   flags: 1 = out of order
  *    12   data in Prometheus's encoding, zero bytes up to the next multiple of 4
  * What lies past the length that the tenant's checkpoint names is cut off at start: it is written again by the replay.
- * A file is rolled at 64 MiB or, from 1 MiB on, when its samples span four hours, so that truncation can unlink whole
- * files.
+ * A file is rolled at 64 MiB or, from 1 MiB on, when its samples span four hours, so that truncation can take whole
+ * files away. Some of these are kept as <dir>/spare-N, and become new ones: files that are unlinked hold up the log's syncs (base/big_file.h).
  *
  * Appends go to a tail in memory and never fail; chunk_store_flush writes the tail out. At a full disk the tail stays,
  * readers are served from it, and the writer stops consuming when it is over CHUNK_TAIL_MAX. Nothing is ever written
@@ -38,7 +38,8 @@
 #define CHUNK_FILE_BYTES (64u << 20)
 #define CHUNK_FILE_MAP ((size_t)192 << 20) /* reserved addresses of a file that still grows */
 #define CHUNK_FILE_SPAN_MS (4 * 3600 * 1000ULL)
-#define CHUNK_FILE_SPARE (1u << 20) /* a file is not rolled for its span while it is shorter than this */
+#define CHUNK_FILE_SHORT (1u << 20) /* a file is not rolled for its span while it is shorter than this */
+#define CHUNK_SPARES_MAX 4          /* files that are kept to be written over */
 #define CHUNK_TAIL_FLUSH (256u << 10)
 #define CHUNK_TAIL_MAX (32u << 20)
 #define CHUNK_MAX_DATA (16u << 20)
@@ -94,6 +95,7 @@ struct chunk_store {
     size_t tail_max;             /* CHUNK_TAIL_MAX; less in tests */
     _Atomic int64_t retry_at_ms; /* after a failed flush: not before this (monotonic) */
     bool dir_dirty;              /* a file was made since the folder was synced; io */
+    unsigned n_spares;           /* spare-0 ...; io */
 };
 
 /* Removes every file of the folder (made when absent). */
@@ -115,7 +117,7 @@ static inline bool chunk_store_stalled(const struct chunk_store *cs)
 
 /* For a checkpoint: everything appended so far is made durable; *ret (to free) says what the files are. */
 bool chunk_store_sync(struct chunk_store *cs, struct chunk_file_state **ret, size_t *ret_n, struct err *err);
-/* After the checkpoint that followed is durable: unlinks the files that it did not name. */
+/* After the checkpoint that followed is durable: takes away the files that it did not name. */
 void chunk_store_unlink_dead(struct chunk_store *cs);
 /* A mark between the chunks appended so far and those to come (chunk_below). */
 uint64_t chunk_store_mark(struct chunk_store *cs);

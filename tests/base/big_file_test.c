@@ -33,6 +33,19 @@ Test(big_file, goes_behind_in_whole_steps)
     unlink(path);
 }
 
+Test(big_file, that_is_blank_has_its_length_and_nothing_in_it)
+{
+    char path[32], end[3] = "any";
+    struct stat st;
+    int fd = make(path, 4 * MIB);
+    cr_expect_eq(big_file_blank(fd), 4 * MIB);
+    cr_expect(fstat(fd, &st) == 0 && st.st_size == 4 * MIB);
+    cr_expect(pread(fd, end, 3, 4 * MIB - 3) == 3 && memcmp(end, "\0\0\0", 3) == 0);
+    cr_expect(ftruncate(fd, 0) == 0 && big_file_blank(fd) == 0);
+    close(fd);
+    unlink(path);
+}
+
 Test(big_file, with_a_name_it_is_only_closed)
 {
     char path[32];

@@ -181,6 +181,43 @@ Test(checkpoint, any_changed_byte_is_found)
     rig_free(r);
 }
 
+static struct stat stat_of(const struct rig *r, const char *name)
+{
+    char path[4096];
+    struct stat st;
+    snprintf(path, sizeof(path), "%s/tenants/t/%s", r->dir, name);
+    cr_assert_eq(stat(path, &st), 0, "%s", path);
+    return st;
+}
+
+/* Of the rest of a longer spare: a hole that is not in the way, or cut off. */
+Test(checkpoint, the_one_before_is_written_over_by_the_next)
+{
+    static const struct {
+        off_t more;
+        bool stays;
+    } cases[] = {{0, true}, {10000, true}, {64 << 20, false}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig *r = rig_new(4);
+        struct err err = ERR_NONE;
+        char path[4096];
+        fill(r);
+        cr_assert(rig_restart(r, &err) && rig_restart(r, &err), "%s", err.text);
+        struct stat first = stat_of(r, "head.ckpt.tmp"), second = stat_of(r, "head.ckpt");
+        off_t longer = first.st_size + cases[i].more;
+        snprintf(path, sizeof(path), "%s/tenants/t/head.ckpt.tmp", r->dir);
+        cr_assert_eq(truncate(path, longer), 0);
+        char *before = strdup(ASK_ALL(r));
+        cr_assert(rig_restart(r, &err), "%s", err.text);
+        struct stat third = stat_of(r, "head.ckpt");
+        cr_expect(third.st_ino == first.st_ino && stat_of(r, "head.ckpt.tmp").st_ino == second.st_ino);
+        cr_expect_eq(third.st_size, cases[i].stays ? longer : second.st_size, "%lld", (long long)third.st_size);
+        cr_expect_str_eq(ASK_ALL(r), before);
+        free(before);
+        rig_free(r);
+    }
+}
+
 Test(checkpoint, long_strings_and_many_symbols)
 {
     struct rig *r = rig_new(1);
