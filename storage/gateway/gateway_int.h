@@ -109,7 +109,7 @@ struct gateway {
     int64_t alone_us;       /* before a request calls them; immutable */
     struct pool *preparers; /* of index-headers */
 
-    pthread_t thread; /* sync.c */
+    pthread_t thread; /* keep_up.c */
     bool has_thread;  /* owner's */
     bool left;        /* owner's: the ring was left */
     atomic_bool stopping;
@@ -176,7 +176,7 @@ bool ownership_of_block(const struct ownership *o, const struct ring_snapshot *s
 /* Changes when the ring changes in what ownership looks at; heartbeats do not change it. */
 uint64_t ring_fingerprint(const struct ring_snapshot *s, int64_t now_ms);
 
-/* --- keeping up (sync.c) ---------------------------------------------------------------------------------------------------------- */
+/* --- keeping up (keep_up.c, sync.c) ---------------------------------------------------------------------------------------------------------- */
 
 /* Looks at all tenants. False: something could not be read, and what is here of it stays. */
 bool gateway_sync(struct gateway *g, const char *reason);
