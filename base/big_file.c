@@ -1,6 +1,8 @@
 #include "base/big_file.h"
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,4 +41,20 @@ void big_file_free(int fd)
             nanosleep(&(struct timespec){.tv_nsec = FREE_PAUSE_NS}, NULL);
     }
     close(fd);
+}
+
+static void *free_aside(void *fd)
+{
+    pthread_setname_np(pthread_self(), "big-file-free");
+    big_file_free((int)(intptr_t)fd);
+    return NULL;
+}
+
+void big_file_free_aside(int fd)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, free_aside, (void *)(intptr_t)fd) == 0)
+        pthread_detach(thread);
+    else
+        close(fd); /* all at once */
 }

@@ -29,3 +29,5 @@ uint64_t big_file_blank(int fd);
  * never more than 3 s. A file that has a name yet is only closed.
  */
 void big_file_free(int fd);
+/* The same by a thread that ends with it, for who must not wait; nobody waits for that thread either. */
+void big_file_free_aside(int fd);

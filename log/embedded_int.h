@@ -75,6 +75,7 @@ struct segment {
     int64_t last_ms;     /* newest timestamp, but not after it was written: what retention by age looks at */
     bool bad;            /* found damaged when opened: readers pass over it */
     bool removed;        /* out of the list, file unlinked */
+    int remains;         /* of a removed one: its file, to be freed step by step when nobody reads it any more; else -1 */
     uint32_t refs;       /* one by the list, one by each reader */
     uint64_t used_at;    /* for closing the least recently used environment */
     struct seg_env *env; /* NULL = not open. Replaced only when refs says that nobody reads */
@@ -238,10 +239,10 @@ int64_t segments_first(const struct embedded *e, int32_t partition); /* first re
 uint64_t segments_bytes(struct embedded *e);
 /*
  * Writer only. Removes what age and size say; then for each further call of _oldest one that is not needed, false when
- * there is none.
+ * there is none. now: its space is needed at once.
  */
 void segments_retain(struct embedded *e);
-bool segments_remove_oldest(struct embedded *e, const char *reason);
+bool segments_remove_oldest(struct embedded *e, bool now, const char *reason);
 void segments_publish_metrics(struct embedded *e);
 
 /* embedded_load.c */

@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/big_file.h"
 #include "base/clock.h"
 #include "base/logger.h"
 #include "log/embedded_int.h"
@@ -47,6 +48,7 @@ struct segment *segment_new(uint64_t id, int32_t n_partitions)
     seg->id = id;
     seg->n_partitions = n_partitions;
     seg->refs = 1;
+    seg->remains = -1;
     for (int32_t p = 0; p < n_partitions; p++) {
         seg->part[p].min_ms = INT64_MAX;
         seg->part[p].max_ms = INT64_MIN;
@@ -72,6 +74,8 @@ void segment_free(struct embedded *e, struct segment *seg)
     if (!seg)
         return;
     segment_env_close(e, seg->id, seg->env);
+    if (seg->remains >= 0)
+        big_file_free_aside(seg->remains);
     free(seg);
 }
 

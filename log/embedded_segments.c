@@ -3,10 +3,11 @@
  *
  * A reader takes a reference under e->lock, reads without a lock, and gives it back. Only the writer appends to and
  * removes from the list. A removed segment's file is unlinked at once; its environment lives until the last reader is
- * gone. An environment is closed only when the list holds the only reference, so the pointer that a reader got stays
+ * gone, and then its blocks are freed, by nobody whom a push waits for (256 MiB take 60 ms) unless they are needed now. An environment is closed only when the list holds the only reference, so the pointer that a reader got stays
  * good.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -176,7 +177,7 @@ static bool oldest_is_free(const struct embedded *e)
     return true;
 }
 
-bool segments_remove_oldest(struct embedded *e, const char *reason)
+bool segments_remove_oldest(struct embedded *e, bool now, const char *reason)
 {
     pthread_mutex_lock(&e->lock);
     struct segment *seg = oldest_is_free(e) ? e->segs[0] : NULL;
@@ -191,6 +192,8 @@ bool segments_remove_oldest(struct embedded *e, const char *reason)
     /* The file before its row: a row without a file below the oldest segment is swept at the next start. */
     char *path = segment_path(e, seg->id, ".seg");
     embedded_fault(e, "retention-unlink");
+    if (!now)
+        seg->remains = open(path, O_WRONLY | O_CLOEXEC);
     if (unlink(path) != 0 && errno != ENOENT)
         LOG_ERROR("cannot remove a segment of the log", {"path", LOG_STR(path)}, {"err", LOG_STR(strerror(errno))});
     embedded_fault(e, "retention-row");
@@ -223,7 +226,7 @@ static const char *retention_says(struct embedded *e, int64_t now_ms)
 void segments_retain(struct embedded *e)
 {
     const char *reason;
-    while ((reason = retention_says(e, clock_wall_ms())) && segments_remove_oldest(e, reason))
+    while ((reason = retention_says(e, clock_wall_ms())) && segments_remove_oldest(e, false, reason))
         continue;
     segments_publish_metrics(e);
 }

@@ -320,7 +320,7 @@ static bool within_max_size(struct embedded *e, uint64_t need_bytes, struct err 
     if (!max)
         return true;
     while ((now = log_bytes(e)) + need_bytes > max)
-        if (!segments_remove_oldest(e, "size"))
+        if (!segments_remove_oldest(e, false, "size"))
             return err_set(err, ERR_NO_SPACE,
                            "the log in %s is full: it has %" PRIu64
                            " bytes that are still needed, and -ingest-storage.embedded.max-size-bytes=%" PRIu64,
@@ -376,7 +376,7 @@ static bool try_group(struct embedded *e, const struct group *g, bool *ret_again
         *ret_again = !active_is_empty(e);
         writer_seal(e);
     } else if (why.code == ERR_NO_SPACE) {
-        *ret_again = segments_remove_oldest(e, "no-space");
+        *ret_again = segments_remove_oldest(e, true, "no-space");
     } else if (rc) {
         abandon_segment(e, rc);
     }

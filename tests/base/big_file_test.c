@@ -79,3 +79,16 @@ Test(big_file, without_a_name_its_blocks_are_freed_before_it_is_closed)
     cr_expect(fstat(same, &st) == 0 && st.st_size == MIB, "%lld", (long long)st.st_size);
     close(same);
 }
+
+Test(big_file, is_freed_aside_while_its_owner_goes_on)
+{
+    char path[32];
+    struct stat st;
+    int fd = make(path, 4 * MIB), same = dup(fd);
+    cr_assert(unlink(path) == 0);
+    big_file_free_aside(fd);
+    for (int i = 0; i < 1000 && fstat(same, &st) == 0 && st.st_size > MIB; i++)
+        usleep(10000);
+    cr_expect_eq(st.st_size, MIB);
+    close(same);
+}
