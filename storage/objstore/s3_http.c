@@ -1,20 +1,14 @@
-/* One request to an S3 server: hashing, signing, sending, judging the answer. See s3_int.h. */
-#include <errno.h>
+/* One request to an S3 server: signed, sent, its answer judged. See s3_int.h. */
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
 #include "storage/objstore/s3_int.h"
-
-#define HASH_STEP_BYTES ((size_t)1 << 20)
 
 void s3_escape(struct buf *out, struct slice s, bool keep_slashes)
 {
@@ -24,146 +18,6 @@ void s3_escape(struct buf *out, struct slice s, bool keep_slashes)
             buf_putc(out, s.p[i]);
         else
             buf_printf(out, "%%%02X", (unsigned char)s.p[i]);
-    }
-}
-
-/* --- hashes of bodies -------------------------------------------------------------------------------------------------- */
-
-struct hashes {
-    EVP_MD_CTX *sha256;
-    EVP_MD_CTX *md5; /* NULL = not wanted */
-};
-
-static void hash_step(struct hashes *h, const void *p, size_t n)
-{
-    int ok = EVP_DigestUpdate(h->sha256, p, n) && (!h->md5 || EVP_DigestUpdate(h->md5, p, n));
-    ASSERT(ok);
-}
-
-/* A file is read here once more than it must be sent: a signature stands before the bytes, and the page cache is near. */
-static bool hash_file(struct hashes *h, const struct ctx *ctx, const struct s3_request *r, struct err *err)
-{
-    char *step = malloc(HASH_STEP_BYTES);
-    ASSERT(step);
-    bool ok = true;
-    for (uint64_t done = 0; ok && done < r->file_n;) {
-        size_t want = (size_t)MIN(r->file_n - done, (uint64_t)HASH_STEP_BYTES);
-        ssize_t n = pread(r->fd, step, want, (off_t)(r->file_offset + done));
-        ok = ctx_check(ctx, err);
-        if (ok && n <= 0)
-            ok = n < 0 ? err_errno(err, ERR_IO, errno, "reading the local file") : err_set(err, ERR_IO, "the local file became shorter");
-        else if (ok)
-            hash_step(h, step, (size_t)n);
-        done += n > 0 ? (uint64_t)n : 0;
-    }
-    free(step);
-    return ok;
-}
-
-static void put_hex(char *ret, const unsigned char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        snprintf(ret + 2 * i, 3, "%02x", p[i]);
-}
-
-/* Makes sha256 and, if wanted, the md5s of the request. */
-static bool hash_body(const struct s3 *s, const struct ctx *ctx, struct s3_request *r, struct err *err)
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    struct hashes h = {.sha256 = EVP_MD_CTX_new(), .md5 = s->cfg.send_md5 && r->makes_object ? EVP_MD_CTX_new() : NULL};
-    int started = EVP_DigestInit_ex(h.sha256, EVP_sha256(), NULL) && (!h.md5 || EVP_DigestInit_ex(h.md5, EVP_md5(), NULL));
-    ASSERT(started);
-    bool ok = true;
-    if (r->fd >= 0)
-        ok = hash_file(&h, ctx, r, err);
-    else
-        hash_step(&h, r->body.p, r->body.n);
-    if (ok) {
-        EVP_DigestFinal_ex(h.sha256, digest, NULL);
-        put_hex(r->sha256, digest, 32);
-        if (h.md5) {
-            EVP_DigestFinal_ex(h.md5, digest, NULL);
-            put_hex(r->md5_hex, digest, 16);
-            EVP_EncodeBlock((unsigned char *)r->md5, digest, 16);
-        }
-    }
-    EVP_MD_CTX_free(h.sha256);
-    EVP_MD_CTX_free(h.md5);
-    return ok;
-}
-
-/* --- lanes -------------------------------------------------------------------------------------------------------------- */
-
-static struct s3_lane *lane_new(void)
-{
-    struct s3_lane *l = calloc(1, sizeof(*l));
-    ASSERT(l);
-    l->multi = curl_multi_init();
-    l->easy = curl_easy_init();
-    ASSERT(l->multi && l->easy);
-    curl_multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, 1L);
-    return l;
-}
-
-static void lane_free(struct s3_lane *l)
-{
-    curl_easy_cleanup(l->easy);
-    curl_multi_cleanup(l->multi);
-    free(l);
-}
-
-/* Waits for the lock's condition a little. */
-static void wait_a_little(struct s3 *s)
-{
-    int64_t until_ns = clock_mono_ns() + OBJSTORE_LOOK_MS * 1000000;
-    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    pthread_cond_timedwait(&s->lane_free, &s->lock, &until);
-}
-
-/* NULL when ctx ended before a lane was free. */
-static struct s3_lane *lane_take(struct s3 *s, const struct ctx *ctx, struct err *err)
-{
-    struct s3_lane *l = NULL;
-    bool make = false, wanted = true;
-    pthread_mutex_lock(&s->lock);
-    while (!s->idle && s->n_lanes >= s->cfg.max_lanes && (wanted = ctx_check(ctx, err)))
-        wait_a_little(s);
-    if (s->idle) {
-        l = s->idle;
-        s->idle = l->next;
-        s->n_idle--;
-    } else if (wanted) {
-        s->n_lanes++;
-        make = true;
-    }
-    pthread_mutex_unlock(&s->lock);
-    return make ? lane_new() : l;
-}
-
-static void lane_give(struct s3 *s, struct s3_lane *l)
-{
-    pthread_mutex_lock(&s->lock);
-    bool keep = s->n_idle < s->cfg.max_idle;
-    if (keep) {
-        l->next = s->idle;
-        s->idle = l;
-        s->n_idle++;
-    } else {
-        s->n_lanes--;
-    }
-    pthread_cond_signal(&s->lane_free);
-    pthread_mutex_unlock(&s->lock);
-    if (!keep)
-        lane_free(l);
-}
-
-void s3_lanes_release(struct s3 *s)
-{
-    ASSERT(s->n_idle == s->n_lanes);
-    while (s->idle) {
-        struct s3_lane *next = s->idle->next;
-        lane_free(s->idle);
-        s->idle = next;
     }
 }
 
@@ -560,14 +414,14 @@ bool s3_send(struct s3 *s, const struct ctx *ctx, struct s3_request *r, struct s
     struct err why = ERR_NONE;
     int64_t start_ms = clock_mono_ms();
     answer_clear(a);
-    if (!r->sha256[0] && !hash_body(s, ctx, r, err))
+    if (!r->sha256[0] && !s3_hash_body(s, ctx, r, err))
         return false;
-    struct s3_lane *l = lane_take(s, ctx, err);
+    struct s3_lane *l = s3_lane_take(s, ctx, err);
     if (!l)
         return false;
     struct exchange x = {.s = s, .ctx = ctx, .r = r, .a = a, .easy = l->easy};
     bool ok = exchange(&x, l->multi, &why);
-    lane_give(s, l);
+    s3_lane_give(s, l);
     if (ok)
         atomic_store_explicit(&s->bucket_seen, true, memory_order_relaxed);
     if (s->cfg.trace)

@@ -124,7 +124,12 @@ void s3_answer_release(struct s3_answer *a);
 bool s3_send(struct s3 *s, const struct ctx *ctx, struct s3_request *r, struct s3_answer *a, struct err *err);
 /* All tries. */
 bool s3_send_again(struct s3 *s, const struct ctx *ctx, struct s3_request *r, struct s3_answer *a, struct err *err);
+/* NULL when ctx ended before a lane was free. */
+struct s3_lane *s3_lane_take(struct s3 *s, const struct ctx *ctx, struct err *err);
+void s3_lane_give(struct s3 *s, struct s3_lane *l);
 void s3_lanes_release(struct s3 *s);
+/* Makes sha256 and, if wanted, the md5s of the request. */
+bool s3_hash_body(const struct s3 *s, const struct ctx *ctx, struct s3_request *r, struct err *err);
 /* The headers with x-amz-date and Authorization at their end: list is all that is to be signed (s3_sign.c). */
 struct curl_slist *s3_sign(const struct s3_config *c, const struct s3_request *r, struct curl_slist *list);
 /* Appends s percent-encoded as signatures want it; slashes stay if keep_slashes. */
