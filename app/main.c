@@ -13,6 +13,7 @@
 #include "app/process.h"
 #include "app/tool.h"
 #include "base/logger.h"
+#include "base/resident.h"
 
 /*
  * Read by jemalloc when it is linked (release builds). Its threads give freed pages back while the process is idle: after a
@@ -91,6 +92,7 @@ static int run(struct process *p)
 
     bool ok = process_start(p, &err);
     if (ok) {
+        resident_forget_code();
         LOG_INFO("brunn is up", {"version", LOG_STR(BRUNN_VERSION)}, {"http_port", LOG_I64(http_server_port(p->server))},
                  {"data_dir", LOG_STR(p->app.data_dir)});
         wait_for_stop(p, &stop_signals);

@@ -55,6 +55,7 @@ static bool file_unref(struct chunk_file *f)
     char *map = atomic_load_explicit(&f->map, memory_order_relaxed);
     if (map)
         munmap(map, f->map_bytes);
+    resident_map_free(f->resident);
     if (f->fd >= 0)
         close(f->fd);
     free(f);
@@ -132,6 +133,7 @@ static bool file_map(struct chunk_file *f, const char *path, struct err *err)
     char *map = mmap(NULL, f->map_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, f->fd, 0);
     if (map == MAP_FAILED)
         return err_errno(err, ERR_IO, errno, "mapping %s", path);
+    f->resident = resident_map_new(map, f->map_bytes, CHUNK_FILE_RESIDENT);
     atomic_store_explicit(&f->map, map, memory_order_release);
     return true;
 }
@@ -668,6 +670,7 @@ enum chunk_read chunk_pins_read(const struct chunk_pins *pins, const struct chun
     const char *map = f ? atomic_load_explicit(&f->map, memory_order_acquire) : NULL;
     if (!map || e->pos >= flushed || !chunk_at(map + e->pos, flushed - e->pos, ret))
         return CHUNK_READ_CORRUPT;
+    resident_map_touch(f->resident, map + e->pos, CHUNK_HEADER + ret->n);
     return CHUNK_READ_OK;
 }
 

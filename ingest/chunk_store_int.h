@@ -30,6 +30,7 @@
 
 #include "base/arena.h"
 #include "base/err.h"
+#include "base/resident.h"
 #include "base/slice.h"
 #include "storage/chunk/chunk.h"
 
@@ -37,6 +38,7 @@
 #define CHUNK_HEADER 12u
 #define CHUNK_FILE_BYTES (64u << 20)
 #define CHUNK_FILE_MAP ((size_t)192 << 20) /* reserved addresses of a file that still grows */
+#define CHUNK_FILE_RESIDENT ((size_t)2 << 20) /* of what readers have touched of a file, so much stays in the page tables */
 #define CHUNK_FILE_SPAN_MS (4 * 3600 * 1000ULL)
 #define CHUNK_FILE_SHORT (1u << 20) /* a file is not rolled for its span while it is shorter than this */
 #define CHUNK_SPARES_MAX 4          /* files that are kept to be written over */
@@ -70,6 +72,7 @@ struct chunk_file {
     int fd;                   /* -1: not made yet, or finished and synced; io */
     char *_Atomic map;        /* NULL until the first flush; writer: flusher, readers any */
     size_t map_bytes;         /* with map */
+    struct resident_map *resident; /* with map */
     _Atomic uint32_t flushed; /* bytes in the file; release by the flusher, acquire by readers */
     uint32_t len;             /* with the tail; lock */
     uint32_t synced;          /* io */

@@ -37,6 +37,7 @@ static bool map_fd(struct mapping *m, int fd, struct err *err)
     if (p == MAP_FAILED)
         return err_errno(err, ERR_IO, errno, "mapping %s", m->path);
     m->p = p;
+    m->resident = resident_map_new(p, m->n, MAPPING_RESIDENT);
     return true;
 }
 
@@ -44,6 +45,7 @@ static void mapping_release(struct mapping *m)
 {
     if (m->p)
         munmap((void *)(uintptr_t)m->p, m->n);
+    resident_map_free(m->resident);
     free(m->path);
     *m = (struct mapping){0};
 }
@@ -239,6 +241,14 @@ struct slice block_symbol(const struct block *b, size_t i)
     return index_symbol(&b->index, (uint32_t)i);
 }
 
+bool block_read_series(const struct block *b, uint32_t ref, struct index_series *ret, struct err *err)
+{
+    if (!index_series_read(&b->index, ref, ret, err))
+        return false;
+    resident_map_touch(b->index_file.resident, b->index.p + ret->end - 1, 1);
+    return true;
+}
+
 bool block_read_chunk(const struct block *b, const struct index_chunk *c, struct series_chunk *ret, struct err *err)
 {
     uint64_t segment = c->ref >> 32;
@@ -246,5 +256,8 @@ bool block_read_chunk(const struct block *b, const struct index_chunk *c, struct
         return err_set(err, ERR_CORRUPT, "%s: a chunk in segment %llu, and there are %zu", b->index.path, (unsigned long long)segment + 1, b->n_segments);
     ret->min_t = c->min_t;
     ret->max_t = c->max_t;
-    return segment_chunk(&b->segments[segment], (uint32_t)c->ref, &ret->encoding, &ret->data, err);
+    if (!segment_chunk(&b->segments[segment], (uint32_t)c->ref, &ret->encoding, &ret->data, err))
+        return false;
+    resident_map_touch(b->segment_files[segment].resident, ret->data.p - 1, ret->data.n + 1); /* with the encoding, so that it is never empty */
+    return true;
 }

@@ -75,7 +75,7 @@ bool block_scan_next(struct block_scan *s, struct series *ret, bool *ret_more, s
     *ret_more = s->at < s->n;
     if (!*ret_more)
         return true;
-    if (!index_series_read(&s->b->index, get_be32(s->refs + 4 * s->at), &s->series, err) || !scan_chunks(s, err))
+    if (!block_read_series(s->b, get_be32(s->refs + 4 * s->at), &s->series, err) || !scan_chunks(s, err))
         return false;
     s->at++;
     *ret = (struct series){{s->series.labels, s->series.n_labels}, s->chunks, s->series.n_chunks};
@@ -87,7 +87,7 @@ bool block_scan_next_labels(struct block_scan *s, struct labels *ret, const uint
     *ret_more = s->at < s->n;
     if (!*ret_more)
         return true;
-    if (!index_series_read(&s->b->index, get_be32(s->refs + 4 * s->at), &s->series, err))
+    if (!block_read_series(s->b, get_be32(s->refs + 4 * s->at), &s->series, err))
         return false;
     s->at++;
     *ret = (struct labels){s->series.labels, s->series.n_labels};
@@ -156,7 +156,7 @@ static bool give_series(struct block_set *s, struct ctx *ctx, struct series *ret
 {
     size_t n = 0;
     *ret_n = 0;
-    if (!index_series_read(&s->b->index, s->postings.refs[s->at], &s->series, err))
+    if (!block_read_series(s->b, s->postings.refs[s->at], &s->series, err))
         return false;
     for (size_t i = 0; i < s->series.n_chunks; i++)
         n += overlaps(&s->series.chunks[i], &s->params);
@@ -242,7 +242,7 @@ static bool mark_series(struct block *b, struct ctx *ctx, const struct select_pa
         return false;
     bool good = true;
     for (size_t i = 0; good && i < found.n; i++) {
-        good = (i % CHECK_EVERY || ctx_check(ctx, err)) && index_series_read(&b->index, found.refs[i], &series, err);
+        good = (i % CHECK_EVERY || ctx_check(ctx, err)) && block_read_series(b, found.refs[i], &series, err);
         for (size_t k = 0; good && k < series.n_labels; k++)
             if (!name || slice_eq(series.labels[k].name, *name))
                 mark(seen, series.symbols[2 * k + (name != NULL)]);
