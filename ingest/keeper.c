@@ -201,6 +201,17 @@ static void update_active(struct ingester *ing, struct head *h, void *arg)
                    (double)metadata_expire(&h->metadata, now_ms - ing->cfg.metadata_retain_period));
 }
 
+/* The checkpoint, too, holds a shard for as long as it takes; here it is some system calls. */
+static void give_back(struct ingester *ing, struct head *h, void *arg)
+{
+    (void)ing, (void)arg;
+    for (uint32_t i = 0; i < h->n_shards; i++) {
+        pthread_mutex_lock(&h->shards[i].writer);
+        slabs_give_back(&h->shards[i].data->slabs);
+        pthread_mutex_unlock(&h->shards[i].writer);
+    }
+}
+
 static void update_rates(struct ingester *ing, struct head *h, void *arg)
 {
     (void)ing;
@@ -265,6 +276,7 @@ static void tick(struct keeper *k)
     if (now >= k->active_at_ms) {
         int64_t wall = clock_wall_ms();
         each_head(ing, update_active, &wall);
+        each_head(ing, give_back, NULL);
         update_gauges(ing);
         k->active_at_ms = now + ing->cfg.active_series_update_period;
     }

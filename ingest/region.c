@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/logger.h"
@@ -81,6 +82,16 @@ void region_grow(struct region *r, size_t more)
         free(r->p);
     r->p = p;
     r->cap = cap;
+}
+
+void region_forget(struct region *r, size_t from, size_t n)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    ASSERT(from <= r->n && n <= r->n - from);
+    size_t end = (from + n) & ~(page - 1);
+    from = (from + page - 1) & ~(page - 1);
+    if (r->cap >= REGION_MAP_MIN && from < end)
+        (void)madvise(r->p + from, end - from, MADV_DONTNEED);
 }
 
 void region_remake(struct region *r, size_t n)

@@ -39,6 +39,9 @@ static inline void *region_extend(struct region *r, size_t more)
  */
 void region_remake(struct region *r, size_t n);
 
+/* Nobody needs what stands in these bytes any more: their memory goes back to the system until they are written again. A small region keeps it. */
+void region_forget(struct region *r, size_t from, size_t n);
+
 _Noreturn void memory_exhausted(size_t bytes);
 /* malloc and friends that do not return NULL. */
 void *xmalloc(size_t n);

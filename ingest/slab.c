@@ -8,6 +8,7 @@ const uint16_t slab_class_units[SLAB_CLASSES] = {1,  2,  3,  4,  5,  6,  7,  8, 
                                                  20, 24, 28, 32, 36, 42, 51, 56, 66, 85, 102, 128, 192};
 #define SLAB_SMALL_CLASSES 14
 #define SLAB_RUN_PAGES 4u
+#define SLAB_GIVE_BACK_PAGES 4u /* each costs a system call, that interrupts the other cores */
 
 static uint32_t class_run_pages(uint8_t cls)
 {
@@ -134,6 +135,23 @@ static uint32_t run_alloc(struct slabs *s, uint32_t n, enum slab_page_kind kind)
     region_extend(&s->pages, n * sizeof(struct slab_page));
     run_mark(s, first, n, kind);
     return first;
+}
+
+/* A run that is merged or divided has a new descriptor, and is looked at again. */
+static void run_give_back(struct slabs *s, uint32_t first)
+{
+    struct slab_page *run = &slab_pages(s)[first];
+    if (run->used)
+        return;
+    region_forget(&s->mem, (size_t)first * SLAB_PAGE, (size_t)run->pages * SLAB_PAGE);
+    run->used = 1;
+}
+
+void slabs_give_back(struct slabs *s)
+{
+    for (uint32_t b = SLAB_GIVE_BACK_PAGES - 1; b < SLAB_BINS; b++)
+        for (uint32_t at = s->state.bins[b]; at; at = slab_pages(s)[at - 1].next)
+            run_give_back(s, at - 1);
 }
 
 /* --- blocks --- */
@@ -264,6 +282,7 @@ static uint32_t verify_run(struct slabs *s, uint32_t first, uint32_t *n_partial,
         (*n_free)++;
         if (last->kind != SLAB_FREE || last->pages != n || last->first != first)
             return 0;
+        pages[first].used = 0; /* loading has written it */
         /* What stands between is left over from earlier runs: slab_check must not take it for blocks. */
         for (uint32_t i = 1; i + 1 < n; i++)
             pages[first + i].kind = SLAB_FREE;

@@ -36,7 +36,7 @@ enum slab_page_kind { SLAB_FREE = 0, SLAB_BLOCKS = 1, SLAB_LARGE = 2, SLAB_INSID
 struct slab_page {
     uint8_t kind;
     uint8_t cls;
-    uint16_t used;  /* blocks in use */
+    uint16_t used;  /* blocks in use; of a FREE run 1: slabs_give_back has had it */
     uint16_t bump;  /* blocks ever handed out */
     uint16_t free;  /* first free block + 1; 0 = none; the next one's number is in the block */
     uint32_t pages; /* length of the run; of a FREE run's last page too */
@@ -64,6 +64,13 @@ uint32_t slab_alloc(struct slabs *s, size_t n);
 void slab_free(struct slabs *s, uint32_t handle);
 /* Moves a block to one of at least n bytes, keeping the first `keep` bytes. */
 uint32_t slab_move(struct slabs *s, uint32_t handle, size_t n, size_t keep);
+
+/*
+ * Gives the memory of free runs back to the system, but for short ones, which the next blocks fill. Series start their chunks together, at the beginning of
+ * a range, and then most of what the full ones took is free for the better part of that range. A run is given back once; what was taken from it meanwhile is written anew, a
+ * fault a page.
+ */
+void slabs_give_back(struct slabs *s);
 
 static inline void *slab_ptr(const struct slabs *s, uint32_t handle)
 {
