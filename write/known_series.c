@@ -37,10 +37,44 @@ void known_series_init(struct known_series *k, size_t max_series, struct known_b
         k->max_buckets = k->max_buckets ? 2 * k->max_buckets : FIRST_BUCKETS;
 }
 
+/*
+ * Whole huge pages: at random access they save a TLB miss a lookup. A mapping of its own, not of the allocator: memory that was a huge page once would become one
+ * again with the first byte that somebody else writes to it.
+ */
+static void *map_huge(size_t bytes)
+{
+    char *p = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
+    if (before)
+        munmap(p, before);
+    munmap(p + before + bytes, HUGE_PAGE - before);
+    madvise(p + before, bytes, MADV_HUGEPAGE); /* only a hint */
+    return p + before;
+}
+
+static struct known_bucket *alloc_buckets(size_t n)
+{
+    size_t bytes = n * sizeof(struct known_bucket);
+    struct known_bucket *b = bytes < HUGE_PAGE ? aligned_alloc(CACHE_LINE, bytes) : map_huge(bytes);
+    if (b)
+        memset(b, 0, bytes);
+    return b;
+}
+
+static void release_buckets(struct known_bucket *b, size_t n)
+{
+    if (n * sizeof(*b) < HUGE_PAGE)
+        free(b);
+    else
+        munmap(b, n * sizeof(*b));
+}
+
 static void free_buckets(struct known_series *k)
 {
     atomic_fetch_sub_explicit(&k->budget->used_bytes, k->n_buckets * sizeof(*k->buckets), memory_order_relaxed);
-    free(k->buckets);
+    release_buckets(k->buckets, k->n_buckets);
     k->buckets = NULL;
     k->n_buckets = k->n_entries = 0;
 }
@@ -134,18 +168,6 @@ static void insert(struct known_series *k, struct series_hash hash, uint32_t tok
     set_slot(k, oldest, oldest_slot, hash, token, generation);
 }
 
-static struct known_bucket *alloc_buckets(size_t n)
-{
-    size_t bytes = n * sizeof(struct known_bucket);
-    struct known_bucket *b = aligned_alloc(bytes >= HUGE_PAGE ? HUGE_PAGE : CACHE_LINE, bytes);
-    if (!b)
-        return NULL;
-    if (bytes >= HUGE_PAGE)
-        madvise(b, bytes, MADV_HUGEPAGE); /* random access: saves a TLB miss a lookup; only a hint */
-    memset(b, 0, bytes);
-    return b;
-}
-
 /* Takes n buckets from the process's budget. */
 static bool budget_take(struct known_budget *budget, size_t bytes)
 {
@@ -180,7 +202,7 @@ static void grow(struct known_series *k)
             if (old[i].generation[slot] && age_of(k, old[i].generation[slot]) <= 2)
                 insert(k, old[i].hash[slot], old[i].token[slot], old[i].generation[slot]);
     atomic_fetch_sub_explicit(&k->budget->used_bytes, n_old * sizeof(*k->buckets), memory_order_relaxed);
-    free(old);
+    release_buckets(old, n_old);
 }
 
 /* Time passed without insertions counts as one generation at most: what was not asked for meanwhile is no older than the rest. */
