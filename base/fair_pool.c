@@ -10,7 +10,12 @@
 
 struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes)
 {
-    ASSERT(n_threads > 0 && max_queued > 0 && strlen(name) < sizeof((struct fair_pool){0}.name));
+    return fair_pool_new_at(name, n_threads, max_queued, arena_budget_bytes, &(struct fair_pool_source){.n = 0});
+}
+
+struct fair_pool *fair_pool_new_at(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes, const struct fair_pool_source *source)
+{
+    ASSERT(n_threads > 0 && max_queued > 0 && strlen(name) < sizeof((struct fair_pool){0}.name) && source->n <= FAIR_POOL_MAX_PLACES);
     struct fair_pool *p = calloc(1, sizeof(*p));
     ASSERT(p);
     p->jobs = calloc(max_queued, sizeof(*p->jobs));
@@ -20,6 +25,7 @@ struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_q
         p->free_jobs = &p->jobs[i];
     }
     p->n_threads = n_threads;
+    p->source = *source;
     p->max_queued = max_queued;
     priority_cores_init(&p->cores);
     p->arena_budget_bytes = arena_budget_bytes;
@@ -37,7 +43,7 @@ struct fair_pool *fair_pool_new(const char *name, size_t n_threads, size_t max_q
     return p;
 }
 
-bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job)
+static bool submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job, struct worker *w)
 {
     pthread_mutex_lock(&p->lock);
     struct owner *o = p->stopping ? NULL : fair_pool_owner(p, owner);
@@ -46,8 +52,38 @@ bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void
         fair_pool_enqueue(p, o, fn, job);
     if (o)
         fair_pool_settle(p, o, clock_mono_ms());
-    fair_pool_leave(p);
+    if (taken && w && w->pool == p && !w->holds && fair_pool_may_take(p, IN_FRONT)) {
+        w->holds = true;
+        pthread_mutex_unlock(&p->lock);
+    } else {
+        fair_pool_leave(p);
+    }
     return taken;
+}
+
+bool fair_pool_submit(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job)
+{
+    return submit(p, owner, fn, job, NULL);
+}
+
+bool fair_pool_submit_here(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job)
+{
+    return submit(p, owner, fn, job, fair_pool_waiting_worker);
+}
+
+bool fair_pool_holds(void)
+{
+    return fair_pool_waiting_worker && fair_pool_waiting_worker->holds;
+}
+
+void fair_pool_offer(void)
+{
+    if (!fair_pool_holds())
+        return;
+    struct worker *w = fair_pool_waiting_worker;
+    w->holds = false;
+    pthread_mutex_lock(&w->pool->lock);
+    fair_pool_leave(w->pool);
 }
 
 size_t fair_pool_queued(struct fair_pool *p)

@@ -44,12 +44,15 @@ struct owner {
 struct worker {
     struct fair_pool *pool;
     sem_t wake; /* posted once by whoever takes the worker off the idle ones */
+    bool holds; /* a job; the worker's own, while it waits at a place */
     /* The watcher's. */
     struct worker *next;
     pthread_t thread;
     bool lowered, spares; /* priority; a core */
     /* Guarded by the pool's lock. */
     struct worker *next_idle;
+    bool at_place; /* it waits there, or runs a job that it held and comes back */
+    size_t at;     /* the place */
     struct owner *owner; /* of the job; NULL: none runs */
     int64_t began_ms;    /* of the job */
     pid_t tid;           /* 0 until the thread runs */
@@ -71,10 +74,13 @@ struct fair_pool {
     size_t n_owners;
     int64_t last_ms; /* a job began */
     bool stopping, watcher_sleeps;
+    bool source_ended;
+    bool taken[FAIR_POOL_MAX_PLACES]; /* of the source, by a worker in front */
     struct worker *workers; /* the watcher's */
     /* Immutable. */
     size_t n_threads, max_queued, arena_budget_bytes;
     struct priority_cores cores;
+    struct fair_pool_source source; /* n: 0, none */
     pthread_t watcher;
     char name[16];
 };
@@ -92,6 +98,10 @@ void fair_pool_enqueue(struct fair_pool *p, struct owner *o, pool_fn *fn, void *
 /* The next job of a ring, which is not empty; its owner is then in *ret_owner. */
 struct waiting fair_pool_take(struct fair_pool *p, enum place place, int64_t now_ms, struct owner **ret_owner);
 
+/* Is there a job for a worker of this place? No more than n_threads run in front. */
+bool fair_pool_may_take(const struct fair_pool *p, enum place place);
+/* The worker that the calling thread is, while it waits at a place of its pool's source; else NULL. */
+extern _Thread_local struct worker *fair_pool_waiting_worker;
 /* Does work behind wait for a worker that is to be made? */
 bool fair_pool_lacks_behind(const struct fair_pool *p);
 /* Lets go of the lock, then wakes whoever has something to do by now. Whatever may have filled a ring ends with this. */

@@ -41,6 +41,8 @@ static void look_at_workers(struct fair_pool *p, int64_t now_ms, size_t ret_new[
         if (w->place == IN_FRONT && w->owner && now_ms - w->began_ms >= FAIR_POOL_LONG_MS &&
             p->running_behind < FAIR_POOL_BEHIND * p->n_threads) {
             w->place = BEHIND;
+            if (w->at_place)
+                p->taken[w->at] = false;
             p->n_workers[IN_FRONT]--;
             p->n_workers[BEHIND]++;
             p->running_behind++;
@@ -123,7 +125,7 @@ static void watch_wait(struct fair_pool *p, int64_t now_ms)
 void fair_pool_start_workers(struct fair_pool *p)
 {
     size_t new[PLACES] = {0, 0};
-    want_workers(p, p->n_threads, IN_FRONT, new);
+    want_workers(p, p->n_threads + p->source.n, IN_FRONT, new);
     add_workers(p, new);
 }
 

@@ -7,6 +7,10 @@
  * waited for does not wait. Whatever fills a ring (a job comes, a job ends, an owner is forgiven) is followed by fair_pool_leave, which takes one
  * worker off the idle ones for each ring that is not empty; that worker takes a job and leaves likewise, which wakes the next while there is more. A worker that
  * runs a job looks at its own ring again behind it.
+ *
+ * With a source, workers that find nothing wait at its places first, and are not idle ones then: nobody wakes them. That leaves no job behind, since there are
+ * source.n more workers than n_threads: as long as a job may be taken up in front, somebody is idle, or about to look. A job that a worker has brought in
+ * itself wakes nobody either (`holds`); it looks at the ring next. A worker that runs such a job keeps its place meanwhile, unless it goes behind.
  */
 #include <errno.h>
 #include <time.h>
@@ -15,6 +19,8 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/fair_pool_int.h"
+
+_Thread_local struct worker *fair_pool_waiting_worker;
 
 /* --- who is woken ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -34,11 +40,16 @@ bool fair_pool_lacks_behind(const struct fair_pool *p)
     return p->turn[BEHIND] && !p->idle[BEHIND] && p->n_waking[BEHIND] == 0 && p->n_workers[BEHIND] < FAIR_POOL_BEHIND * p->n_threads;
 }
 
+bool fair_pool_may_take(const struct fair_pool *p, enum place place)
+{
+    return p->turn[place] && (place == BEHIND || p->running - p->running_behind < p->n_threads);
+}
+
 void fair_pool_leave(struct fair_pool *p)
 {
     struct worker *workers[PLACES];
     for (int i = 0; i < PLACES; i++)
-        workers[i] = p->turn[i] ? take_idle(p, i) : NULL;
+        workers[i] = fair_pool_may_take(p, (enum place)i) ? take_idle(p, i) : NULL;
     bool watch = fair_pool_lacks_behind(p) || (p->watcher_sleeps && p->running);
     pthread_mutex_unlock(&p->lock);
     for (int i = 0; i < PLACES; i++)
@@ -101,6 +112,7 @@ static void run_one(struct worker *w, struct arena *arena, double *cpu_ms)
     struct fair_pool *p = w->pool;
     int64_t now_ms = clock_mono_ms();
     struct waiting job = fair_pool_take(p, w->place, now_ms, &w->owner);
+    w->holds = false;
     w->began_ms = p->last_ms = now_ms;
     p->running++;
     if (w->place == BEHIND) {
@@ -118,6 +130,49 @@ static void run_one(struct worker *w, struct arena *arena, double *cpu_ms)
         fair_pool_leave(p);
         pthread_mutex_lock(&p->lock);
     }
+}
+
+/* With the lock. */
+static bool find_place(struct worker *w)
+{
+    struct fair_pool *p = w->pool;
+    for (size_t i = 0; w->place == IN_FRONT && !p->source_ended && i < p->source.n; i++)
+        if (!p->taken[i]) {
+            p->taken[i] = w->at_place = true;
+            w->at = i;
+            return true;
+        }
+    return false;
+}
+
+/*
+ * With the lock, which is let go meanwhile. What a worker does at a place is nobody's job, and its time not charged to the owner of the next one. The jobs
+ * that are there already are not kept waiting for it.
+ */
+static void wait_at_place(struct worker *w, double *cpu_ms)
+{
+    struct fair_pool *p = w->pool;
+    bool block = !fair_pool_may_take(p, w->place);
+    fair_pool_leave(p);
+    w->holds = false;
+    fair_pool_waiting_worker = w;
+    bool goes_on = p->source.wait(p->source.arg, w->at, block);
+    fair_pool_waiting_worker = NULL;
+    *cpu_ms = thread_cpu_ms();
+    pthread_mutex_lock(&p->lock);
+    p->source_ended |= !goes_on;
+    if (!w->holds)
+        p->taken[w->at] = w->at_place = false;
+}
+
+/* The same for a worker that has gone behind meanwhile; its place is not its own any more. */
+static void leave_place(struct worker *w)
+{
+    struct fair_pool *p = w->pool;
+    w->at_place = false;
+    pthread_mutex_unlock(&p->lock);
+    p->source.leave(p->source.arg, w->at);
+    pthread_mutex_lock(&p->lock);
 }
 
 /* Is there nothing to be done any more, or is one idle worker enough behind? Each thread that has worked leaves memory with the allocator for a while. */
@@ -152,8 +207,14 @@ void *fair_pool_worker_main(void *arg)
         pthread_mutex_lock(&p->lock);
     }
     for (;;) {
-        if (p->turn[w->place])
+        if (w->at_place && w->place == BEHIND)
+            leave_place(w);
+        else if (w->at_place && !w->holds)
+            wait_at_place(w, &cpu_ms);
+        else if (fair_pool_may_take(p, w->place))
             run_one(w, &arena, &cpu_ms);
+        else if (w->at_place || find_place(w))
+            wait_at_place(w, &cpu_ms);
         else if (may_end(p, w))
             break;
         else

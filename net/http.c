@@ -72,6 +72,7 @@ void http_server_unref(struct http_server *s)
     free(s->excluded_agents);
     tls_context_free(s->tls);
     MHD_destroy_response(s->empty);
+    http_lanes_free(s);
     if (s->wake_fd >= 0)
         close(s->wake_fd);
     pthread_cond_destroy(&s->changed);
@@ -220,15 +221,20 @@ bool http_server_start(struct http_server *s, struct err *err)
     s->started = true; /* from here on http_server_stop has something to do */
     s->conn_limit = sane_conn_limit(s->cfg->http_conn_limit, s->tls != NULL);
     metric_set(METRIC_WITH(http_metrics[HTTP_M_CONNECTIONS_LIMIT], SL("http")), (double)s->conn_limit);
+    if (!http_lanes_start(s, err)) {
+        http_server_stop(s, 0);
+        return false;
+    }
     s->write_pool = pool_new("http-write", n_workers(s->cfg->http_write_workers, 1, 2), (size_t)s->cfg->http_write_queue, 0);
-    s->query_pool = fair_pool_new("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0);
+    struct fair_pool_source source = http_lanes_source(s);
+    s->query_pool = fair_pool_new_at("http-query", n_workers(s->cfg->http_query_workers, 2, 4), (size_t)s->cfg->http_query_queue, 0, &source);
     s->stream_pool = pool_new("http-stream", n_workers(0, 1, 2), HTTP_MAX_STREAMS, 0);
     for (size_t i = 0; i < s->n_entries && !s->spool_pool; i++)
         if (s->entries[i].route->flags & HTTP_SPOOL)
             s->spool_pool = pool_new("http-spool", SPOOL_WORKERS, HTTP_MAX_SPOOLS, 0);
     metric_set_callback(queued_series("write"), queued, s->write_pool);
     metric_set_callback(queued_series("query"), queued_queries, s->query_pool);
-    if (http_conn_start_io(s, err) && http_tls_start(s, err) && http_watch_start(s, err))
+    if (http_tls_start(s, err) && http_watch_start(s, err))
         return true;
     http_server_stop(s, 0);
     return false;
@@ -290,11 +296,8 @@ void http_server_stop(struct http_server *s, int64_t timeout_ms)
     pool_stop(s->stream_pool); /* likewise */
     s->stream_pool = NULL;
     http_watch_stop(s);
-    http_tls_close(s);
     wait_for_resumes(s);
-    for (size_t i = 0; i < s->n_io; i++)
-        MHD_stop_daemon(s->io[i]);
-    s->n_io = 0;
+    http_lanes_stop(s);
     http_tls_stop(s);
     metric_set_callback(queued_series("write"), NULL, NULL);
     metric_set_callback(queued_series("query"), NULL, NULL);

@@ -1,5 +1,5 @@
 /*
- * MHD's callbacks: the way of a request on its I/O thread. Facts about libmicrohttpd 0.9.75 that this file stands on:
+ * MHD's callbacks: the way of a request on the I/O thread, whoever is it at the moment (http_lane.c). Facts about libmicrohttpd 0.9.75 that this file stands on:
  *
  *  - The URI callback sees the target as sent, before MHD unescapes it; what it returns is the request's context from then on, and
  *    the completed callback runs once for every context, whatever ends the request.
@@ -57,12 +57,14 @@ static void live_remove(struct http_request *req)
     pthread_mutex_unlock(&s->lock);
 }
 
-static struct http_request *request_new(struct http_server *s, const char *target)
+static struct http_request *request_new(struct http_lane *lane, const char *target)
 {
+    struct http_server *s = http_lane_server(lane);
     struct http_request *req = calloc(1, sizeof *req);
     if (!req)
         return NULL;
     req->server = s;
+    req->lane = lane;
     atomic_init(&req->refs, 1);
     atomic_fetch_add(&s->refs, 1);
     pthread_mutex_init(&req->lock, NULL);
@@ -294,6 +296,7 @@ static void keep_readable(struct http_request *req)
 
 static enum MHD_Result begin(struct http_request *req, const char *method)
 {
+    http_lane_another(req->lane);
     req->begun = true;
     atomic_store_explicit(&req->has_headers, true, memory_order_relaxed);
     req->method = http_method_parse(method);
@@ -428,7 +431,7 @@ static enum MHD_Result dispatch(struct http_request *req)
     if (where == HTTP_POOL_INLINE)
         run_handler(req, NULL);
     else if (where == HTTP_POOL_WRITE ? !pool_submit(s->write_pool, run_handler, req)
-                                      : !fair_pool_submit(s->query_pool, req->ctx.tenant, run_handler, req))
+                                      : !http_lane_submit(req, run_handler))
         http_refuse(req, HTTP_REFUSED_QUEUE_FULL);
     return park(req);
 }
@@ -511,25 +514,15 @@ static void on_panic(void *cls, const char *file, unsigned line, const char *why
     abort();
 }
 
-bool http_conn_start_io(struct http_server *s, struct err *err)
+struct MHD_Daemon *http_conn_start_mhd(struct http_lane *lane)
 {
+    struct http_server *s = http_lane_server(lane);
     MHD_set_panic_func(on_panic, NULL);
     unsigned idle_s = (unsigned)MIN((s->cfg->http_idle_timeout + 999) / 1000, (int64_t)INT_MAX);
-    for (; s->n_io < HTTP_MAX_IO_THREADS; s->n_io++) {
-        size_t wanted = (size_t)s->cfg->http_io_threads;
-        if (wanted == 0)
-            wanted = MIN(MAX((size_t)sysconf(_SC_NPROCESSORS_ONLN) / 2, (size_t)1), (size_t)4);
-        if (s->n_io >= wanted)
-            break;
-        s->io[s->n_io] = MHD_start_daemon(
-            MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-            on_access, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s,
-            MHD_OPTION_UNESCAPE_CALLBACK, keep_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-            MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->conn_limit,
-            MHD_OPTION_CONNECTION_TIMEOUT, idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)s->cfg->http_conn_memory_bytes,
-            MHD_OPTION_END);
-        if (!s->io[s->n_io])
-            return err_set(err, ERR_INTERNAL, "cannot start an HTTP thread");
-    }
-    return true;
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                            on_access, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_uri, lane,
+                            MHD_OPTION_UNESCAPE_CALLBACK, keep_escaped, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->conn_limit,
+                            MHD_OPTION_CONNECTION_TIMEOUT, idle_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)s->cfg->http_conn_memory_bytes,
+                            MHD_OPTION_END);
 }

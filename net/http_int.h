@@ -73,6 +73,8 @@ enum http_state {
     HTTP_STATE_ANSWERED, /* `response` waits for the I/O thread, or was sent */
 };
 
+struct http_lane;
+
 /*
  * One request. Two owners: the connection (until MHD says that the request is completed) and, from dispatch to answer, the handler. Freed by
  * whoever is last.
@@ -82,8 +84,9 @@ struct http_request {
     atomic_int refs;
     struct http_request *prev, *next; /* server's list of live requests; guarded by server->lock */
 
-    /* Owned by the I/O thread, which alone may touch MHD's connection but for resuming it. */
+    /* Owned by who runs the lane, who alone may touch MHD's connection but for resuming it. */
     struct MHD_Connection *conn;
+    struct http_lane *lane; /* of the connection; immutable */
     bool begun;
     bool queued;           /* the answer has been given to MHD */
     bool raw_answer;       /* ... or to the socket, see http_conn.c */
@@ -158,8 +161,8 @@ struct http_server {
 
     bool started;
     bool stopped;
-    size_t n_io;
-    struct MHD_Daemon *io[HTTP_MAX_IO_THREADS];
+    size_t n_lanes;
+    struct http_lane *lanes[HTTP_MAX_IO_THREADS];
     struct MHD_Response *empty; /* status without body and headers; shared by all threads */
     struct pool *write_pool;
     struct fair_pool *query_pool; /* tenants take turns */
@@ -172,14 +175,14 @@ struct http_server {
     atomic_size_t n_conns;
     struct http_front *fronts[HTTP_MAX_IO_THREADS]; /* TLS; as many as I/O threads, or none */
     size_t n_fronts;
-    atomic_size_t n_shaking; /* connections at a front that MHD does not know of yet */
+    atomic_size_t n_coming; /* connections at a front or a lane that MHD does not know of yet */
     struct tls_context *tls; /* NULL: plain */
     regex_t *excluded_agents; /* cluster validation; immutable after start */
     size_t n_excluded_agents;
     struct metric *m_conns;
     atomic_uint_fast64_t body_bytes; /* charged by all requests */
 
-    atomic_size_t n_resuming; /* answerers inside MHD_resume_connection; grows under a request's lock */
+    atomic_size_t n_resuming; /* answers whose connection is still to be resumed; grows under a request's lock */
     atomic_bool stopping; /* no new connections; answers close theirs */
     atomic_bool aborting; /* running requests are answered 503 */
     pthread_mutex_t lock; /* the list of live requests */
@@ -195,7 +198,7 @@ struct http_server {
     atomic_bool watcher_idle;        /* sleeps without a timeout */
     int wake_fd;
     atomic_int listen_fd;
-    size_t next_io;
+    size_t next_lane;
     int64_t awake_until_ms;
     int64_t next_accept_log_ms;
     pthread_mutex_t linger_lock;
@@ -203,8 +206,27 @@ struct http_server {
     size_t n_lingers;
 };
 
-/* http_conn.c: MHD's callbacks; the I/O threads run them. */
-bool http_conn_start_io(struct http_server *s, struct err *err);
+/* http_lane.c: who runs MHD, and when. */
+struct http_server *http_lane_server(const struct http_lane *lane);
+bool http_lanes_start(struct http_server *s, struct err *err);
+/* No connection is suspended, or will be. Closes all. */
+void http_lanes_stop(struct http_server *s);
+void http_lanes_free(struct http_server *s);
+/* Any thread. Takes over the socket. */
+void http_lane_add(struct http_lane *lane, int fd, const struct sockaddr *addr, socklen_t len);
+/* Any thread: the request's connection is suspended no more. */
+void http_lane_resume(struct http_request *req);
+/* The same for one that has been answered, but where the calling thread is going to see to the lane next, not before that. Takes over a reference, and one of n_resuming. */
+void http_lane_answered(struct http_request *req);
+/* Whoever runs the lane: a query goes to the pool, and is this thread's to run if that is a worker and nobody else wants anything. */
+bool http_lane_submit(struct http_request *req, pool_fn *fn);
+/* There is another request: no query shall wait for what is to be done for it. */
+void http_lane_another(struct http_lane *lane);
+/* What the query pool's workers do while they have no job. */
+struct fair_pool_source http_lanes_source(struct http_server *s);
+
+/* http_conn.c: MHD's callbacks; whoever runs a lane runs them. */
+struct MHD_Daemon *http_conn_start_mhd(struct http_lane *lane); /* NULL: no memory, no descriptors */
 void http_unref(struct http_request *req);
 void http_server_unref(struct http_server *s);
 
@@ -262,9 +284,7 @@ void http_watch_linger(struct http_server *s, int fd);
 
 /* http_tls.c: what stands before MHD when TLS is served. */
 bool http_tls_start(struct http_server *s, struct err *err);
-/* Before MHD's end: it is given no more connections. */
-void http_tls_close(struct http_server *s);
 /* After MHD's end: sends what it has said, and ends. */
 void http_tls_stop(struct http_server *s);
-/* Takes over a connection that was accepted: handshake, and then to the I/O thread of this number. */
-void http_tls_take(struct http_server *s, size_t io, int fd, const struct sockaddr_storage *addr, socklen_t len);
+/* Takes over a connection that was accepted: handshake, and then to the lane of this number. */
+void http_tls_take(struct http_server *s, size_t lane, int fd, const struct sockaddr_storage *addr, socklen_t len);

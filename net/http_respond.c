@@ -150,11 +150,9 @@ static bool answer_with(struct http_request *req, int status, struct MHD_Respons
             atomic_fetch_add(&s->n_resuming, 1);
     }
     pthread_mutex_unlock(&req->lock);
-    if (parked) {
-        MHD_resume_connection(req->conn);
-        atomic_fetch_sub(&s->n_resuming, 1);
-    }
-    if (owned)
+    if (parked)
+        http_lane_answered(req);
+    else if (owned)
         http_unref(req);
     return taken;
 }
@@ -188,7 +186,7 @@ void http_abandon_locked(struct http_request *req)
     req->state = HTTP_STATE_ANSWERED;
     metric_inc(METRIC_WITH(http_metrics[HTTP_M_REFUSED], SL("stopping")));
     if (parked)
-        MHD_resume_connection(req->conn);
+        http_lane_resume(req);
 }
 
 /* body's bytes go to MHD, which frees them. */

@@ -143,7 +143,7 @@ static void write_job(void *job, struct arena *arena)
     pthread_mutex_lock(&req->lock);
     set_moved(req, clock_mono_ms());
     atomic_store(&req->spool->busy, false);
-    MHD_resume_connection(req->conn);
+    http_lane_resume(req);
     pthread_mutex_unlock(&req->lock);
     http_unref(req);
 }

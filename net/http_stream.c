@@ -93,7 +93,7 @@ static void fill_job(void *job, struct arena *arena)
     struct http_request *req = job;
     fill_piece(req);
     pthread_mutex_lock(&req->lock);
-    MHD_resume_connection(req->conn);
+    http_lane_resume(req);
     pthread_mutex_unlock(&req->lock);
     http_unref(req);
 }

@@ -3,7 +3,7 @@
  * on the other, whose other end MHD serves as if it were the client's. So nothing in the HTTP server knows of TLS, both
  * servers and all clients of this process share one implementation of it (net/tls.h), and plain HTTP pays nothing.
  *
- * Threads: a front is a thread with its epoll, one to an I/O thread; it owns its links. The watcher hands accepted
+ * Threads: a front is a thread with its epoll, one to a lane (http_lane.c); it owns its links. The watcher hands accepted
  * sockets over through a list under the front's lock. MHD gets its end after the handshake.
  *
  * A link: SHAKING -> PUMPING -> ENDED (MHD has closed: what it said is sent, then our end, and what the client still says
@@ -51,7 +51,7 @@ struct link {
     struct http_front *front;
     struct link_side net, app;
     struct tls *tls;
-    size_t io; /* the I/O thread that shall serve it */
+    size_t lane; /* that shall serve it */
     struct sockaddr_storage addr;
     socklen_t addr_n;
     bool shaking;
@@ -69,10 +69,9 @@ struct http_front {
     int epoll_fd, wake_fd;
     struct link *links; /* owned by the thread */
 
-    pthread_mutex_t lock; /* also held while MHD is given a connection, which does not wait */
+    pthread_mutex_t lock;
     /* Guarded by lock. */
     struct link *incoming;
-    bool mhd_ends; /* MHD takes no more */
     bool stop;
 };
 
@@ -197,7 +196,7 @@ static void stop_shaking(struct link *l)
         return;
     l->shaking = false;
     l->until_ms = 0;
-    atomic_fetch_sub(&s->n_shaking, 1);
+    atomic_fetch_sub(&s->n_coming, 1);
     if (atomic_load(&s->watcher_wants_conns))
         http_watch_wake(s);
 }
@@ -212,12 +211,7 @@ static void give_to_mhd(struct link *l)
         return;
     }
     l->app.fd = pair[0];
-    pthread_mutex_lock(&l->front->lock);
-    if (l->front->mhd_ends)
-        close(pair[1]); /* which MHD's end would not see */
-    else
-        (void)MHD_add_connection(s->io[l->io], pair[1], (const struct sockaddr *)&l->addr, l->addr_n); /* closes it on failure */
-    pthread_mutex_unlock(&l->front->lock);
+    http_lane_add(s->lanes[l->lane], pair[1], (const struct sockaddr *)&l->addr, l->addr_n);
 }
 
 static void shake(struct link *l)
@@ -303,17 +297,17 @@ static void close_late(struct http_front *f)
     }
 }
 
-void http_tls_take(struct http_server *s, size_t io, int fd, const struct sockaddr_storage *addr, socklen_t len)
+void http_tls_take(struct http_server *s, size_t lane, int fd, const struct sockaddr_storage *addr, socklen_t len)
 {
-    struct http_front *f = s->fronts[io % s->n_fronts];
+    struct http_front *f = s->fronts[lane];
     struct link *l = calloc(1, sizeof *l);
     ASSERT(l);
-    *l = (struct link){.io = io, .addr = *addr, .addr_n = len, .shaking = true};
+    *l = (struct link){.lane = lane, .addr = *addr, .addr_n = len, .shaking = true};
     l->net = (struct link_side){.link = l, .fd = fd};
     l->app = (struct link_side){.link = l, .fd = -1};
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    atomic_fetch_add(&s->n_shaking, 1);
+    atomic_fetch_add(&s->n_coming, 1);
     pthread_mutex_lock(&f->lock);
     l->next = f->incoming;
     f->incoming = l;
@@ -424,21 +418,12 @@ bool http_tls_start(struct http_server *s, struct err *err)
 {
     if (!s->tls)
         return true;
-    for (size_t i = 0; i < s->n_io; i++) {
+    for (size_t i = 0; i < s->n_lanes; i++) {
         s->fronts[s->n_fronts++] = front_new(s);
         if (!front_start(s->fronts[i], err))
             return false;
     }
     return true;
-}
-
-void http_tls_close(struct http_server *s)
-{
-    for (size_t i = 0; i < s->n_fronts; i++) {
-        pthread_mutex_lock(&s->fronts[i]->lock);
-        s->fronts[i]->mhd_ends = true;
-        pthread_mutex_unlock(&s->fronts[i]->lock);
-    }
 }
 
 void http_tls_stop(struct http_server *s)

@@ -1,7 +1,7 @@
 /*
  * The watcher: one thread that does what needs no I/O thread.
  *
- *  1. It accepts connections and deals them to the I/O threads in turn. (MHD could listen itself, but shares unevenly, and its way of
+ *  1. It accepts connections and deals them to the lanes in turn. (MHD could listen itself, but shares unevenly, and its way of
  *     ceasing to accept can abort the process when a connection arrives at that moment.) At the connection limit it stops polling the listening
  *     socket, so that further clients wait in the kernel's queue.
  *  2. Every 100 ms it looks at the sockets of requests that have been running for 50 ms or more, and sets ctx.canceled where the client has gone.
@@ -50,16 +50,16 @@ static void hand_over(struct http_server *s, int fd, const struct sockaddr_stora
 {
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    size_t io = s->next_io++ % s->n_io;
+    size_t i = s->next_lane++ % s->n_lanes;
     if (s->n_fronts)
-        http_tls_take(s, io, fd, addr, len);
+        http_tls_take(s, i, fd, addr, len);
     else
-        (void)MHD_add_connection(s->io[io], fd, (const struct sockaddr *)addr, len); /* closes fd when it fails */
+        http_lane_add(s->lanes[i], fd, (const struct sockaddr *)addr, len);
 }
 
 static bool has_room(struct http_server *s)
 {
-    return atomic_load(&s->n_conns) + atomic_load(&s->n_shaking) < s->conn_limit;
+    return atomic_load(&s->n_conns) + atomic_load(&s->n_coming) < s->conn_limit;
 }
 
 /* False: out of descriptors or memory, better wait a little. */

@@ -5,7 +5,9 @@
  *
  *     fair_pool_stress [seconds]
  */
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +31,8 @@ struct lane {
     size_t jobs_each;
     bool lasting; /* until workers go behind */
     atomic_size_t taken, ran;
+    sem_t events; /* jobs that workers bring in themselves */
+    atomic_bool ended;
     size_t stops, all_ran;
 };
 
@@ -54,11 +58,46 @@ static void nap_us(uint64_t us)
 
 static void work(void *arg, struct arena *arena);
 
-static void submit(struct lane *l, uint64_t *r)
+typedef bool submit_fn(struct fair_pool *p, struct slice owner, pool_fn *fn, void *job);
+
+static void submit_by(struct lane *l, uint64_t *r, submit_fn *fn)
 {
     char owner[] = {(char)('a' + next(r) % OWNERS), 0};
-    bool taken = fair_pool_submit(l->pool, slice_of(owner), work, l);
+    bool taken = fn(l->pool, slice_of(owner), work, l);
     atomic_fetch_add(&l->taken, taken);
+}
+
+static void submit(struct lane *l, uint64_t *r)
+{
+    submit_by(l, r, fair_pool_submit);
+}
+
+/* A worker at the source: each event is a job, which it mostly keeps. */
+static bool wait_for_events(void *arg, size_t place, bool block)
+{
+    struct lane *l = arg;
+    uint64_t r = (uint64_t)clock_mono_ns() ^ place;
+    while (!fair_pool_holds()) {
+        int rc = block ? sem_wait(&l->events) : sem_trywait(&l->events);
+        if (rc != 0 && errno == EAGAIN)
+            return true;
+        if (rc != 0)
+            continue;
+        if (atomic_load(&l->ended)) {
+            sem_post(&l->events); /* the other place's */
+            return false;
+        }
+        submit_by(l, &r, fair_pool_submit_here);
+        if (next(&r) % 4 == 0)
+            fair_pool_offer();
+    }
+    return true;
+}
+
+static void leave_events(void *arg, size_t place)
+{
+    (void)place;
+    sem_post(&((struct lane *)arg)->events);
 }
 
 /* Mostly next to nothing; sometimes a while on the core or asleep; where it lasts, now and then until the worker is behind. */
@@ -86,7 +125,10 @@ static void *submitter(void *arg)
     uint64_t r = l->seed ^ (uint64_t)(uintptr_t)&r;
     size_t n = next(&r) % (l->jobs_each + 1);
     for (size_t i = 0; i < n; i++) {
-        submit(l, &r);
+        if (next(&r) % 2)
+            submit(l, &r);
+        else
+            sem_post(&l->events);
         if (next(&r) % 8 == 0)
             nap_us(next(&r) % 200);
     }
@@ -103,7 +145,10 @@ static void one_pool(struct lane *l, uint64_t *r)
     l->lasting = next(r) % 64 == 0;
     l->jobs_each = next(r) % 4 == 0 ? 0 : next(r) % 60;
     l->seed = next(r);
-    l->pool = fair_pool_new("stress", 1 + next(r) % 4, 1 + next(r) % 40, 0);
+    sem_init(&l->events, 0, 0);
+    atomic_store(&l->ended, false);
+    struct fair_pool_source source = {.wait = wait_for_events, .leave = leave_events, .arg = l, .n = next(r) % 3};
+    l->pool = fair_pool_new_at("stress", 1 + next(r) % 4, 1 + next(r) % 40, 0, &source);
     for (size_t i = 0; i < n; i++)
         ASSERT(pthread_create(&threads[i], NULL, submitter, l) == 0);
     for (size_t i = 0; i < n; i++)
@@ -112,7 +157,10 @@ static void one_pool(struct lane *l, uint64_t *r)
         nap_us(next(r) % (l->lasting ? 200000 : 3000));
     if (next(r) % 256 == 0)
         nap_us(1200000); /* the watcher sleeps */
+    atomic_store(&l->ended, true);
+    sem_post(&l->events);
     fair_pool_stop(l->pool);
+    sem_destroy(&l->events);
     ASSERT(atomic_load(&l->taken) == atomic_load(&l->ran));
     l->all_ran += atomic_load(&l->ran);
     l->stops++;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -75,6 +76,120 @@ static bool wait_for(struct order *o, size_t n)
         pause_ms(1);
     }
     return done >= n;
+}
+
+/* One place, at which each post of `events` brings in a job of "a" (where twice: two at once), until `ended`. */
+struct arrivals {
+    struct fair_pool *_Atomic pool;
+    sem_t events;
+    atomic_bool ended, twice;
+    atomic_int leaves;
+    _Atomic pthread_t waiter, runner;
+    atomic_bool block; /* jobs last */
+    atomic_int began, ran;
+};
+
+static void arrived(void *arg, struct arena *arena)
+{
+    (void)arena;
+    struct arrivals *a = arg;
+    a->runner = pthread_self();
+    a->began++;
+    while (a->block)
+        pause_ms(1);
+    a->ran++;
+}
+
+static bool wait_for_arrivals(void *arg, size_t place, bool block)
+{
+    struct arrivals *a = arg;
+    (void)place;
+    while (!fair_pool_holds()) {
+        if ((block ? sem_wait(&a->events) : sem_trywait(&a->events)) != 0)
+            return true;
+        if (a->ended)
+            return false;
+        a->waiter = pthread_self();
+        cr_assert(fair_pool_submit_here(a->pool, SL("a"), arrived, a));
+        if (a->twice)
+            cr_assert(fair_pool_submit_here(a->pool, SL("a"), arrived, a));
+    }
+    return true;
+}
+
+static void leave_arrivals(void *arg, size_t place)
+{
+    (void)place;
+    ((struct arrivals *)arg)->leaves++;
+}
+
+static void arrivals_start(struct arrivals *a, size_t n_threads)
+{
+    *a = (struct arrivals){.ended = false};
+    sem_init(&a->events, 0, 0);
+    a->pool = fair_pool_new_at("test", n_threads, 8, 0,
+                               &(struct fair_pool_source){.wait = wait_for_arrivals, .leave = leave_arrivals, .arg = a, .n = 1});
+}
+
+static bool arrivals_ran(struct arrivals *a, int n)
+{
+    for (int i = 0; i < 10000 && a->ran < n; i++)
+        pause_ms(1);
+    return a->ran >= n;
+}
+
+static void arrivals_stop(struct arrivals *a)
+{
+    a->ended = true;
+    sem_post(&a->events);
+    fair_pool_stop(a->pool);
+    sem_destroy(&a->events);
+}
+
+Test(fair_pool, who_brings_a_job_in_runs_it_and_comes_back)
+{
+    struct arrivals a;
+    arrivals_start(&a, 2);
+    for (int i = 1; i <= 20; i++) {
+        sem_post(&a.events);
+        cr_assert(arrivals_ran(&a, i));
+        cr_assert(pthread_equal(a.waiter, a.runner));
+    }
+    arrivals_stop(&a);
+    cr_assert_eq(a.ran, 20);
+    cr_assert_eq(a.leaves, 0);
+}
+
+Test(fair_pool, a_second_job_wakes_another_worker)
+{
+    struct arrivals a;
+    arrivals_start(&a, 2);
+    a.twice = a.block = true;
+    sem_post(&a.events);
+    for (int i = 0; i < 10000 && a.began < 2; i++)
+        pause_ms(1);
+    cr_assert_eq(a.began, 2, "both have been taken up, though neither ends");
+    a.block = false;
+    cr_assert(arrivals_ran(&a, 2));
+    arrivals_stop(&a);
+}
+
+Test(fair_pool, who_goes_behind_leaves_its_place_to_another)
+{
+    struct arrivals a;
+    arrivals_start(&a, 1);
+    a.block = true;
+    sem_post(&a.events);
+    for (int i = 0; i < 10000 && fair_pool_behind(a.pool) < 1; i++)
+        pause_ms(1);
+    pthread_t first = a.runner;
+    a.block = false;
+    cr_assert(arrivals_ran(&a, 1));
+    sem_post(&a.events);
+    cr_assert(arrivals_ran(&a, 2));
+    cr_assert(!pthread_equal(first, a.waiter));
+    arrivals_stop(&a);
+    cr_assert_eq(a.leaves, 1);
 }
 
 Test(fair_pool, owners_take_turns)

@@ -63,7 +63,26 @@ static void deadline(struct http_request *req, void *arg)
     http_respond(req, 200, NULL, &out);
 }
 
+static _Atomic pthread_t reader; /* who ran the last inline request */
+static atomic_int n_by_reader;
+
+static void read_here(struct http_request *req, void *arg)
+{
+    (void)arg;
+    reader = pthread_self();
+    http_respond_status(req, 200);
+}
+
+static void ask_here(struct http_request *req, void *arg)
+{
+    (void)arg;
+    n_by_reader += pthread_equal(reader, pthread_self()) != 0;
+    http_respond_status(req, 200);
+}
+
 static const struct http_route routes[] = {
+    {HTTP_GET, "/read-here", HTTP_POOL_INLINE, 0, read_here, ""},
+    {HTTP_GET, "/ask-here", HTTP_POOL_QUERY, 0, ask_here, ""},
     {HTTP_GET | HTTP_POST, "/hold", HTTP_POOL_WRITE, 0, hold, ""},
     {HTTP_GET | HTTP_POST, "/hold-inline", HTTP_POOL_INLINE, 0, hold, ""},
     {HTTP_GET, "/block", HTTP_POOL_QUERY, 0, block, ""},
@@ -492,4 +511,42 @@ Test(http_stop, stopping_under_load_is_clean)
         http_server_free(rig.server);
         flag_set_free(rig.flags);
     }
+}
+
+Test(http_stop, who_reads_a_query_runs_it)
+{
+    rig.cfg.http_io_threads = 1;
+    start();
+    int fd = rig_connect(&rig);
+    for (int i = 0; i < 200; i++)
+        for (int k = 0; k < 2; k++) {
+            const char *head = k ? GET("/ask-here") : GET("/read-here");
+            rig_send(fd, head, strlen(head));
+            expect_status(fd, 200);
+        }
+    cr_assert_gt(n_by_reader, 0); /* all but a few; which, is up to the kernel */
+    close(fd);
+    rig_stop(&rig);
+}
+
+Test(http_stop, a_long_query_holds_up_nobody_who_shares_its_lane)
+{
+    rig.cfg.http_io_threads = 1;
+    start();
+    for (unsigned round = 0; round < 3; round++) {
+        gate = false;
+        n_blocked = 0;
+        int fd = begin_request(GET("/block"));
+        EVENTUALLY(n_blocked == 1);
+        for (int i = 0; i < 20; i++) {
+            struct reply r = rig_ask(&rig, "GET", i % 2 ? "/quick" : "/read-here", "", NULL, 0);
+            cr_assert_eq(r.status, 200);
+            reply_free(&r);
+            usleep(round * 10000); /* from the second round on it goes behind meanwhile */
+        }
+        gate = true;
+        expect_status(fd, 204);
+        close(fd);
+    }
+    rig_stop(&rig);
 }

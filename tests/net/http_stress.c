@@ -87,6 +87,15 @@ static void stream(struct http_request *req, void *arg)
     http_respond_stream(req, 200, "text/plain", (struct http_source){stream_next, free, left});
 }
 
+/* Now and then so long that the thread that has read it goes behind with it, and the standby has its lane. */
+static void slow(struct http_request *req, void *arg)
+{
+    (void)arg;
+    int ms = clock_mono_ns() / 1000 % 16 == 0 ? 80 : 1;
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
+    http_respond_status(req, 200);
+}
+
 static void metrics(struct http_request *req, void *arg)
 {
     (void)arg;
@@ -123,6 +132,7 @@ static const struct http_route routes[] = {
     {HTTP_ANY, "/hold-inline", HTTP_POOL_INLINE, HTTP_BIG_BODY, hold, ""},
     {HTTP_ANY, "/big/{x}", HTTP_POOL_QUERY, HTTP_GZIP, big, ""},
     {HTTP_ANY, "/stream/{x}", HTTP_POOL_QUERY, HTTP_GZIP, stream, ""},
+    {HTTP_GET, "/slow", HTTP_POOL_QUERY, 0, slow, ""},
     {HTTP_GET, "/metrics", HTTP_POOL_QUERY, HTTP_GZIP, metrics, ""},
 };
 
@@ -154,7 +164,7 @@ static void one_connection(uint16_t port, unsigned *seed)
         "POST /hold-inline HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n",
         "GET /big/1 HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n", "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET /stream/1 HTTP/1.1\r\nHost: x\r\n\r\n", "GET /stream/12 HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n",
-        "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"};
+        "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", "GET /none HTTP/1.1\r\nHost: x\r\n\r\n"};
     static const char body[20000];
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
