@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 
 /* --- code --- */
 
@@ -61,6 +62,7 @@ struct resident_map *resident_map_new(const void *p, size_t n_bytes, size_t max_
     m->p = where.p;
     m->n_bytes = n_bytes;
     m->max_windows = max_bytes >> RESIDENT_WINDOW_SHIFT;
+    m->pause_ms = RESIDENT_PAUSE_MS;
     m->n_words = n_words;
     return m;
 }
@@ -75,8 +77,11 @@ void resident_map_note(struct resident_map *m, size_t window)
     const uint64_t bit = UINT64_C(1) << window % 64;
     if (atomic_fetch_or_explicit(&m->seen[window / 64], bit, memory_order_relaxed) & bit)
         return;
-    /* Exactly one thread finds it one too many. */
-    if (atomic_fetch_add_explicit(&m->n_seen, 1, memory_order_relaxed) != m->max_windows)
+    if (atomic_fetch_add_explicit(&m->n_seen, 1, memory_order_relaxed) < m->max_windows)
+        return;
+    int64_t now_ms = clock_mono_ms(), forgot_ms = atomic_load_explicit(&m->forgot_ms, memory_order_relaxed);
+    /* Of several threads that find it one too many the first one goes on. */
+    if (now_ms - forgot_ms < m->pause_ms || !atomic_compare_exchange_strong_explicit(&m->forgot_ms, &forgot_ms, now_ms, memory_order_relaxed, memory_order_relaxed))
         return;
     (void)madvise(m->p, m->n_bytes, MADV_DONTNEED);
     for (size_t i = 0; i < m->n_words; i++)
