@@ -8,7 +8,8 @@
  * Several threads behind share a core, and each has to look at its deadline, and whether anybody still wants its answer, well within 100 ms. Any slice longer
  * than the usual one (3 ms) has the effect.
  */
-#define PRIORITY_SLICE_MS 10
+#define LONG_SLICE_NS 10000000
+#define SHORT_SLICE_NS 100000 /* the kernel allows no shorter one */
 
 static _Atomic int64_t short_work_ms = INT64_MIN / 2;
 
@@ -33,15 +34,25 @@ void priority_cores_init(struct priority_cores *ret)
         }
 }
 
-void priority_lower(pid_t tid, int nice)
+static void set(pid_t tid, int nice, uint64_t slice_ns)
 {
     struct attributes a = {.size = sizeof(a)};
     if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) != 0 || (a.policy != SCHED_OTHER && a.policy != SCHED_BATCH))
         return;
     a.nice = a.nice > nice ? a.nice : nice;
-    a.slice_ns = PRIORITY_SLICE_MS * 1000000;
+    a.slice_ns = slice_ns;
     a.flags = 0; /* what is there may be more than may be asked for */
     (void)syscall(SYS_sched_setattr, tid, &a, 0);
+}
+
+void priority_lower(pid_t tid, int nice)
+{
+    set(tid, nice, LONG_SLICE_NS);
+}
+
+void priority_prompt(pid_t tid)
+{
+    set(tid, INT32_MIN, SHORT_SLICE_NS);
 }
 
 void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores, bool spare)

@@ -27,6 +27,8 @@ struct priority_cores {
 void priority_cores_init(struct priority_cores *ret);
 /* At least this nice, with a long slice. tid: of any thread of the process. */
 void priority_lower(pid_t tid, int nice);
+/* With a short slice: for the one thread that everybody waits for, which works little at a time. It takes a core at once from who has a longer one. */
+void priority_prompt(pid_t tid);
 /* Leaves one core to the others; or may use all again. */
 void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores, bool spare);
 /* Short work has begun or ended (clock_mono_ms); and when that was last said, long ago if never. Any thread. */

@@ -5,8 +5,6 @@
  * one core and a low priority, so that pushes and queries do not notice. Heads can wait: what is not cut yet is answered from memory.
  */
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +14,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "ingest/ingester_int.h"
 
 #define NICENESS 10
@@ -181,7 +180,7 @@ void *cutter_main(void *arg)
     struct ingester *ing = arg;
     struct cut_pace pace = {.share = ing->cfg.block_cut_cpu_share, .stop = &ing->stop_cuts, .hurry = &ing->hurry};
     pthread_setname_np(pthread_self(), "cutter");
-    (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICENESS);
+    priority_lower(gettid(), NICENESS);
     /* Ten looks an interval, so that the spread is one. */
     int64_t look_ms = MIN(MAX(ing->cfg.head_compaction_interval / SPREAD_INTERVALS, (int64_t)50), (int64_t)5000);
     int64_t expire_ms = 0;

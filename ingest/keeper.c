@@ -4,10 +4,12 @@
  */
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "ingest/ingester_int.h"
 
 #define TICK_MS 500
@@ -306,6 +308,7 @@ void *keeper_main(void *arg)
     /* Soon after the start, so that the count is there; not at once, because the replay comes first. */
     k.active_at_ms = now + MIN(ing->cfg.active_series_update_period, 5000);
     pthread_setname_np(pthread_self(), "keeper");
+    priority_lower(gettid(), 0); /* a checkpoint is long work, but shards wait for it */
     while (!atomic_load(&ing->stop_keeper)) {
         tick(&k);
         wait_tick(ing);

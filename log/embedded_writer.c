@@ -23,10 +23,12 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "log/embedded_int.h"
 
 #define HOUSEKEEPING_MS 10000
@@ -429,6 +431,7 @@ void *embedded_writer_main(void *arg)
 {
     struct embedded *e = arg;
     pthread_setname_np(pthread_self(), "log-writer");
+    priority_prompt(gettid()); /* every push waits for it */
     struct group g;
     while (take_group(e, &g)) {
         if (g.head)
