@@ -38,7 +38,7 @@ void known_series_init(struct known_series *k, size_t max_series, struct known_b
 }
 
 /*
- * Whole huge pages: at random access they save a TLB miss a lookup. A mapping of its own, not of the allocator: memory that was a huge page once would become one
+ * Zeroed. Whole huge pages: at random access they save a TLB miss a lookup. A mapping of its own, not of the allocator: memory that was a huge page once would become one
  * again with the first byte that somebody else writes to it.
  */
 static void *map_huge(size_t bytes)
@@ -57,7 +57,9 @@ static void *map_huge(size_t bytes)
 static struct known_bucket *alloc_buckets(size_t n)
 {
     size_t bytes = n * sizeof(struct known_bucket);
-    struct known_bucket *b = bytes < HUGE_PAGE ? aligned_alloc(CACHE_LINE, bytes) : map_huge(bytes);
+    if (bytes >= HUGE_PAGE)
+        return map_huge(bytes);
+    struct known_bucket *b = aligned_alloc(CACHE_LINE, bytes);
     if (b)
         memset(b, 0, bytes);
     return b;

@@ -69,12 +69,20 @@ Test(big_file, with_another_name_it_is_only_closed)
     unlink(other);
 }
 
-Test(big_file, without_a_name_its_blocks_are_freed_before_it_is_closed)
+/* *ret_same: another descriptor of it. */
+static int make_without_name(off_t size, int *ret_same)
 {
     char path[32];
-    struct stat st;
-    int fd = make(path, 4 * MIB), same = dup(fd);
+    int fd = make(path, size);
+    *ret_same = dup(fd);
     cr_assert(unlink(path) == 0);
+    return fd;
+}
+
+Test(big_file, without_a_name_its_blocks_are_freed_before_it_is_closed)
+{
+    struct stat st;
+    int same, fd = make_without_name(4 * MIB, &same);
     big_file_free(fd);
     cr_expect(fstat(same, &st) == 0 && st.st_size == MIB, "%lld", (long long)st.st_size);
     close(same);
@@ -82,10 +90,8 @@ Test(big_file, without_a_name_its_blocks_are_freed_before_it_is_closed)
 
 Test(big_file, is_freed_aside_while_its_owner_goes_on)
 {
-    char path[32];
     struct stat st;
-    int fd = make(path, 4 * MIB), same = dup(fd);
-    cr_assert(unlink(path) == 0);
+    int same, fd = make_without_name(4 * MIB, &same);
     big_file_free_aside(fd);
     for (int i = 0; i < 1000 && fstat(same, &st) == 0 && st.st_size > MIB; i++)
         usleep(10000);
