@@ -49,6 +49,7 @@ struct worker {
     struct worker *next;
     pthread_t thread;
     bool lowered, spares; /* priority; a core */
+    struct priority_yield yield; /* once lowered */
     /* Guarded by the pool's lock. */
     struct worker *next_idle;
     bool at_place; /* it waits there, or runs a job that it held and comes back */
@@ -107,6 +108,8 @@ bool fair_pool_lacks_behind(const struct fair_pool *p);
 /* Lets go of the lock, then wakes whoever has something to do by now. Whatever may have filled a ring ends with this. */
 void fair_pool_leave(struct fair_pool *p);
 void fair_pool_wake_all(struct fair_pool *p);
+/* Once, without the lock: of a worker that has gone behind, or is about to begin there. */
+void fair_pool_lower(struct worker *w);
 /* A thread of its own; arg: its struct worker. */
 void *fair_pool_worker_main(void *arg);
 

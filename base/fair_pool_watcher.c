@@ -38,8 +38,9 @@ static void add_workers(struct fair_pool *p, const size_t n[static PLACES])
 static void look_at_workers(struct fair_pool *p, int64_t now_ms, size_t ret_new[static PLACES])
 {
     for (struct worker *w = p->workers; w; w = w->next)
-        if (w->place == IN_FRONT && w->owner && now_ms - w->began_ms >= FAIR_POOL_LONG_MS &&
-            p->running_behind < FAIR_POOL_BEHIND * p->n_threads) {
+        if (w->place == BEHIND && w->owner) {
+            priority_yield(&w->yield);
+        } else if (w->owner && now_ms - w->began_ms >= FAIR_POOL_LONG_MS && p->running_behind < FAIR_POOL_BEHIND * p->n_threads) {
             w->place = BEHIND;
             if (w->at_place)
                 p->taken[w->at] = false;
@@ -85,6 +86,7 @@ static void join_all(struct worker *w)
     while (w) {
         struct worker *next = w->next;
         pthread_join(w->thread, NULL);
+        priority_yield_end(&w->yield);
         sem_destroy(&w->wake);
         free(w);
         w = next;
@@ -98,7 +100,7 @@ static void move_workers(struct fair_pool *p, bool spare)
         if (w->place != BEHIND)
             continue;
         if (!w->lowered)
-            priority_lower(w->tid, FAIR_POOL_NICE);
+            fair_pool_lower(w);
         if (w->spares != spare)
             priority_spare_a_core(w->thread, &p->cores, spare);
         w->lowered = true;

@@ -192,6 +192,13 @@ static void worker_ends(struct worker *w)
     pthread_cond_signal(&p->watch); /* the watcher, and with it the pool, stays until it has joined this thread */
 }
 
+void fair_pool_lower(struct worker *w)
+{
+    priority_lower(w->tid, FAIR_POOL_NICE);
+    priority_yield_init(&w->yield, w->tid);
+    priority_yield(&w->yield);
+}
+
 void *fair_pool_worker_main(void *arg)
 {
     struct worker *w = arg;
@@ -203,7 +210,7 @@ void *fair_pool_worker_main(void *arg)
     w->tid = gettid();
     if (w->place == BEHIND) {
         pthread_mutex_unlock(&p->lock);
-        priority_lower(w->tid, FAIR_POOL_NICE);
+        fair_pool_lower(w);
         pthread_mutex_lock(&p->lock);
     }
     for (;;) {

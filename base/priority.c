@@ -1,5 +1,7 @@
 #include "base/priority.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -54,6 +56,72 @@ void priority_prompt(pid_t tid)
 {
     set(tid, INT32_MIN, SHORT_SLICE_NS);
 }
+
+/* --- giving way --- */
+
+static int64_t thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static bool once_more(const struct priority_yield *y)
+{
+    return timer_settime(y->timer, 0, &(struct itimerspec){.it_value.tv_nsec = PRIORITY_YIELD_NS}, NULL) == 0;
+}
+
+/* On the thread that works, between any two of its instructions. */
+static void give_way(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)context;
+    if (info->si_code != SI_TIMER)
+        return;
+    int saved = errno;
+    struct priority_yield *y = info->si_value.sival_ptr;
+    int64_t cpu_ns = thread_cpu_ns();
+    bool works = cpu_ns - y->cpu_ns > PRIORITY_YIELD_NS / 4;
+    y->cpu_ns = cpu_ns;
+    if (works)
+        sched_yield();
+    if (!works || !once_more(y))
+        atomic_store_explicit(&y->on, false, memory_order_relaxed);
+    errno = saved;
+}
+
+static void take_signal(void)
+{
+    sigaction(SIGURG, &(struct sigaction){.sa_sigaction = give_way, .sa_flags = SA_RESTART | SA_SIGINFO}, NULL);
+}
+
+void priority_yield_init(struct priority_yield *y, pid_t tid)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, take_signal);
+    struct sigevent to = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG, .sigev_value.sival_ptr = y};
+    to._sigev_un._tid = tid; /* glibc 2.36 has no other name for it */
+    set(tid, INT32_MIN, PRIORITY_YIELD_NS); /* who yields gives up the rest of its slice */
+    *y = (struct priority_yield){.there = false};
+    y->there = timer_create(CLOCK_MONOTONIC, &to, &y->timer) == 0;
+}
+
+void priority_yield(struct priority_yield *y)
+{
+    if (!y->there || atomic_exchange_explicit(&y->on, true, memory_order_relaxed))
+        return;
+    if (!once_more(y))
+        atomic_store_explicit(&y->on, false, memory_order_relaxed);
+}
+
+void priority_yield_end(struct priority_yield *y)
+{
+    if (y->there)
+        timer_delete(y->timer);
+    y->there = false;
+}
+
+/* --- a core --- */
 
 void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores, bool spare)
 {

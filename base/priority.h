@@ -1,9 +1,9 @@
 /*
  * Threads that do long work, made to give way to those that do short work.
  *
- * A nice value alone is not enough. While a thread of low priority runs, one that wakes on its core may wait for the next tick of the kernel (4 ms), when it has just
- * used a little more than its share; so may the kernel's own threads, which a sync of a file needs. Two things help. A long time slice: since Linux 6.12 a thread whose
- * slice is shorter takes the core at once, where otherwise it waits for the end of a slice. And a core on which the others are alone.
+ * A nice value alone is not enough. A thread that wakes on a core where a thread of low priority runs takes it at once only if it has not used a little more than its
+ * share before, and mostly it has; else it waits for the next tick of the kernel (4 ms), whatever the priorities. So may the kernel's own threads, which a sync
+ * of a file needs. Two things help. Who works for long asks the kernel four times a millisecond whether anybody else should run. And a core on which the others are alone.
  *
  * That core is left free only while somebody has short work: who does any says so, and one time for the whole process is enough, since all its threads share the
  * cores.
@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 /* The cores that the process may use, as they were when this was filled; immutable. */
 struct priority_cores {
@@ -25,10 +26,31 @@ struct priority_cores {
 };
 
 void priority_cores_init(struct priority_cores *ret);
-/* At least this nice, with a long slice. tid: of any thread of the process. */
+/* At least this nice, with a long slice: since Linux 6.12 who has a shorter one takes the core at once, if it has not used its share. tid: of any thread of the process. */
 void priority_lower(pid_t tid, int nice);
 /* With a short slice: for the one thread that everybody waits for, which works little at a time. It takes a core at once from who has a longer one. */
 void priority_prompt(pid_t tid);
+
+/*
+ * A thread that gives way while it works. A timer interrupts it each PRIORITY_YIELD_NS with SIGURG, whose handler yields: at work of any kind, and with no loop
+ * that has to know of it. Calls that no handler lets the kernel restart (poll, nanosleep) may so end with EINTR. Once the thread has slept for a while the timer stops, until
+ * priority_yield is called again: an asleep thread is not woken.
+ */
+#define PRIORITY_YIELD_NS 250000
+struct priority_yield {
+    timer_t timer;
+    bool there; /* else there is no such timer, and nothing happens */
+    /* The handler's, and whoever's calls priority_yield. */
+    _Atomic bool on;
+    int64_t cpu_ns;
+};
+/* tid: of the thread, which may be another one; y stays where it is until priority_yield_end. */
+void priority_yield_init(struct priority_yield *y, pid_t tid);
+/* The thread works. One other thread at a time; seldom, since it is a system call when the timer does not run. */
+void priority_yield(struct priority_yield *y);
+/* After the thread's end, or by the thread itself. */
+void priority_yield_end(struct priority_yield *y);
+
 /* Leaves one core to the others; or may use all again. */
 void priority_spare_a_core(pthread_t thread, const struct priority_cores *cores, bool spare);
 /* Short work has begun or ended (clock_mono_ms); and when that was last said, long ago if never. Any thread. */

@@ -1,5 +1,6 @@
 #include "ingest/cut_int.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 /* Series sealed under one hold of a shard's locks, or looked at: well below a millisecond. */
 #define SEAL_STEP 1024u
 #define WRITE_STEP 128u
-#define REST_AFTER_NS 2000000
+#define REST_AFTER_NS PRIORITY_YIELD_NS
 /* An arena of late chunks that are merged is cleared for each few series. */
 _Static_assert(WRITE_STEP <= SERIES_LIST_BATCH, "series are taken in one step");
 
@@ -36,11 +37,14 @@ bool cut_rest(struct cut_pace *pace, struct err *err)
         return err_set(err, ERR_CANCELED, "the ingester is stopping");
     bool hurry = pace->hurry && atomic_load_explicit(pace->hurry, memory_order_relaxed) > 0;
     int64_t used_ns = thread_cpu_ns() - pace->rested_ns;
-    if (pace->share <= 0 || pace->share >= 1 || hurry || used_ns < REST_AFTER_NS)
-        return true;
-    int64_t pause_ns = MIN((int64_t)((double)used_ns * (1 - pace->share) / pace->share), (int64_t)200000000);
-    nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);
-    pace->rested_ns = thread_cpu_ns();
+    if (pace->share > 0 && pace->share < 1 && !hurry && used_ns >= REST_AFTER_NS) {
+        int64_t pause_ns = MIN((int64_t)((double)used_ns * (1 - pace->share) / pace->share), (int64_t)200000000);
+        for (struct timespec left = {.tv_nsec = pause_ns}; nanosleep(&left, &left) != 0 && errno == EINTR;) {
+        }
+        pace->rested_ns = thread_cpu_ns();
+    }
+    if (pace->yield)
+        priority_yield(pace->yield);
     return true;
 }
 

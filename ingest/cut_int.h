@@ -18,6 +18,7 @@
  */
 #pragma once
 
+#include "base/priority.h"
 #include "ingest/blocks/local_blocks.h"
 #include "ingest/head_int.h"
 
@@ -26,10 +27,11 @@
 
 /* How a cut goes on: its share of one core, and whether it is to end. All may be zero: as fast as possible, to the end. */
 struct cut_pace {
-    double share;                /* 0 or 1: without pauses */
-    const _Atomic int *hurry;    /* more than 0: without pauses from now on */
-    atomic_bool *stop;           /* ERR_CANCELED soon after it is set */
-    int64_t rested_ns;           /* CPU time of the thread at the last pause */
+    double share;                 /* 0 or 1: without pauses */
+    const _Atomic int *hurry;     /* more than 0: without pauses from now on */
+    atomic_bool *stop;            /* ERR_CANCELED soon after it is set */
+    int64_t rested_ns;            /* CPU time of the thread at the last pause */
+    struct priority_yield *yield; /* of the thread; NULL: it does not give way */
     void (*at)(void *arg, const char *point); /* tests: called at "sealed", "written", "added", "truncating", "truncated", "saved", "published" */
     void *arg;
 };
@@ -38,7 +40,7 @@ static inline void cut_point(const struct cut_pace *pace, const char *point)
     if (pace && pace->at)
         pace->at(pace->arg, point);
 }
-/* After every few milliseconds of work. False: stopped. */
+/* Often: pauses after each quarter of a millisecond of work. False: stopped. */
 bool cut_rest(struct cut_pace *pace, struct err *err);
 
 struct cut_result {

@@ -178,9 +178,11 @@ static void wait_interval(struct ingester *ing, int64_t ms)
 void *cutter_main(void *arg)
 {
     struct ingester *ing = arg;
-    struct cut_pace pace = {.share = ing->cfg.block_cut_cpu_share, .stop = &ing->stop_cuts, .hurry = &ing->hurry};
+    struct priority_yield yield;
+    struct cut_pace pace = {.share = ing->cfg.block_cut_cpu_share, .stop = &ing->stop_cuts, .hurry = &ing->hurry, .yield = &yield};
     pthread_setname_np(pthread_self(), "cutter");
     priority_lower(gettid(), NICENESS);
+    priority_yield_init(&yield, gettid());
     /* Ten looks an interval, so that the spread is one. */
     int64_t look_ms = MIN(MAX(ing->cfg.head_compaction_interval / SPREAD_INTERVALS, (int64_t)50), (int64_t)5000);
     int64_t expire_ms = 0;
@@ -196,6 +198,7 @@ void *cutter_main(void *arg)
         }
         wait_interval(ing, look_ms);
     }
+    priority_yield_end(&yield);
     return NULL;
 }
 
