@@ -99,8 +99,10 @@ static void move_workers(struct fair_pool *p, bool spare)
     for (struct worker *w = p->workers; w; w = w->next) {
         if (w->place != BEHIND)
             continue;
-        if (!w->lowered)
+        if (!w->lowered) {
             fair_pool_lower(w);
+            priority_yield(&w->yield);
+        }
         if (w->spares != spare)
             priority_spare_a_core(w->thread, &p->cores, spare);
         w->lowered = true;

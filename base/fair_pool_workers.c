@@ -115,11 +115,14 @@ static void run_one(struct worker *w, struct arena *arena, double *cpu_ms)
     w->holds = false;
     w->began_ms = p->last_ms = now_ms;
     p->running++;
-    if (w->place == BEHIND) {
+    bool behind = w->place == BEHIND;
+    if (behind) {
         p->running_behind++;
         w->owner->running_behind++;
     }
     fair_pool_leave(p);
+    if (behind)
+        priority_yield(&w->yield);
     job.fn(job.job, arena);
     arena_clear(arena);
     double before_ms = *cpu_ms;
@@ -196,7 +199,6 @@ void fair_pool_lower(struct worker *w)
 {
     priority_lower(w->tid, FAIR_POOL_NICE);
     priority_yield_init(&w->yield, w->tid);
-    priority_yield(&w->yield);
 }
 
 void *fair_pool_worker_main(void *arg)

@@ -40,13 +40,12 @@ void priority_prompt(pid_t tid);
 struct priority_yield {
     timer_t timer;
     bool there; /* else there is no such timer, and nothing happens */
-    /* The handler's, and whoever's calls priority_yield. */
     _Atomic bool on;
-    int64_t cpu_ns;
+    int64_t cpu_ns; /* of the thread, when the timer came last; the handler's */
 };
 /* tid: of the thread, which may be another one; y stays where it is until priority_yield_end. */
 void priority_yield_init(struct priority_yield *y, pid_t tid);
-/* The thread works. One other thread at a time; seldom, since it is a system call when the timer does not run. */
+/* The thread works. Any thread; a system call when the timer does not run. */
 void priority_yield(struct priority_yield *y);
 /* After the thread's end, or by the thread itself. */
 void priority_yield_end(struct priority_yield *y);
