@@ -71,22 +71,22 @@ static bool once_more(const struct priority_yield *y)
     return timer_settime(y->timer, 0, &(struct itimerspec){.it_value.tv_nsec = PRIORITY_YIELD_NS}, NULL) == 0;
 }
 
-/* On the thread that works, between any two of its instructions. */
+/* On the thread that works, between any two of its instructions. `on` was set by any thread, after all else of y. */
 static void give_way(int sig, siginfo_t *info, void *context)
 {
     (void)sig;
     (void)context;
-    if (info->si_code != SI_TIMER)
+    struct priority_yield *y = info->si_value.sival_ptr;
+    if (info->si_code != SI_TIMER || !atomic_load_explicit(&y->on, memory_order_acquire))
         return;
     int saved = errno;
-    struct priority_yield *y = info->si_value.sival_ptr;
     int64_t cpu_ns = thread_cpu_ns();
     bool works = cpu_ns - y->cpu_ns > PRIORITY_YIELD_NS / 4;
     y->cpu_ns = cpu_ns;
     if (works)
         sched_yield();
     if (!works || !once_more(y))
-        atomic_store_explicit(&y->on, false, memory_order_relaxed);
+        atomic_store_explicit(&y->on, false, memory_order_release);
     errno = saved;
 }
 
@@ -108,10 +108,10 @@ void priority_yield_init(struct priority_yield *y, pid_t tid)
 
 void priority_yield(struct priority_yield *y)
 {
-    if (!y->there || atomic_exchange_explicit(&y->on, true, memory_order_relaxed))
+    if (!y->there || atomic_exchange_explicit(&y->on, true, memory_order_acq_rel))
         return;
     if (!once_more(y))
-        atomic_store_explicit(&y->on, false, memory_order_relaxed);
+        atomic_store_explicit(&y->on, false, memory_order_release);
 }
 
 void priority_yield_end(struct priority_yield *y)
