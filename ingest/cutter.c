@@ -2,7 +2,7 @@
  * The cutter thread: cuts heads into blocks, closes those of tenants that send nothing any more, deletes old blocks. And flushes, on their callers' threads.
  *
  * What is ready at the same time, an hour after the end of a range, is spread by the hash of the tenant over ten intervals; one head at a time, with a share of
- * one core and a low priority, so that pushes and queries do not notice. Heads can wait: what is not cut yet is answered from memory.
+ * one core and a low priority, and yields, so that pushes and queries do not notice. Heads can wait: what is not cut yet is answered from memory.
  */
 #include <stdlib.h>
 #include <time.h>
