@@ -35,6 +35,11 @@ int64_t clock_mono_ms(void)
     return clock_mono_ns() / 1000000;
 }
 
+int64_t clock_thread_cpu_ns(void)
+{
+    return read_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 bool clock_rfc3339(int64_t s, int32_t ns, int decimals, char ret[static CLOCK_RFC3339_MAX])
 {
     time_t t = (time_t)(ns < 0 ? s - 1 : s);

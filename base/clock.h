@@ -8,6 +8,7 @@ int64_t clock_wall_ms(void);
 int64_t clock_wall_ns(void);
 int64_t clock_mono_ms(void);
 int64_t clock_mono_ns(void);
+int64_t clock_thread_cpu_ns(void); /* of the calling thread; a system call. Also from signal handlers */
 
 /*
  * RFC 3339 in UTC, "2026-11-21T04:57:12.5Z", NUL-terminated. ns may be negative, as quotient and remainder of a time before 1970 are. decimals of the

@@ -13,7 +13,6 @@
  * itself wakes nobody either (`holds`); it looks at the ring next. A worker that runs such a job keeps its place meanwhile, unless it goes behind.
  */
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -83,9 +82,7 @@ static void sleep_idle(struct worker *w)
 
 static double thread_cpu_ms(void)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec * 1e3 + (double)ts.tv_nsec / 1e6;
+    return (double)clock_thread_cpu_ns() / 1e6;
 }
 
 /* With the lock. An owner is not in the way of itself: its own short work does not keep its long work off a core. */

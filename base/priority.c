@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /*
  * Several threads behind share a core, and each has to look at its deadline, and whether anybody still wants its answer, well within 100 ms. Any slice longer
  * than the usual one (3 ms) has the effect.
@@ -59,13 +61,6 @@ void priority_prompt(pid_t tid)
 
 /* --- giving way --- */
 
-static int64_t thread_cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static bool once_more(const struct priority_yield *y)
 {
     return timer_settime(y->timer, 0, &(struct itimerspec){.it_value.tv_nsec = PRIORITY_YIELD_NS}, NULL) == 0;
@@ -80,7 +75,7 @@ static void give_way(int sig, siginfo_t *info, void *context)
     if (info->si_code != SI_TIMER || !atomic_load_explicit(&y->on, memory_order_acquire))
         return;
     int saved = errno;
-    int64_t cpu_ns = thread_cpu_ns();
+    int64_t cpu_ns = clock_thread_cpu_ns();
     bool works = cpu_ns - y->cpu_ns > PRIORITY_YIELD_NS / 4;
     y->cpu_ns = cpu_ns;
     if (works)

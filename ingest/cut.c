@@ -22,13 +22,6 @@ _Static_assert(WRITE_STEP <= SERIES_LIST_BATCH, "series are taken in one step");
 
 /* --- pace --- */
 
-static int64_t thread_cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 bool cut_rest(struct cut_pace *pace, struct err *err)
 {
     if (!pace)
@@ -36,12 +29,12 @@ bool cut_rest(struct cut_pace *pace, struct err *err)
     if (pace->stop && atomic_load_explicit(pace->stop, memory_order_relaxed))
         return err_set(err, ERR_CANCELED, "the ingester is stopping");
     bool hurry = pace->hurry && atomic_load_explicit(pace->hurry, memory_order_relaxed) > 0;
-    int64_t used_ns = thread_cpu_ns() - pace->rested_ns;
+    int64_t used_ns = clock_thread_cpu_ns() - pace->rested_ns;
     if (pace->share > 0 && pace->share < 1 && !hurry && used_ns >= REST_AFTER_NS) {
         int64_t pause_ns = MIN((int64_t)((double)used_ns * (1 - pace->share) / pace->share), (int64_t)200000000);
         for (struct timespec left = {.tv_nsec = pause_ns}; nanosleep(&left, &left) != 0 && errno == EINTR;) {
         }
-        pace->rested_ns = thread_cpu_ns();
+        pace->rested_ns = clock_thread_cpu_ns();
     }
     if (pace->yield)
         priority_yield(pace->yield);
