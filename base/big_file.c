@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/priority.h"
 
 #define WRITE_STEP ((uint64_t)256 << 10)
 #define FREE_STEP ((off_t)1 << 20)
@@ -45,6 +46,7 @@ void big_file_free(int fd)
 static void *free_aside(void *fd)
 {
     pthread_setname_np(pthread_self(), "big-file-free");
+    priority_lower(gettid(), 0); /* it has what its maker has, who may be in a hurry */
     big_file_free((int)(intptr_t)fd);
     return NULL;
 }
