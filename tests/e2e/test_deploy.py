@@ -137,6 +137,12 @@ def test_the_local_cluster(tmp_path):
         shown = script.output()
         names = dict(re.findall(r"((?:ingester|distributor|querier|store-gateway|compactor)-[\w-]+):(\d+)", shown))
         assert len(names) == 11
+
+        def owner_is_known(querier):
+            """The other zone's ingester of the partition, in both rings."""
+            return all("ingester-zone-b-0" in get(names[querier], page)[1] for page in ("/ingester/ring", "/ingester/partition-ring"))
+        for querier in ("querier-0", "querier-1"):
+            wait_until(f"{querier} to know another owner", 60, lambda querier=querier: owner_is_known(querier))
         # One that dies is started again.
         pid = subprocess.run(["pgrep", "-f", f"^{re.escape(BRUNN)} .*{tmp_path}/data/ingester-zone-a-0/"], capture_output=True, text=True).stdout.split()
         assert len(pid) == 1
