@@ -53,7 +53,8 @@ class Run:
         for side, answer in (("ours", ours), ("theirs", theirs)):
             print(f"{side + ':':8}{json.dumps(answer, ensure_ascii=False)[:1500]}", flush=True)
 
-    def mismatch(self, node, is_range, params, only_annotations):
+    def mismatch(self, node, is_range, params, only_annotations, first):
+        """first: what differed; asked again, nothing may."""
         small, shrinker = Shrinker(self.pair, is_range, params, only_annotations).shrink(node)
         kind = "annotations" if only_annotations else "mismatches"
         if not only_annotations and is_known(small, shrinker):
@@ -69,7 +70,7 @@ class Run:
             found = difference_of_annotations(ours, theirs)
         else:
             found = difference(*shrinker.ask(small), small.open)
-        self.show(kind, small, shrinker.is_range, shrinker.params, found or f"only in {node}")
+        self.show(kind, small, shrinker.is_range, shrinker.params, found or f"only at first, in {node}: {first}")
 
     def one(self):
         node = self.generator.root()
@@ -80,10 +81,10 @@ class Run:
         self.counts["queries"] += 1
         ours, theirs = self.pair.ask(is_range, {**params, "query": str(node)})
         self.counts["errors" if theirs["status"] == "error" else "success" if theirs["data"]["result"] else "empty"] += 1
-        if difference(ours, theirs, node.open):
-            self.mismatch(node, is_range, params, False)
-        elif difference_of_annotations(ours, theirs):
-            self.mismatch(node, is_range, params, True)
+        if found := difference(ours, theirs, node.open):
+            self.mismatch(node, is_range, params, False, found)
+        elif found := difference_of_annotations(ours, theirs):
+            self.mismatch(node, is_range, params, True, found)
         else:
             self.counts["exact"] += not difference(ours, theirs, node.open, exact=True)
             self.counts["other positions"] += not same_positions(ours, theirs)
