@@ -139,10 +139,13 @@ def test_the_local_cluster(tmp_path):
         assert len(names) == 11
 
         def owner_is_known(querier):
-            """The other zone's ingester of the partition, in both rings."""
-            return all("ingester-zone-b-0" in get(names[querier], page)[1] for page in ("/ingester/ring", "/ingester/partition-ring"))
-        for querier in ("querier-0", "querier-1"):
-            wait_until(f"{querier} to know another owner", 60, lambda querier=querier: owner_is_known(querier))
+            """The other zone's ingester of the partition, in both rings, and that it serves."""
+            def ring(page):
+                request = urllib.request.Request(f"http://127.0.0.1:{names[querier]}{page}", headers={"Accept": "application/json"})
+                return json.load(urllib.request.urlopen(request, timeout=10))
+            return (any(s["id"] == "ingester-zone-b-0" and s["state"] == "ACTIVE" for s in ring("/ingester/ring")["shards"] or []) and
+                    any("ingester-zone-b-0" in (p["owner_ids"] or []) for p in ring("/ingester/partition-ring")["partitions"] or []))
+        wait_until("the queriers to know another owner", 60, lambda: all(map(owner_is_known, ("querier-0", "querier-1"))))
         # One that dies is started again.
         pid = subprocess.run(["pgrep", "-f", f"^{re.escape(BRUNN)} .*{tmp_path}/data/ingester-zone-a-0/"], capture_output=True, text=True).stdout.split()
         assert len(pid) == 1
