@@ -8,11 +8,7 @@
 
 #include "base/clock.h"
 
-/*
- * Several threads behind share a core, and each has to look at its deadline, and whether anybody still wants its answer, well within 100 ms. Any slice longer
- * than the usual one (3 ms) has the effect.
- */
-#define LONG_SLICE_NS 10000000
+#define LONG_SLICE_NS 10000000 /* any that is longer than the usual one (3 ms) has the effect */
 #define SHORT_SLICE_NS 100000 /* the kernel allows no shorter one */
 
 static _Atomic int64_t short_work_ms = INT64_MIN / 2;
