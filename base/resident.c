@@ -52,6 +52,8 @@ void resident_forget_code(void)
 
 /* --- mapped files --- */
 
+static _Atomic int64_t paused_until_ns; /* clock_mono_ns */
+
 struct resident_map *resident_map_new(const void *p, size_t n_bytes, size_t max_bytes)
 {
     ASSERT(n_bytes > 0);
@@ -62,7 +64,7 @@ struct resident_map *resident_map_new(const void *p, size_t n_bytes, size_t max_
     m->p = where.p;
     m->n_bytes = n_bytes;
     m->max_windows = max_bytes >> RESIDENT_WINDOW_SHIFT;
-    m->pause_ms = RESIDENT_PAUSE_MS;
+    m->pause_ns = RESIDENT_PAUSE_NS;
     m->n_words = n_words;
     return m;
 }
@@ -77,11 +79,13 @@ void resident_map_note(struct resident_map *m, size_t window)
     const uint64_t bit = UINT64_C(1) << window % 64;
     if (atomic_fetch_or_explicit(&m->seen[window / 64], bit, memory_order_relaxed) & bit)
         return;
-    if (atomic_fetch_add_explicit(&m->n_seen, 1, memory_order_relaxed) < m->max_windows)
+    size_t n_mapped = atomic_fetch_add_explicit(&m->n_seen, 1, memory_order_relaxed);
+    if (n_mapped < m->max_windows)
         return;
-    int64_t now_ms = clock_mono_ms(), forgot_ms = atomic_load_explicit(&m->forgot_ms, memory_order_relaxed);
+    int64_t now_ns = clock_mono_ns(), until_ns = atomic_load_explicit(&paused_until_ns, memory_order_relaxed);
     /* Of several threads that find it one too many the first one goes on. */
-    if (now_ms - forgot_ms < m->pause_ms || !atomic_compare_exchange_strong_explicit(&m->forgot_ms, &forgot_ms, now_ms, memory_order_relaxed, memory_order_relaxed))
+    if (now_ns < until_ns
+        || !atomic_compare_exchange_strong_explicit(&paused_until_ns, &until_ns, now_ns + (int64_t)n_mapped * m->pause_ns, memory_order_relaxed, memory_order_relaxed))
         return;
     (void)madvise(m->p, m->n_bytes, MADV_DONTNEED);
     for (size_t i = 0; i < m->n_words; i++)

@@ -4,7 +4,7 @@
  * the disk: the kernel maps 64 KiB around each fault of what it has in the page cache.
  *
  *     resident_forget_code    of the program and its libraries, what only the start has needed
- *     resident_map            of one mapped file, so many bytes of what readers have touched, or what they touched within some seconds
+ *     resident_map            of one mapped file, so many bytes of what readers have touched; more while they touch much in a short time
  *
  * Nobody else may write to these mappings: what is forgotten is read from the file again.
  */
@@ -18,19 +18,19 @@
 void resident_forget_code(void);
 
 #define RESIDENT_WINDOW_SHIFT 16 /* what the kernel maps around a fault */
-#define RESIDENT_PAUSE_MS 10000
+#define RESIDENT_PAUSE_NS 50000 /* a window that is mapped anew costs 1 to 2 us: at most 4 % of a core go there */
 
 /*
- * A window that is touched is noted; with the first one too many the whole mapping is taken out of the page tables, and counting begins anew, but not more often than each
- * pause_ms: who reads all of a big file in no order would have a fault for each window that it comes to. So a working set below the bound stays mapped, one above it is mapped anew
- * six times a minute, and what was read once goes with the next reader. Pointers into the mapping stay good. What is read through them after that, without being touched again, is not counted.
+ * A window that is touched is noted; with the first one too many the whole mapping is taken out of the page tables, and counting begins anew. Then, for as many pauses as it had
+ * windows, nothing more is forgotten of any mapping of the process: who reads all of a big file in no order would else have a fault for each window that it comes to. So a
+ * working set below the bound stays mapped, and what was read once goes with the next reader. Pointers into the mapping stay good. What is read through them after that,
+ * without being touched again, is not counted.
  */
 struct resident_map {
     char *p;
     size_t n_bytes;
     size_t max_windows;
-    int64_t pause_ms; /* RESIDENT_PAUSE_MS; less in tests */
-    _Atomic int64_t forgot_ms;
+    int64_t pause_ns; /* RESIDENT_PAUSE_NS; other in tests */
     _Atomic size_t n_seen;
     size_t n_words;
     _Atomic uint64_t seen[]; /* a bit a window; all relaxed: a bit that is set too late or too early costs a fault, or is counted twice */
