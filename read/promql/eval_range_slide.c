@@ -2,8 +2,8 @@
  * Range functions over floats whose windows share their work: every sample costs the same, however many windows it lies in.
  *
  *   rate, increase, delta   The times of most windows look like those of the window before: what extrapolation makes of them is computed when
- *                           they change, and over a stretch of equally distant samples all windows are done in one plain loop. A reset costs
- *                           only the windows it lies in.
+ *                           they change (of each window in turn between two samples, where steps are shorter), and over a stretch of equally distant samples, of whose
+ *                           distance a step is a multiple, all windows are done in one plain loop. A reset costs only the windows it lies in.
  *   min, max, and when      A window is a stack of two parts. The left one, [lo, mid), has the best of each of its tails; of the right one,
  *                           [mid, hi), only the best is known. When lo reaches mid, all there is becomes the left part: a sample is looked at
  *                           three times.
@@ -147,6 +147,14 @@ static void set_bits(uint64_t *present, size_t from, size_t n)
     }
 }
 
+/* Where k steps lie between two samples, each window has the times of the k-th one before it. 1 when that is not known. */
+#define PHASES_MAX 16
+static size_t phases_of(const struct windows *w)
+{
+    int64_t d = w->n < 2 ? 0 : w->t[1] - w->t[0];
+    return w->step > 0 && d > w->step && d % w->step == 0 && d / w->step <= PHASES_MAX ? (size_t)(d / w->step) : 1;
+}
+
 static void slide_rate(const struct sweep *s, struct column *out)
 {
     const struct range_op *r = s->r;
@@ -155,12 +163,17 @@ static void slide_rate(const struct sweep *s, struct column *out)
     size_t n = r->op.grid.n;
     struct windows w = windows_of(s);
     struct stretch stretch = {0};
-    struct rate_factors f = {.gap = -1, .seconds = r->fn == PROMQL_FN_RATE ? (double)r->range_ms / 1e3 : 1, .counter = r->counter};
+    size_t n_phases = phases_of(&w), phase = 0;
+    struct rate_factors factors[PHASES_MAX];
+    for (size_t i = 0; i < n_phases; i++)
+        factors[i] = (struct rate_factors){.gap = -1, .seconds = r->fn == PROMQL_FN_RATE ? (double)r->range_ms / 1e3 : 1, .counter = r->counter};
     for (size_t i = 0; i < n; i++, w.end += w.step) {
+        struct rate_factors *f = &factors[phase];
+        phase = phase + 1 < n_phases ? phase + 1 : 0;
         windows_move(&w);
         if (w.hi - w.lo < 2)
             continue;
-        rate_factors_for(&f, w.t[w.lo] - (w.end - w.range), w.t[w.hi - 1] - w.t[w.lo], w.end - w.t[w.hi - 1], w.hi - w.lo);
+        rate_factors_for(f, w.t[w.lo] - (w.end - w.range), w.t[w.hi - 1] - w.t[w.lo], w.end - w.t[w.hi - 1], w.hi - w.lo);
         double delta = v[w.hi - 1] - v[w.lo];
         if (resets) {
             size_t n_resets = 0;
@@ -169,13 +182,13 @@ static void slide_rate(const struct sweep *s, struct column *out)
             if (!env_work(r->op.env, n_resets))
                 return; /* the operator looks at the deadline after each series, and fails */
         }
-        out->v[i] = rate_of(&f, v[w.lo], delta);
+        out->v[i] = rate_of(f, v[w.lo], delta);
         size_t more = w.step == 0 ? 0 : windows_alike(&w, &stretch, n - i - 1, resets ? resets[w.lo + 1] : w.n);
         set_bits(out->present, i, 1 + more);
         if (more == 0)
             continue;
         size_t shift = stretch.shift;
-        rate_many(&f, v + w.lo + shift, v + w.hi - 1 + shift, shift, more, out->v + i + 1);
+        rate_many(f, v + w.lo + shift, v + w.hi - 1 + shift, shift, more, out->v + i + 1);
         i += more;
         w.lo += more * shift;
         w.hi += more * shift;
