@@ -106,9 +106,10 @@ bool pool_submit(struct pool *p, pool_fn *fn, void *job)
     if (ok) {
         p->ring[(p->head + p->queued) % p->max_queued] = (struct pool_job){fn, job};
         p->queued++;
-        pthread_cond_signal(&p->not_empty);
     }
     pthread_mutex_unlock(&p->lock);
+    if (ok)
+        pthread_cond_signal(&p->not_empty); /* who wakes finds the lock free */
     return ok;
 }
 

@@ -20,6 +20,6 @@ typedef void pool_fn(void *job, struct arena *arena);
 
 /* name: thread name, at most 12 characters. arena_budget_bytes is each worker's. Never NULL (asserts when no thread at all can be made). */
 struct pool *pool_new(const char *name, size_t n_threads, size_t max_queued, size_t arena_budget_bytes);
-bool pool_submit(struct pool *p, pool_fn *fn, void *job);
+bool pool_submit(struct pool *p, pool_fn *fn, void *job); /* returns before pool_stop is called */
 size_t pool_queued(struct pool *p);
 void pool_stop(struct pool *p); /* and free; NULL is fine */

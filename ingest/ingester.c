@@ -243,8 +243,8 @@ void ingester_publish(struct ingester *ing, int64_t consumed)
     pthread_mutex_lock(&ing->progress_lock);
     atomic_store_explicit(&ing->consumed, consumed, memory_order_release);
     atomic_store_explicit(&ing->progress_ms, clock_mono_ms(), memory_order_relaxed);
-    pthread_cond_broadcast(&ing->progress);
     pthread_mutex_unlock(&ing->progress_lock);
+    pthread_cond_broadcast(&ing->progress); /* who wakes finds the lock free */
     metric_set(ing->m_consumed, (double)consumed);
 }
 

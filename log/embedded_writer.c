@@ -73,16 +73,17 @@ static bool enqueue(struct embedded *e, struct plog_produce *p, struct err *err)
     uint64_t limit = e->cfg.producer_max_buffered_bytes, waiting;
     pthread_mutex_lock(&e->q_lock);
     bool closing = e->closing;
-    bool fits = p->bytes <= limit && e->q_bytes <= limit - p->bytes;
+    bool fits = p->bytes <= limit && e->q_bytes <= limit - p->bytes, enough = false;
     if (fits && !closing) {
         e->q_bytes += p->bytes;
         *e->q_tail = p;
         e->q_tail = &p->next;
-        if (++e->q_n >= e->q_want || e->q_bytes >= EMBEDDED_GROUP_BYTES)
-            pthread_cond_signal(&e->q_more);
+        enough = ++e->q_n >= e->q_want || e->q_bytes >= EMBEDDED_GROUP_BYTES;
     }
     waiting = e->q_bytes;
     pthread_mutex_unlock(&e->q_lock);
+    if (enough)
+        pthread_cond_signal(&e->q_more); /* behind the lock, as below: who wakes finds it free */
     metric_set(e->m.writer.buffered_bytes, (double)waiting);
     if (closing)
         return err_set(err, ERR_UNAVAILABLE, "the log is closing");
@@ -262,9 +263,9 @@ static void publish_group(struct embedded *e, const struct group *g)
     }
     struct tail_entry *dropped = tail_dropped(e);
     double hint_bytes = (double)e->tail_bytes;
+    pthread_mutex_unlock(&e->lock);
     for (int32_t p = 0; p < e->base.n_partitions; p++)
         pthread_cond_broadcast(&e->part[p].more);
-    pthread_mutex_unlock(&e->lock);
     tail_free_dropped(dropped);
     metric_set(e->m.hint_bytes, hint_bytes);
     metric_inc(e->m.commits);
