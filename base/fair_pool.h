@@ -3,7 +3,7 @@
  *
  *   in turn   Each owner's jobs wait in a queue of their own, and free workers take from the owners in turn.
  *   bounded   No owner has more than n_threads jobs running at a time.
- *   behind    Workers are in front or behind; those behind have a lower priority and yield (FAIR_POOL_NICE, base/priority.h). A worker whose job runs for longer than
+ *   behind    Workers are in front or behind; those behind have a lower priority and yield (base/priority.h). A worker whose job runs for longer than
  *             FAIR_POOL_LONG_MS goes behind, and another thread takes its place, so that there are always n_threads workers in front for what comes next.
  *             The jobs of an owner that has used much CPU of late are not taken up in front at all.
  *             (A thread's priority cannot be raised again without privileges, so a worker that has gone behind stays there.)
@@ -28,7 +28,6 @@
 
 #define FAIR_POOL_LONG_MS 50
 #define FAIR_POOL_BEHIND 1 /* times n_threads: at most so many jobs run behind; long ones past it keep their workers in front */
-#define FAIR_POOL_NICE 10
 /* An owner has used much when the CPU time of its jobs, weighted by exp(-age / FAIR_POOL_MEMORY_MS), is more than this: a fifth of a core all the time. */
 #define FAIR_POOL_MUCH_MS 1000
 #define FAIR_POOL_MEMORY_MS 5000

@@ -194,7 +194,7 @@ static void worker_ends(struct worker *w)
 
 void fair_pool_lower(struct worker *w)
 {
-    priority_lower(w->tid, FAIR_POOL_NICE);
+    priority_lower(w->tid, PRIORITY_LONG_WORK);
     priority_yield_init(&w->yield, w->tid);
 }
 

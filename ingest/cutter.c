@@ -17,7 +17,6 @@
 #include "base/priority.h"
 #include "ingest/ingester_int.h"
 
-#define NICENESS 10
 #define SPREAD_INTERVALS 10
 /* Idle times are up to a quarter longer, by tenant, as Mimir has it. */
 #define IDLE_JITTER 4
@@ -181,7 +180,7 @@ void *cutter_main(void *arg)
     struct priority_yield yield;
     struct cut_pace pace = {.share = ing->cfg.block_cut_cpu_share, .stop = &ing->stop_cuts, .hurry = &ing->hurry, .yield = &yield};
     pthread_setname_np(pthread_self(), "cutter");
-    priority_lower(gettid(), NICENESS);
+    priority_lower(gettid(), PRIORITY_LONG_WORK);
     priority_yield_init(&yield, gettid());
     /* Ten looks an interval, so that the spread is one. */
     int64_t look_ms = MIN(MAX(ing->cfg.head_compaction_interval / SPREAD_INTERVALS, (int64_t)50), (int64_t)5000);

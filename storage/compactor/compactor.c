@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "ring/lifecycler.h"
 #include "storage/compactor/compactor_int.h"
 #include "storage/compactor/tree_int.h"
@@ -246,6 +248,7 @@ static void *loop(void *arg)
     struct compactor *c = arg;
     struct ctx ctx = {.canceled = &c->canceled};
     struct err err = ERR_NONE;
+    priority_lower(gettid(), PRIORITY_LONG_WORK); /* in the single process pushes and queries go before; threads that it starts have it from it */
     int64_t interval = MAX(c->cfg->compaction_interval, 1000), pause = (int64_t)random_below((size_t)interval);
     if (!compactor_ring_wait(c->ring, &ctx, &err) && ctx_check(&ctx, NULL))
         LOG_WARN("compacting begins all the same", {"err", LOG_ERR(&err)});

@@ -282,7 +282,7 @@ Test(fair_pool, who_has_used_much_works_behind)
     cr_assert(wait_for(&o, 8));
     int mine = getpriority(PRIO_PROCESS, (id_t)gettid());
     cr_assert_eq(atomic_load(&nice_values[0]), mine);
-    cr_assert_eq(atomic_load(&nice_values[1]), FAIR_POOL_NICE > mine ? FAIR_POOL_NICE : mine);
+    cr_assert_eq(atomic_load(&nice_values[1]), PRIORITY_LONG_WORK > mine ? PRIORITY_LONG_WORK : mine);
     fair_pool_stop(p);
 }
 
