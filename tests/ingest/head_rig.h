@@ -30,6 +30,10 @@ struct rig {
     struct head *head;
     struct arena arena; /* of the record being built */
     struct write_request req;
+    struct write_series series[4096]; /* req's */
+    struct write_sample samples[65536];
+    struct slice histograms[4096];
+    struct write_exemplar exemplars[4096];
     struct head_row rows[4096];
     size_t n_rows;
     int64_t offset;            /* of the next record */
@@ -60,11 +64,7 @@ static inline void rig_begin(struct rig *r)
 {
     arena_clear(&r->arena);
     r->n_rows = 0;
-    r->req = (struct write_request){0};
-    r->req.series = ARENA_ARRAY(&r->arena, struct write_series, 4096);
-    r->req.samples = ARENA_ARRAY(&r->arena, struct write_sample, 65536);
-    r->req.histograms = ARENA_ARRAY(&r->arena, struct slice, 4096);
-    r->req.exemplars = ARENA_ARRAY(&r->arena, struct write_exemplar, 4096);
+    r->req = (struct write_request){.series = r->series, .samples = r->samples, .histograms = r->histograms, .exemplars = r->exemplars};
 }
 
 static inline struct rig *rig_new(uint32_t n_shards)
