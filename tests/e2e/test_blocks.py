@@ -148,6 +148,7 @@ def test_damage_is_a_named_error(copy, file):
     brunn = Brunn(folder, *[f for f in QUICK if "compactor" not in f], "-compactor.compaction-interval=1000h", "-compactor.cleanup-interval=1000h")
     try:
         old = max(metas[block]["minTime"], history.begin_ms) / 1000 + 3600
+
         def ask():
             return brunn.api("query", {"query": "requests_total[1h]", "time": old})
         if file == "bucket-index.json.gz":

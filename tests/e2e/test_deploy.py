@@ -107,9 +107,9 @@ def test_the_image_has_the_libraries():
     assert packages and not missing
 
 
-def get(port, path):
+def get(port, path, headers=None):
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers or {}), timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as e:
         return e.code, e.read().decode()
@@ -141,8 +141,9 @@ def test_the_local_cluster(tmp_path):
         def owner_is_known(querier):
             """The other zone's ingester of the partition, in both rings, and that it serves."""
             def ring(page):
-                request = urllib.request.Request(f"http://127.0.0.1:{names[querier]}{page}", headers={"Accept": "application/json"})
-                return json.load(urllib.request.urlopen(request, timeout=10))
+                status, text = get(names[querier], page, {"Accept": "application/json"})
+                assert status == 200, (querier, page, status, text[:500])
+                return json.loads(text)
             return (any(s["id"] == "ingester-zone-b-0" and s["state"] == "ACTIVE" for s in ring("/ingester/ring")["shards"] or []) and
                     any("ingester-zone-b-0" in (p["owner_ids"] or []) for p in ring("/ingester/partition-ring")["partitions"] or []))
         wait_until("the queriers to know another owner", 60, lambda: all(map(owner_is_known, ("querier-0", "querier-1"))))
