@@ -133,9 +133,12 @@ def pair(tmp_path_factory, request):
         seconds = request.config.getoption("--scrape-seconds")
         while time.time() < start + seconds:
             time.sleep(1)
-            # A little traffic of its own, so that request histograms move.
+            # A little traffic of its own, so that request histograms move, on each path that the tests ask: a path's series begin with its first request.
             if int(time.time()) % 3 == 0:
-                ask(url, "query", {"query": "sum(rate(node_cpu_seconds_total[30s]))"})
+                query = {"query": "sum(rate(node_cpu_seconds_total[30s]))"}
+                for path, params in (("query", query), ("query_range", {**query, "start": start, "end": start + 1, "step": 1}), ("labels", {}),
+                                     ("label/job/values", {}), ("series", {"match[]": "up"}), ("metadata", {})):
+                    ask(url, path, params)
         # An end that is no multiple of any step, behind what the remote write queue may still hold.
         end = math.floor(time.time()) - 6 + 0.137
         wait_until("the remote write to pass the end", 60, lambda: newest(f"http://127.0.0.1:{brunn.port}/prometheus") > end)
