@@ -15,6 +15,7 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -336,14 +337,21 @@ static enum MHD_Result refuse_in_body(struct http_request *req, enum http_refusa
     return end_in_body(req);
 }
 
-/* From 64 KiB by doublings to what was declared, or the limit: a client gets no memory for bytes that it only promises. */
+#define PIECE_BYTES ((uint64_t)64 << 10)
+#define PROMISE_BYTES ((uint64_t)1 << 20)
+
+/*
+ * At once for what was declared, up to 1 MiB: the kernel gives no memory for pages that nobody has written. From there, or where nothing was declared from 64 KiB, by doublings to
+ * what was declared, or the limit: a client gets little memory for bytes that it only promises.
+ */
 static bool make_room(struct http_request *req, size_t more)
 {
     struct buf *b = &req->body;
     if (b->cap - b->n >= more)
         return true;
     uint64_t end = req->chunked ? req->limit_bytes : req->declared_bytes;
-    uint64_t want = MAX(MAX((uint64_t)b->cap * 2, (uint64_t)64 << 10), (uint64_t)(b->n + more));
+    uint64_t least = req->chunked ? PIECE_BYTES : MAX(PIECE_BYTES, MIN(end, PROMISE_BYTES));
+    uint64_t want = MAX(MAX((uint64_t)b->cap * 2, least), (uint64_t)(b->n + more));
     want = MIN(want, MAX(end, (uint64_t)(b->n + more)));
     return buf_reserve(b, (size_t)want - b->n);
 }
@@ -366,6 +374,8 @@ static enum MHD_Result take_body(struct http_request *req, const char *data, siz
     if (!make_room(req, n))
         return refuse_in_body(req, HTTP_REFUSED_BODY_MEMORY);
     buf_put(&req->body, data, n);
+    if (req->body.n > PIECE_BYTES)
+        sched_yield(); /* a big body takes a millisecond or more; who waits for the core comes between its pieces */
     return MHD_YES;
 }
 

@@ -5,13 +5,14 @@
  *  - Workers of the query pool that have no job wait here (http_lanes_source): one a lane, asleep inside MHD and with the turn. One that has read a query lets go
  *    of the turn, runs the query and comes back to send the answer. So a client that asks for one thing after the other costs no wake-up but that of its own
  *    request: hand-overs between a thread that reads and one that works were two thirds of what a small query cost.
- *  - The standby, a thread of the lane, sees to it while no worker does. It never waits with the turn and never runs a query. The kernel wakes it for the first
- *    event that finds the turn free: MHD's epoll is in an epoll of the standby's, one-shot, and whoever lets go of the turn arms it, whoever takes it disarms it.
+ *  - The standby, a thread of the lane, sees to it while no worker does. It never waits with the turn, never runs a query, and gives way to a worker who wants the turn. The
+ *    kernel wakes it for the first event that finds the turn free: MHD's epoll is in an epoll of the standby's, one-shot, and whoever lets go of the turn arms it,
+ *    whoever takes it disarms it.
  *
  * So an event is seen at once, whoever runs a query and for however long. No event is lost: the standby, if it does not get the turn, sleeps again unarmed, but then
- * somebody has it who arms it behind letting go, and arming looks at what is there already. What MHD knows and no event tells (bytes that it has not read yet)
- * nobody leaves behind: the standby goes on until there is none, and a worker that goes for a query before that wakes it. (Only a connection that has long been idle may be
- * closed some milliseconds late: its time is looked at by who waits inside MHD.)
+ * somebody has it, or takes it next, who arms it behind letting go, and arming looks at what is there already. What MHD knows and no event tells (bytes that it has not
+ * read yet) nobody leaves behind: the standby goes on until there is none or a worker goes on, and a worker that goes for a query before that wakes it. (Only a connection
+ * that has long been idle may be closed some milliseconds late: its time is looked at by who waits inside MHD.)
  *
  * Where several clients ask at a time the standby would have to be woken during most queries. A worker that finds it was gives the next CROWD queries to others and
  * stays here. (A timer that lets the standby come only after a while, 50 us, costs as much as what it saves.)
@@ -53,6 +54,7 @@ struct http_lane {
     bool standby_came; /* since a worker left; guarded by turn */
     size_t crowd;      /* so many queries are given to others; guarded by turn */
     atomic_bool poked;
+    atomic_bool wanted; /* the turn, by a worker, which mostly has an answer */
     atomic_bool closed; /* set under `lock` */
     pthread_mutex_t lock; /* after turn */
     struct coming *coming; /* guarded by lock */
@@ -176,15 +178,24 @@ static void *standby_main(void *arg)
         struct epoll_event ev;
         (void)epoll_wait(lane->standby_fd, &ev, 1, timeout_ms);
         timeout_ms = -1;
-        if (atomic_load(&lane->closed) || pthread_mutex_trylock(&lane->turn) != 0)
+        if (atomic_load(&lane->closed) || atomic_load(&lane->wanted) || pthread_mutex_trylock(&lane->turn) != 0)
             continue;
         lane->standby_came = true;
-        do
+        do {
             run_mhd(lane, 0);
-        while ((timeout_ms = quiet_ms(lane)) == 0);
+            timeout_ms = quiet_ms(lane);
+        } while (timeout_ms == 0 && !atomic_load(&lane->wanted));
         leave(lane);
     }
     return NULL;
+}
+
+/* The standby lets go after the piece that it reads, however many there are: a big body takes a millisecond or more. */
+static void take_turn(struct http_lane *lane)
+{
+    atomic_store(&lane->wanted, true);
+    pthread_mutex_lock(&lane->turn);
+    atomic_store(&lane->wanted, false);
 }
 
 /* With the turn, which the worker may have taken for the first time. */
@@ -203,7 +214,7 @@ static void begin_wait(struct http_lane *lane)
 static bool worker_waits(void *arg, size_t i, bool block)
 {
     struct http_lane *lane = ((struct http_server *)arg)->lanes[i];
-    pthread_mutex_lock(&lane->turn);
+    take_turn(lane);
     begin_wait(lane);
     bool open;
     while ((open = !atomic_load(&lane->closed)) && !fair_pool_holds()) {
