@@ -13,6 +13,7 @@
 #include "app/process.h"
 #include "app/tool.h"
 #include "base/logger.h"
+#include "base/priority.h"
 #include "base/resident.h"
 
 /*
@@ -93,6 +94,7 @@ static int run(struct process *p)
     bool ok = process_start(p, &err);
     if (ok) {
         resident_forget_code();
+        priority_lower_named("jemalloc_bg_thd"); /* giving pages back takes a millisecond at a time, and is in no hurry */
         LOG_INFO("brunn is up", {"version", LOG_STR(BRUNN_VERSION)}, {"http_port", LOG_I64(http_server_port(p->server))},
                  {"data_dir", LOG_STR(p->app.data_dir)});
         wait_for_stop(p, &stop_signals);

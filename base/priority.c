@@ -1,8 +1,12 @@
 #include "base/priority.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -48,6 +52,35 @@ static void set(pid_t tid, int nice, uint64_t slice_ns)
 void priority_lower(pid_t tid, int nice)
 {
     set(tid, nice, LONG_SLICE_NS);
+}
+
+static bool has_name(const char *tid, const char *name)
+{
+    char path[64], comm[32] = "";
+    snprintf(path, sizeof(path), "/proc/self/task/%.20s/comm", tid);
+    FILE *f = fopen(path, "re");
+    bool got = f && fgets(comm, sizeof(comm), f);
+    if (f)
+        fclose(f);
+    comm[strcspn(comm, "\n")] = 0;
+    return got && strcmp(comm, name) == 0;
+}
+
+void priority_lower_named(const char *name)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct priority_cores cores;
+    priority_cores_init(&cores);
+    for (struct dirent *d; tasks && (d = readdir(tasks));) {
+        if (!has_name(d->d_name, name))
+            continue;
+        pid_t tid = (pid_t)strtol(d->d_name, NULL, 10);
+        priority_lower(tid, PRIORITY_LONG_WORK);
+        if (cores.several)
+            (void)sched_setaffinity(tid, sizeof(cores.but_one), &cores.but_one);
+    }
+    if (tasks)
+        closedir(tasks);
 }
 
 void priority_prompt(pid_t tid)

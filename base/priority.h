@@ -30,6 +30,11 @@ void priority_cores_init(struct priority_cores *ret);
 #define PRIORITY_LONG_WORK 10 /* the nice value of threads that work for long */
 /* At least this nice, with a long slice: since Linux 6.12 who has a shorter one takes the core at once, if it has not used its share. tid: of any thread of the process. */
 void priority_lower(pid_t tid, int nice);
+/*
+ * The same for those threads of the process that have this name, a library's; and they leave a core to the others for good. Threads that they start are
+ * as they are. Does nothing where there are none.
+ */
+void priority_lower_named(const char *name);
 /* With a short slice: for the one thread that everybody waits for, which works little at a time. It takes a core at once from who has a longer one. */
 void priority_prompt(pid_t tid);
 

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 struct worker {
     struct priority_yield yield;
     pthread_t thread;
+    pid_t tid;
     atomic_bool began, works, stop;
 };
 
@@ -21,7 +23,8 @@ static void pause_ms(int ms)
 static void *work_or_sleep(void *arg)
 {
     struct worker *w = arg;
-    priority_yield_init(&w->yield, gettid());
+    w->tid = gettid();
+    priority_yield_init(&w->yield, w->tid);
     priority_yield(&w->yield);
     atomic_store(&w->began, true);
     while (!atomic_load(&w->stop))
@@ -78,4 +81,33 @@ Test(priority, the_signal_of_anybody_else_does_nothing)
     }
     cr_assert_not(atomic_load(&w.yield.on));
     end(&w);
+}
+
+static int nice_of(const struct worker *w)
+{
+    return getpriority(PRIO_PROCESS, (id_t)w->tid);
+}
+
+static int n_cores_of(const struct worker *w)
+{
+    cpu_set_t cores;
+    cr_assert_eq(sched_getaffinity(w->tid, sizeof(cores), &cores), 0);
+    return CPU_COUNT(&cores);
+}
+
+Test(priority, threads_of_a_name_are_lowered_and_no_others)
+{
+    static struct worker named, other;
+    begin(&named, false);
+    begin(&other, false);
+    int nice = nice_of(&other), n_cores = n_cores_of(&other);
+    pthread_setname_np(named.thread, "of_a_library");
+    priority_lower_named("of_a_library");
+    priority_lower_named("nobody");
+    cr_assert_eq(nice_of(&named), nice > PRIORITY_LONG_WORK ? nice : PRIORITY_LONG_WORK);
+    cr_assert_eq(n_cores_of(&named), n_cores > 1 ? n_cores - 1 : 1);
+    cr_assert_eq(nice_of(&other), nice);
+    cr_assert_eq(n_cores_of(&other), n_cores);
+    end(&named);
+    end(&other);
 }
